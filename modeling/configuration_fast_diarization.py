@@ -1,0 +1,73 @@
+"""Configuration of the Fast Diarization network."""
+
+from transformers import PretrainedConfig
+
+ENCODER_TYPES = ("lightweight-cnn", "attention-gru")
+
+
+class FastDiarizationConfig(PretrainedConfig):
+    r"""Shape of a [`FastDiarizationModel`] and of what is put on top of it.
+
+    Args:
+        num_speakers (`int`, defaults to 2): speaker tracks the network tells apart in one window.
+        hidden_size (`int`, defaults to 256): channels of the encoder; a multiple of 8.
+        encoder_type (`str`, defaults to `"lightweight-cnn"`): context of the encoder, dilated convolutions
+            (`"lightweight-cnn"`, 2.3 M parameters) or a bidirectional GRU with self-attention
+            (`"attention-gru"`, 4.8 M parameters).
+        dropout (`float`, defaults to 0.3): dropout before the context layers and before the head.
+        num_mel_bins (`int`, defaults to 64): mel bands of the log-mel computed inside the graph.
+        embedding_size (`int`, defaults to 192): dimension of a speaker embedding.
+        max_simultaneous (`int`, defaults to 2): most speakers active in one frame, as in the powerset
+            encoding of Plaquet and Bredin (Interspeech 2023).
+        window_seconds (`float`, defaults to 3.0): length of the windows the network is trained on.
+        affinity_loss_weight (`float`, defaults to 1.0): weight of the within-window affinity loss.
+        speaker_loss_weight (`float`, defaults to 0.3): weight of the contrastive loss on embeddings.
+
+    Example:
+
+    ```python
+    >>> from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
+    >>> model = FastDiarizationForAudioFrameClassification(FastDiarizationConfig())
+    >>> round(model.num_parameters() / 1e6, 1)
+    2.3
+    ```
+    """
+
+    model_type = "fast-diarization"
+
+    def __init__(
+        self,
+        num_speakers=2,
+        hidden_size=256,
+        encoder_type="lightweight-cnn",
+        dropout=0.3,
+        num_mel_bins=64,
+        embedding_size=192,
+        max_simultaneous=2,
+        window_seconds=3.0,
+        affinity_loss_weight=1.0,
+        speaker_loss_weight=0.3,
+        **kwargs,
+    ):
+        if num_speakers < 1:
+            raise ValueError(f"num_speakers must be at least 1, got {num_speakers}")
+        if hidden_size < 8 or hidden_size % 8:
+            raise ValueError(f"hidden_size must be a positive multiple of 8, got {hidden_size}")
+        if encoder_type not in ENCODER_TYPES:
+            raise ValueError(f"encoder_type must be one of {', '.join(ENCODER_TYPES)}, got {encoder_type!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        if window_seconds < 0.1:
+            raise ValueError(f"window_seconds must be at least 0.1, got {window_seconds}")
+        self.num_speakers = num_speakers
+        self.hidden_size = hidden_size
+        self.encoder_type = encoder_type
+        self.dropout = dropout
+        self.num_mel_bins = num_mel_bins
+        self.embedding_size = embedding_size
+        self.max_simultaneous = min(max_simultaneous, num_speakers)
+        self.window_seconds = window_seconds
+        self.affinity_loss_weight = affinity_loss_weight
+        self.speaker_loss_weight = speaker_loss_weight
+        kwargs.setdefault("num_labels", num_speakers)
+        super().__init__(**kwargs)
