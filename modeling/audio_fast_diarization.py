@@ -6,32 +6,30 @@ import itertools
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 
 SAMPLING_RATE = 16_000
-MIN_SAMPLING_RATE = 1_000
 Source = str | os.PathLike | bytes | BinaryIO
 
 
 class AudioError(ValueError):
-    """A recording that cannot be read; the message is one line with the recording's name and the reason."""
+    """A recording that cannot be read; the message is one line, the recording's name and the reason."""
 
 
 class AudioWarning(UserWarning):
-    """A recording that is readable in part; the message is one line with the recording's name and the damage."""
+    """A recording that can be read only in part; the message is one line, the recording's name and the damage."""
 
 
 def audio_blocks(source: Source, block_seconds: float = 30.0) -> Iterator[np.ndarray]:
     """
     Streams a recording of any length, rate, channel count and codec, video files included. Channels are averaged and
-    rates converted by FFmpeg's resampler, whose state runs through the blocks: cutting changes no sample.
+    rates converted by FFmpeg's resampler, whose state runs through the blocks: where they are cut changes no sample.
 
     Args:
-        source: path, encoded bytes, or binary file object (left open).
+        source: path, encoded bytes, or binary file object (which is left open).
         block_seconds: length of every block but the last.
 
     Yields:
@@ -41,26 +39,25 @@ def audio_blocks(source: Source, block_seconds: float = 30.0) -> Iterator[np.nda
         AudioError: no such file, not a recording, no audio track, no samples.
 
     Warns:
-        AudioWarning: truncated or damaged recording (what is readable is yielded), NaN or infinite samples (made 0).
+        AudioWarning: truncated or damaged recording (what is readable is yielded); NaN or infinite samples (made 0).
     """
+    block = round(block_seconds * SAMPLING_RATE)
+    if block < 1:
+        raise ValueError(f"block_seconds must be positive, got {block_seconds}")
     name = _name(source)
+    empty = True
     with _open(source, name) as container:
-        pieces = _mono_pieces(container, name)
-        resampled = (
-            block
-            for rate, group in itertools.groupby(pieces, key=lambda piece: piece[0])
-            for block in _resample((mono for _, mono in group), rate)
-        )
-        count = 0
-        for block in _regroup(resampled, round(block_seconds * SAMPLING_RATE)):
-            count += len(block)
-            yield block
-    if count == 0:
-        raise AudioError(f"{name}: the audio track has no samples")
+        pieces = itertools.groupby(_decoded(container, name), key=lambda piece: piece[0])
+        waveforms = (_resample((mono for _, mono in group), rate) for rate, group in pieces)
+        for waveform in _regroup(itertools.chain.from_iterable(waveforms), block):
+            empty = False
+            yield waveform
+    if empty:
+        raise AudioError(f"{name}: the audio track has no samples that can be read")
 
 
 def load_audio(source: Source) -> np.ndarray:
-    """The whole recording as one float32 waveform of shape (samples,), mono 16 kHz. See [`audio_blocks`]."""
+    """The whole recording as one waveform: [`audio_blocks`] joined, with the same errors and warnings."""
     return np.concatenate(list(audio_blocks(source)))
 
 
@@ -68,52 +65,136 @@ def to_mono_16k(array: np.ndarray, sampling_rate: int) -> np.ndarray:
     """
     Args:
         array: (samples,), (channels, samples) or (samples, channels), the shorter axis being the channels; floats
-            with full scale [-1, 1], or 8, 16 or 32 bit integers (unsigned ones are centred on half scale).
+            with full scale [-1, 1], or integers of 8, 16 or 32 bit (unsigned ones have zero at half scale).
         sampling_rate: of `array`, in Hertz.
 
     Returns:
         float32 waveform of shape (samples,), mono 16 kHz: the mean of the channels, NaN and infinity made 0.
 
     Raises:
-        AudioError: a shape, type or rate that is not audio, or no samples.
+        AudioError: shape, type or rate are not those of audio, or there are no samples.
 
     Warns:
         AudioWarning: NaN or infinite samples.
     """
     array = np.asarray(array)
     if array.ndim not in (1, 2) or array.size == 0:
-        raise AudioError(f"array: audio has shape (samples,) or (channels, samples), got {array.shape}")
-    if not (array.dtype.kind == "f" or array.dtype.kind in "iu" and array.dtype.itemsize <= 4):
-        raise AudioError(f"array: audio is float or 8, 16 or 32 bit integer, got {array.dtype}; convert it first")
-    if sampling_rate < MIN_SAMPLING_RATE or sampling_rate != int(sampling_rate):
-        raise AudioError(f"array: the sampling rate is a whole number of Hertz from {MIN_SAMPLING_RATE}, got {sampling_rate}")
-    channels = array[None] if array.ndim == 1 else array if array.shape[0] <= array.shape[1] else array.T
-    mono, bad = _to_mono(channels)
-    _warn_of_bad_samples("array", bad)
-    return np.concatenate([np.zeros(0, np.float32), *_resample([mono], int(sampling_rate))])
+        raise AudioError(f"array: expected the shape (samples,) or (channels, samples), got {array.shape}")
+    if array.dtype.kind != "f" and not (array.dtype.kind in "iu" and array.dtype.itemsize <= 4):
+        raise AudioError(f"array: expected float or 8, 16 or 32 bit integer samples, got {array.dtype}; convert them")
+    if not 1000 <= sampling_rate == int(sampling_rate):
+        raise AudioError(f"array: expected a sampling rate in Hertz, a whole number from 1000, got {sampling_rate}")
+    channels = np.atleast_2d(array)
+    mono, non_finite = _mono(channels if channels.shape[0] <= channels.shape[1] else channels.T)
+    _warn_non_finite("array", non_finite)
+    waveform = np.concatenate([np.zeros(0, np.float32), *_resample([mono], int(sampling_rate))])
+    if waveform.size == 0:
+        raise AudioError(f"array: {mono.size} samples at {sampling_rate} Hz are too few to resample")
+    return waveform
 
 
 def _name(source: Source) -> str:
-    if isinstance(source, (str, os.PathLike)):
-        return str(source)
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
     name = getattr(source, "name", None)
     return name if isinstance(name, str) else "audio"
 
 
 @contextlib.contextmanager
-def _open(source: Source, name: str):
-    """FFmpeg's container; every error of opening becomes one `AudioError`."""
+def _open(source: Source, name: str) -> Iterator["av.container.InputContainer"]:  # noqa: F821
     try:
         import av
     except ImportError as error:
         raise ImportError("reading recordings needs PyAV: pip install av") from error
     with contextlib.ExitStack() as stack:
         try:
-            if isinstance(source, (str, os.PathLike)):
-                source = stack.enter_context(Path(source).open("rb"))
-            elif isinstance(source, bytes):
+            if isinstance(source, bytes):
                 source = io.BytesIO(source)
-            container = stack.enter_context(av.open(source))
-        except (OSError, ValueError) as error:
-            ...
+            elif isinstance(source, str | os.PathLike):
+                source = stack.enter_context(open(source, "rb"))
+            # A playlist must not make FFmpeg open further files or addresses.
+            container = stack.enter_context(av.open(source, options={"protocol_whitelist": "none"}))
+        except (OSError, av.FFmpegError) as error:
+            raise AudioError(f"{name}: {error.strerror}") from error
+        if not container.streams.audio:
+            raise AudioError(f"{name}: no audio track")
         yield container
+
+
+def _decoded(container: "av.container.InputContainer", name: str) -> Iterator[tuple[int, np.ndarray]]:  # noqa: F821
+    """Pairs of sampling rate and float32 mono samples; damage met on the way is warned of at the end."""
+    stream = container.streams.best("audio")
+    damage = []
+    seconds, non_finite = 0.0, 0
+    for frame in _frames(container, stream, damage):
+        samples = frame.to_ndarray()
+        mono, bad = _mono(samples if frame.format.is_planar else samples.reshape(frame.samples, -1).T)
+        seconds += frame.samples / frame.sample_rate
+        non_finite += bad
+        yield frame.sample_rate, mono
+    _warn_non_finite(name, non_finite)
+    declared = float(stream.duration * stream.time_base) if stream.duration else seconds
+    if damage or seconds < declared - 1:
+        _warn(f"{name}: truncated or damaged, {seconds:.1f} s of {declared:.1f} s could be read")
+
+
+def _frames(container, stream, damage: list[Exception]) -> Iterator["av.AudioFrame"]:  # noqa: F821
+    import av
+    try:
+        for packet in container.demux(stream):
+            try:
+                yield from packet.decode()
+            except av.FFmpegError as error:
+                damage.append(error)
+    except av.FFmpegError as error:
+        damage.append(error)
+
+
+def _mono(channels: np.ndarray) -> tuple[np.ndarray, int]:
+    """(channels, samples) of any type to the float32 mean over channels and the number of samples not finite."""
+    if channels.dtype.kind == "f":
+        finite = np.isfinite(channels)
+        if not finite.all():
+            channels = np.where(finite, channels, 0)
+        return channels.mean(axis=0, dtype=np.float32), finite.size - np.count_nonzero(finite)
+    full_scale = 2.0 ** (8 * channels.dtype.itemsize - 1)
+    zero = full_scale if channels.dtype.kind == "u" else 0.0
+    return (channels.mean(axis=0, dtype=np.float32) - np.float32(zero)) / np.float32(full_scale), 0
+
+
+def _resample(pieces: Iterable[np.ndarray], sampling_rate: int) -> Iterator[np.ndarray]:
+    if sampling_rate == SAMPLING_RATE:
+        yield from pieces
+        return
+    import av
+
+    resampler = av.AudioResampler("fltp", "mono", SAMPLING_RATE)
+    for piece in _regroup(pieces, sampling_rate):
+        frame = av.AudioFrame.from_ndarray(piece[None], "fltp", "mono")
+        frame.sample_rate = sampling_rate
+        yield from (out.to_ndarray()[0] for out in resampler.resample(frame))
+    yield from (out.to_ndarray()[0] for out in resampler.resample(None))
+
+
+def _regroup(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same samples in pieces of `size`, the last one shorter."""
+    held, length = [], 0
+    for piece in pieces:
+        held.append(piece)
+        length += len(piece)
+        if length >= size:
+            joined = np.concatenate(held)
+            whole = length - length % size
+            yield from np.split(joined[:whole], whole // size)
+            held, length = [joined[whole:]], length - whole
+    if length:
+        yield np.concatenate(held)
+
+
+def _warn_non_finite(name: str, count: int):
+    if count:
+        _warn(f"{name}: {count} NaN or infinite samples were made 0")
+
+
+def _warn(message: str):
+    warnings.warn(message, AudioWarning, stacklevel=2)

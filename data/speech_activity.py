@@ -1,0 +1,40 @@
+"""Where a single-speaker utterance holds speech: the labels of the training data."""
+
+import numpy as np
+
+
+FRAME = 160
+PAD = 4
+BRIDGE = 20
+MINIMUM = 5
+
+
+def speech_segments(waveform: np.ndarray) -> np.ndarray:
+    """
+    Args:
+        waveform: float32 mono 16 kHz of shape (samples,), one person speaking.
+
+    Returns:
+        (segments, 2) int64 array of the first and the past-the-end sample of each stretch of speech, ascending and
+        apart. Silence throughout has none.
+    """
+    frames = len(waveform) // FRAME
+    if frames < 2:
+        return np.zeros((0, 2), np.int64)
+    difference = np.diff(waveform[: frames * FRAME], append=waveform[frames * FRAME - 1]).reshape(frames, FRAME)
+    energy = np.einsum("ij,ij->i", difference, difference)
+    if not energy.any():
+        return np.zeros((0, 2), np.int64)
+    level = 10 * np.log10(energy + 1e-8 * energy.max())
+    level = np.convolve(np.pad(level, 2, mode="edge"), np.full(5, 0.2), mode="valid")
+    floor, peak = np.percentile(level, [5, 95])
+    runs = _runs(level > floor + 0.35 * (peak - floor)) + [-PAD, PAD]
+    apart = runs[1:, 0] - runs[:-1, 1] > BRIDGE
+    segments = np.stack([runs[np.r_[True, apart][: len(runs)], 0], runs[np.r_[apart, True][: len(runs)], 1]], axis=1)
+    segments = segments[np.diff(segments)[:, 0] > 2 * PAD + MINIMUM]
+    return np.clip(segments * FRAME, 0, len(waveform))
+
+
+def _runs(active: np.ndarray) -> np.ndarray:
+    """(runs, 2) first and past-the-end index of each stretch of True."""
+    return np.flatnonzero(np.diff(active.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
