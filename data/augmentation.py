@@ -1,0 +1,166 @@
+"""What rooms, microphones, telephones and backgrounds do to a conversation, drawn from a generator given by the caller.
+
+A `Scenery` holds a few dozen room responses, equalisers and background tracks and serves a pool of utterances; each
+window takes its own at random. All filtering of a window is one product of spectra: room, microphone and telephone
+together cost one Fourier transform a speaker and one back.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.fft
+import soundfile
+
+from data.conversations import LEVEL, SAMPLING_RATE, Conversations, Pool
+
+ROOM_SECONDS = 0.375
+ROOMS, SEATS, EQUALISERS, TELEPHONES, BACKGROUNDS = 8, 3, 24, 4, 6
+BACKGROUND_SECONDS = 12
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Shares of windows that get a room, an equaliser, a telephone band, a loud background.
+
+    Every window has some background, at `noise_snr` dB where it is loud and at `quiet_snr` dB elsewhere, because
+    the silence of digital zero would give away where speech was pasted.
+    """
+
+    room: float = 0.4
+    equaliser: float = 0.4
+    telephone: float = 0.2
+    noise: float = 0.6
+    noise_snr: tuple[float, float] = (0.0, 30.0)
+    quiet_snr: tuple[float, float] = (30.0, 50.0)
+    speaker_level_db: float = 4.0
+    far_level_db: float = 15.0
+    gain_db: tuple[float, float] = (-40.0, -6.0)
+
+
+CLEAN = Augmentation(room=0, equaliser=0, telephone=0, noise=0, quiet_snr=(60, 60), speaker_level_db=0)
+
+
+def load_noises(directory: str | None) -> list[np.ndarray]:
+    """Read background recordings (16 kHz mono files libsndfile knows) from a directory, sorted by name."""
+    if directory is None:
+        return []
+    files = sorted(f for f in Path(directory).iterdir() if f.suffix.lower() in {".flac", ".wav", ".ogg"})
+    if not files:
+        raise ValueError(f"noise directory {directory!r} has no .flac, .wav or .ogg file")
+    return [_normalise(soundfile.read(f, dtype="float32", always_2d=True)[0].mean(axis=1)) for f in files]
+
+
+class Scenery:
+    """Rooms, equalisers, telephones and backgrounds for the windows made from one pool.
+
+    Args:
+        rng: everything is drawn from it.
+        samples: length of the windows to be filtered.
+        pool: its utterances become babble backgrounds.
+        noises: background recordings from [`load_noises`]; without any, all noise is coloured noise and babble.
+    """
+
+    def __init__(self, rng: np.random.Generator, samples: int, pool: Pool, noises: list[np.ndarray]):
+        self.samples = samples
+        self.size = scipy.fft.next_fast_len(samples + int(ROOM_SECONDS * SAMPLING_RATE), real=True)
+        frequency = np.fft.rfftfreq(self.size, 1 / SAMPLING_RATE)
+        self.rooms = scipy.fft.rfft(_room_responses(rng), self.size)
+        points = np.log2(1 + np.array([0, 125, 250, 500, 1000, 2000, 4000, 8000]))
+        decibels = rng.normal(0, 4, (EQUALISERS, len(points)))
+        grid = np.log2(1 + frequency)
+        curves = np.stack([np.interp(grid, points, d) for d in decibels])
+        self.equalisers = (10 ** (curves / 20)).astype(np.float32)
+        low, high = rng.uniform(150, 350, (TELEPHONES, 1)), rng.uniform(3200, 3700, (TELEPHONES, 1))
+        slope = 1 / (1 + (low / np.maximum(frequency, 1)) ** 8) / (1 + (frequency / high) ** 24)
+        self.telephones = slope.astype(np.float32)
+        self.backgrounds = [self._background(rng, pool, noises, kind) for kind in range(BACKGROUNDS)]
+
+    def _background(self, rng: np.random.Generator, pool: Pool, noises: list[np.ndarray], kind: int) -> np.ndarray:
+        samples = BACKGROUND_SECONDS * SAMPLING_RATE + self.samples
+        if kind == 0:
+            babble = np.zeros(samples, np.float32)
+            for utterance in rng.integers(len(pool.audio), size=8):
+                at = rng.integers(samples)
+                babble += np.roll(np.resize(pool.audio[utterance], samples), at)
+            return _normalise(babble)
+        if kind <= 3 and noises:
+            noise = noises[rng.integers(len(noises))]
+            return _normalise(np.roll(np.resize(noise, samples), rng.integers(len(noise))))
+        spectrum = scipy.fft.rfft(rng.standard_normal(samples, dtype=np.float32))
+        slope = np.maximum(np.arange(len(spectrum)), 30) ** np.float32(-rng.uniform(0, 1))
+        return _normalise(scipy.fft.irfft(spectrum * slope.astype(np.float32), samples))
+
+    def apply(self, rng: np.random.Generator, speech: Conversations, augmentation: Augmentation) -> np.ndarray:
+        """Mix the tracks of each conversation into what a microphone hears.
+
+        Returns:
+            float32 (count, samples) in [-1, 1].
+        """
+        tracks = speech.tracks
+        count, parts, samples = tracks.shape
+        level = rng.normal(0, augmentation.speaker_level_db, (count, parts))
+        far = rng.random((count, 1)) < (0.15 if augmentation.speaker_level_db else 0)
+        level = np.where(far, rng.uniform(-1, 1, (count, parts)) * augmentation.far_level_db / 2, level)
+        tracks *= (10 ** (level / 20)).astype(np.float32)[..., None]
+
+        in_room = rng.random(count) < augmentation.room
+        equalised = rng.random(count) < augmentation.equaliser
+        by_telephone = rng.random(count) < augmentation.telephone
+        room, seat = rng.integers(ROOMS, size=count), rng.integers(SEATS, size=(count, parts))
+        equaliser = rng.integers(EQUALISERS, size=(count, parts + 1))
+        telephone = rng.integers(TELEPHONES, size=count)
+        mixture = np.empty((count, samples), np.float32)
+        for c in range(count):
+            heard = [p for p in range(parts) if speech.speakers[c][p] is not None]
+            if not heard or not (in_room[c] or equalised[c] or by_telephone[c]):
+                mixture[c] = tracks[c].sum(axis=0)
+                continue
+            spectra = scipy.fft.rfft(tracks[c, heard], self.size)
+            if in_room[c]:
+                spectra *= self.rooms[room[c], seat[c, heard]]
+            spectrum = spectra.sum(axis=0)
+            if equalised[c]:
+                spectrum *= self.equalisers[equaliser[c, parts]]
+            if by_telephone[c]:
+                spectrum *= self.telephones[telephone[c]]
+            mixture[c] = scipy.fft.irfft(spectrum, self.size)[:samples]
+
+        loud = rng.random(count) < augmentation.noise
+        snr = np.where(loud, rng.uniform(*augmentation.noise_snr, count), rng.uniform(*augmentation.quiet_snr, count))
+        which = rng.integers(BACKGROUNDS, size=count)
+        at = rng.integers(BACKGROUND_SECONDS * SAMPLING_RATE, size=count)
+        fraction = speech.active.any(axis=1).mean(axis=1)
+        power = np.einsum("cs,cs->c", mixture, mixture) / samples / np.maximum(fraction, 1e-3)
+        amplitude = np.sqrt(np.where(fraction > 0, power, LEVEL**2)) * 10 ** (-snr / 20)
+        gain = 10 ** (rng.uniform(*augmentation.gain_db, count) / 20)
+        for c in range(count):
+            background = self.backgrounds[which[c]][at[c] : at[c] + samples]
+            mixture[c] += np.float32(amplitude[c]) * background
+        peak = np.maximum(np.abs(mixture).max(axis=1), 1e-9)
+        mixture *= (gain / peak).astype(np.float32)[:, None]
+        return mixture
+
+
+def _room_responses(rng: np.random.Generator) -> np.ndarray:
+    """(ROOMS, SEATS, samples): direct sound, a few early reflections, an exponentially decaying tail (Polack, 1988).
+
+    Reverberation time 0.15 to 0.7 s, direct to reverberant ratio 0 to 15 dB, the direct sound at sample 0 with
+    amplitude 1, so that labels stay where they were.
+    """
+    samples = int(ROOM_SECONDS * SAMPLING_RATE)
+    time = np.arange(samples) / SAMPLING_RATE
+    decay_time = rng.uniform(0.15, 0.7, (ROOMS, 1, 1))
+    tail = rng.standard_normal((ROOMS, SEATS, samples), dtype=np.float32) * np.exp(-6.9 * time / decay_time)
+    tail[..., : int(0.004 * SAMPLING_RATE)] = 0
+    early = rng.integers(int(0.002 * SAMPLING_RATE), int(0.04 * SAMPLING_RATE), (ROOMS, SEATS, 6))
+    strength = rng.uniform(-1, 1, early.shape) * tail.std(axis=-1, keepdims=True) * 8
+    np.put_along_axis(tail, early, np.take_along_axis(tail, early, -1) + strength, -1)
+    ratio = rng.uniform(0, 15, (ROOMS, SEATS, 1))
+    tail *= 10 ** (-ratio / 20) / np.sqrt(np.square(tail).sum(axis=-1, keepdims=True))
+    tail[..., 0] = 1
+    return tail.astype(np.float32)
+
+
+def _normalise(waveform: np.ndarray) -> np.ndarray:
+    return (waveform / max(np.sqrt(np.square(waveform).mean()), 1e-9)).astype(np.float32)

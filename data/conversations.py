@@ -1,0 +1,241 @@
+"""Conversations made on the fly: turns drawn from measured statistics, filled with speech cut where it starts and ends.
+
+A turn is planned first (who, from when to when), then rendered: speech of that speaker is laid into it from the
+utterances at hand, aligned to the speech activity of the utterance and not to the edges of its file. Labels are the
+speech activity of what was laid, on a grid of 10 ms, so they mean speech and not turns.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data.speech_activity import speech_segments
+
+SAMPLING_RATE = 16_000
+GRID = 160
+FADE = np.linspace(0, 1, 80, dtype=np.float32)
+LEVEL = 0.05
+TURN_TAKING = json.loads((Path(__file__).parent / "turn_taking.json").read_text())
+QUANTILES = np.array(TURN_TAKING["quantiles_percent"]) / 100
+STYLES = ("primock57", "voxconverse_2spk", "lively")
+"""Two measured styles, and `lively`: short turns, most changes overlapping by 0.3 to 2.5 s."""
+
+
+@dataclass
+class Turns:
+    """Planned turns of `count` conversations, arrays of shape (count, turns), times in seconds."""
+
+    speaker: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+
+def plan_turns(
+    rng: np.random.Generator, count: int, seconds: float, num_speakers: int = 2, style_shares=(0.45, 0.45, 0.1)
+) -> Turns:
+    """Draw who speaks when, from 0 to at least `seconds` unless every turn is improbably short.
+
+    Turn, pause, gap and overlap lengths and the probabilities of a change and of an overlap at a change come from
+    `turn_taking.json`, measured on PriMock57 and on the two-speaker recordings of VoxConverse.
+    """
+    styles = rng.choice(len(STYLES), size=count, p=style_shares)
+    turns = int(seconds / 2.5) + 8
+
+    def draw(quantity: str) -> np.ndarray:
+        u = rng.random((count, turns))
+        tables = [np.interp(u, QUANTILES, TURN_TAKING[s][quantity]) for s in STYLES[:2]]
+        return np.choose(np.minimum(styles, 1)[:, None], tables)
+
+    lively = (styles == 2)[:, None]
+    length = np.maximum(draw("turn_seconds") * np.where(lively, 0.5, 1.0), 0.2)
+    pause, gap = draw("same_speaker_pause_seconds"), draw("speaker_change_gap_seconds")
+    overlap = np.where(lively, rng.uniform(0.3, 2.5, (count, turns)), draw("speaker_change_overlap_seconds"))
+
+    def chance(quantity: str, when_lively: float) -> np.ndarray:
+        measured = [TURN_TAKING[s][quantity] for s in STYLES[:2]]
+        return rng.random((count, turns)) < np.array([*measured, when_lively])[styles][:, None]
+
+    changes, overlaps = chance("probability_next_turn_is_other_speaker", 0.8), chance("probability_change_overlaps", 0.8)
+    changes &= num_speakers > 1
+    steps = rng.integers(1, max(num_speakers, 2), (count, turns))
+    speaker = (rng.integers(num_speakers, size=(count, 1)) + np.cumsum(steps * changes, axis=1)) % num_speakers
+
+    start, end = np.empty((count, turns)), np.empty((count, turns))
+    free = np.zeros((count, num_speakers))
+    floor_end, floor_start = np.zeros(count), np.zeros(count)
+    each = np.arange(count)
+    for k in range(turns):
+        change = gap[:, k] * ~overlaps[:, k] - overlap[:, k] * overlaps[:, k]
+        begin = floor_end + np.where(changes[:, k], change, pause[:, k])
+        begin = np.maximum(np.maximum(begin, floor_start + 0.1), free[each, speaker[:, k]] + 0.1)
+        start[:, k], end[:, k] = begin, begin + length[:, k]
+        free[each, speaker[:, k]] = end[:, k]
+        floor_start, floor_end = begin, np.maximum(floor_end, end[:, k])
+    return Turns(speaker, start, end)
+
+
+def speaker_number(name: str) -> int:
+    """A stable integer for a speaker's name, the same in every process and run."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+
+
+@dataclass
+class Pool:
+    """Decoded utterances at one level, trimmed to their speech, with the speech activity of every 10 ms.
+
+    `add` takes float32 mono 16 kHz waveforms and answers whether the utterance held any speech.
+    """
+
+    audio: list = field(default_factory=list)
+    active: list = field(default_factory=list)
+    edges: list = field(default_factory=list)
+    speakers: dict = field(default_factory=dict)
+
+    def add(self, waveform: np.ndarray, speaker: str) -> bool:
+        segments = speech_segments(waveform)
+        if len(segments) == 0:
+            return False
+        segments = segments // GRID
+        first, last = segments[0, 0], segments[-1, 1]
+        if last - first < 20:
+            return False
+        active = np.zeros(last - first, bool)
+        for begin, end in segments - first:
+            active[begin:end] = True
+        waveform = waveform[first * GRID : last * GRID]
+        power = np.square(waveform.reshape(-1, GRID)[active]).mean()
+        if power == 0:
+            return False
+        self.speakers.setdefault(speaker, []).append(len(self.audio))
+        self.audio.append(waveform * np.float32(LEVEL / np.sqrt(power)))
+        self.active.append(active)
+        self.edges.append(segments - first)
+        return True
+
+    def pieces(
+        self, rng: np.random.Generator, speaker: str, length: int, onset: bool, offset: bool
+    ) -> list[tuple[int, int, int, int]]:
+        """Choose speech of a speaker for a turn of `length` grid steps.
+
+        With `onset` it begins where speech begins, with `offset` it ends where speech ends; a turn longer than an
+        utterance goes on with another.
+
+        Returns:
+            list of (utterance, first grid step in the utterance, grid steps, grid step in the turn).
+        """
+        utterances = self.speakers[speaker]
+        backwards = offset and not onset
+        chosen, done, first = [], 0, True
+        while done < length:
+            utterance = utterances[rng.integers(len(utterances))]
+            edges, total = self.edges[utterance], len(self.active[utterance])
+            left = length - done
+            if backwards:
+                end = edges[rng.integers(len(edges)), 1] if first else total
+                steps = min(left, end)
+                chosen.append((utterance, end - steps, steps, length - done - steps))
+            else:
+                if not first:
+                    begin = 0
+                elif onset:
+                    begin = edges[rng.integers(len(edges)), 0]
+                else:
+                    begin = rng.integers(max(1, total - min(left, total // 2)))
+                end = min(begin + left, total)
+                if offset and first:
+                    ends = edges[edges[:, 1] > begin, 1]
+                    nearest = ends[np.abs(ends - end).argmin()]
+                    if abs(nearest - end) <= 0.4 * left:
+                        return [(utterance, begin, min(nearest - begin, left), 0)]
+                chosen.append((utterance, begin, end - begin, done))
+            done, first = done + chosen[-1][2], False
+        return chosen
+
+
+@dataclass
+class Conversations:
+    """Rendered speech before any augmentation.
+
+    Args:
+        tracks: float32 (count, num_speakers, samples), the speech of each speaker apart.
+        active: bool (count, num_speakers, samples // 160), speech activity every 10 ms.
+        speakers: names, `count` lists of `num_speakers`; `None` where a track is silent.
+    """
+
+    tracks: np.ndarray
+    active: np.ndarray
+    speakers: list[list[str | None]]
+
+
+def render(rng: np.random.Generator, pool: Pool, turns: Turns, cast: list[list[str]], begin, seconds: float):
+    """Lay speech into the turns that fall into [begin, begin + seconds) of each conversation.
+
+    Args:
+        cast: for every conversation the speaker of the pool who plays each part.
+        begin: start of the excerpt, one number a conversation, in seconds.
+
+    Returns:
+        [`Conversations`]
+    """
+    count, steps = len(cast), int(round(seconds * SAMPLING_RATE)) // GRID
+    num_speakers = len(cast[0])
+    tracks = np.zeros((count, num_speakers, steps * GRID), np.float32)
+    active = np.zeros((count, num_speakers, steps), bool)
+    names: list[list[str | None]] = [[None] * num_speakers for _ in range(count)]
+    starts = np.round((turns.start - np.asarray(begin)[:, None]) * (SAMPLING_RATE // GRID)).astype(int)
+    ends = np.round((turns.end - np.asarray(begin)[:, None]) * (SAMPLING_RATE // GRID)).astype(int)
+    for c, t in zip(*np.nonzero((starts < steps) & (ends > 0) & (ends > starts))):
+        start, end, part = starts[c, t], ends[c, t], turns.speaker[c, t]
+        first, last = max(start, 0), min(end, steps)
+        for utterance, source, length, at in pool.pieces(rng, cast[c][part], last - first, start >= 0, end <= steps):
+            speech = pool.audio[utterance][source * GRID : (source + length) * GRID].copy()
+            speech[: len(FADE)] *= FADE
+            speech[-len(FADE) :] *= FADE[::-1]
+            target = first + at
+            tracks[c, part, target * GRID : (target + length) * GRID] = speech
+            active[c, part, target : target + length] = pool.active[utterance][source : source + length]
+        names[c][part] = cast[c][part]
+    return Conversations(tracks, active, names)
+
+
+def cast_speakers(rng: np.random.Generator, pool: Pool, count: int, num_speakers: int) -> list[list[str]]:
+    """Choose who plays the parts: different people in one conversation, the same few over a batch of them.
+
+    A batch keeps to about half as many people as it has parts, so that the contrastive loss finds each voice in
+    several windows.
+    """
+    names = sorted(pool.speakers)
+    few = max(num_speakers, count * num_speakers // 4)
+    names = [names[i] for i in rng.permutation(len(names))[:few]]
+    return [[names[i] for i in rng.permutation(len(names))[:num_speakers]] for _ in range(count)]
+
+
+def plan_windows(
+    rng: np.random.Generator, count: int, seconds: float, num_speakers: int, shares: tuple[float, float, float] | None
+) -> tuple[Turns, np.ndarray]:
+    """Plan `count` windows cut out of longer conversations at random places.
+
+    Args:
+        shares: wanted shares of windows with none, one, and two or more speakers; `None` keeps the shares that
+            the turn-taking statistics give.
+
+    Returns:
+        the turns of `count` conversations and the start of the window in each, in seconds.
+    """
+    candidates = count if shares is None else 8 * count
+    horizon = 15.0 + seconds
+    turns = plan_turns(rng, candidates, horizon, num_speakers)
+    begin = rng.uniform(5.0, horizon - seconds, candidates)
+    if shares is None:
+        return turns, begin
+    inside = np.minimum(turns.end, begin[:, None] + seconds) - np.maximum(turns.start, begin[:, None])
+    heard = np.stack([np.where(turns.speaker == s, inside, 0).max(axis=1) > 0.2 for s in range(num_speakers)])
+    kind = np.minimum(heard.sum(axis=0), 2)
+    wanted = rng.choice(3, size=count, p=shares)
+    order = np.concatenate([np.flatnonzero(kind == k)[: (wanted == k).sum()] for k in range(3)])
+    rest = np.setdiff1d(np.arange(candidates), order)[: count - len(order)]
+    keep = rng.permutation(np.concatenate([order, rest]))
+    return Turns(turns.speaker[keep], turns.start[keep], turns.end[keep]), begin[keep]

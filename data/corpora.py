@@ -1,0 +1,242 @@
+"""Speech corpora as lists of units that can be read in any order: nothing is downloaded beyond what is read.
+
+A unit is the smallest part of a corpus that can be fetched alone: a Parquet row group, a WebDataset tar, or the
+folder of one speaker. `datasets` resolves the files of a Hub repository or directory and streams everything that is
+not Parquet; Parquet row groups are read by byte range, because `datasets` (4.4 to 4.8) cannot start inside a file.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+import pyarrow.parquet as pq
+from datasets import Audio, load_dataset_builder
+from datasets.exceptions import DatasetNotFoundError
+
+AUDIO_COLUMNS = ("audio", "m4a", "wav", "flac", "mp3", "ogg", "opus")
+SPEAKER_COLUMNS = ("speaker_id", "speaker", "speaker_name", "client_id", "spk_id", "label")
+AUDIO_FILES = {".wav", ".flac", ".ogg", ".opus", ".m4a", ".mp3"}
+HELD_OUT_PERCENT = 3
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be used; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One row of the table of corpora.
+
+    Args:
+        path: Hub repository id or local directory.
+        config: configuration of the repository.
+        train, validation: names of splits; `None` finds them: splits named `train*` and `validation*`, and where
+            there is no validation split, speakers are held out by a hash of their name.
+        audio_column, speaker_column: `None` finds them among the usual names.
+        speaker_prefix: the speaker is the part of `speaker_column` before the first `/`.
+        licence: of the recordings.
+    """
+
+    path: str
+    config: str | None = None
+    train: tuple[str, ...] | None = None
+    validation: tuple[str, ...] | None = None
+    audio_column: str | None = None
+    speaker_column: str | None = None
+    speaker_prefix: bool = False
+    licence: str = "unknown"
+
+
+CORPORA = {
+    "demo": Corpus(str(Path(__file__).parent / "demo"), licence="Apache-2.0 (synthetic voices)"),
+    "librispeech": Corpus(
+        "openslr/librispeech_asr",
+        config="all",
+        train=("train.clean.100", "train.clean.360", "train.other.500"),
+        validation=("validation.clean", "validation.other"),
+        speaker_column="speaker_id",
+        licence="CC BY 4.0",
+    ),
+    "voxceleb2": Corpus(
+        "gaunernst/voxceleb2-dev-wds",
+        audio_column="m4a",
+        speaker_column="__key__",
+        speaker_prefix=True,
+        licence="CC BY 4.0 (annotations; the recordings belong to their uploaders)",
+    ),
+    "ami": Corpus("diarizers-community/ami", config="ihm", licence="CC BY 4.0"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One utterance as it lies in the corpus: encoded `audio`, `speaker` and a `name` for messages."""
+
+    audio: bytes
+    speaker: str
+    name: str
+
+
+def is_held_out(speaker: str) -> bool:
+    """Whether a speaker belongs to validation where the corpus has no split of its own: 3 % of all names."""
+    return int.from_bytes(hashlib.sha256(speaker.encode()).digest()[:4], "big") % 100 < HELD_OUT_PERCENT
+
+
+class Utterances:
+    """The utterances of one split, unit by unit.
+
+    `len()` is the number of units; `read(unit)` yields the rows of one, and may raise whatever the network or the
+    decoder of the container raises.
+    """
+
+    def __init__(self, units: list, reader, corpus: Corpus, held_out: bool | None):
+        self.units, self.reader, self.corpus, self.held_out = units, reader, corpus, held_out
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def describe(self, unit: int) -> str:
+        """Name of a unit in messages."""
+        return str(self.units[unit])
+
+    def read(self, unit: int) -> Iterator[Row]:
+        for number, (audio, speaker, path) in enumerate(self.reader(self.units[unit])):
+            speaker = str(speaker)
+            if self.corpus.speaker_prefix:
+                speaker = speaker.split("/")[0]
+            if self.held_out is None or is_held_out(speaker) == self.held_out:
+                yield Row(audio or b"", speaker, f"{path or 'row'} ({self.describe(unit)}, row {number})")
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    url: str
+    index: int
+    metadata: pq.FileMetaData
+
+    def __str__(self) -> str:
+        return f"{self.url.rsplit('/', 1)[-1]}, row group {self.index}"
+
+
+def open_corpus(name: str, split: str, speaker_column: str | None = None) -> Utterances:
+    """Open a corpus for streaming.
+
+    Args:
+        name: a name in `CORPORA`, a Hub repository id, or a local directory of Parquet files or of one folder of
+            audio files a speaker.
+        split: `"train"`, `"validation"`, or any split the corpus has.
+        speaker_column: the column that tells speakers apart, where it has an unusual name.
+
+    Raises:
+        CorpusError: what is missing, and what was found instead.
+    """
+    corpus = CORPORA.get(name) or Corpus(name)
+    if speaker_column is not None:
+        corpus = Corpus(**{**vars(corpus), "speaker_column": speaker_column})
+    if Path(corpus.path).is_dir():
+        if folders := _speaker_folders(Path(corpus.path)):
+            return Utterances(folders, _read_folder, corpus, held_out=split != "train")
+        if not any(Path(corpus.path).rglob("*.*")):
+            raise CorpusError(f"corpus {corpus.path!r} is an empty directory; put Parquet files or speaker folders in it")
+    elif corpus.path.startswith((".", "/")) or corpus.path.count("/") != 1:
+        raise CorpusError(
+            f"corpus {corpus.path!r} is no directory, no Hub id (user/name) and none of: {', '.join(CORPORA)}"
+        )
+    try:
+        builder = load_dataset_builder(corpus.path, corpus.config)
+    except (DatasetNotFoundError, FileNotFoundError, ValueError) as error:
+        raise CorpusError(f"corpus {corpus.path!r} cannot be opened: {str(error).splitlines()[0]}") from None
+    files = builder.config.data_files or {}
+    splits, held_out = _choose_splits(corpus, split, [str(s) for s in files])
+    parquet = all(url.endswith(".parquet") for s in splits for url in files[s])
+    streams = {s: builder.as_streaming_dataset(split=s) for s in splits}
+    audio, speaker = _choose_columns(corpus, streams[splits[0]])
+    if parquet:
+        with ThreadPoolExecutor(8) as pool:
+            footers = pool.map(_footer, urls := [url for s in splits for url in files[s]])
+        units = [RowGroup(url, i, m) for url, m in zip(urls, footers) for i in range(m.num_row_groups)]
+        reader = _RowGroupReader(audio, speaker)
+    else:
+        units = [(s, i) for s in splits for i in range(streams[s].num_shards)]
+        reader = _ShardReader(streams, audio, speaker)
+    return Utterances(units, reader, corpus, held_out)
+
+
+def _choose_splits(corpus: Corpus, split: str, available: list[str]) -> tuple[list[str], bool | None]:
+    named = {"train": corpus.train, "validation": corpus.validation}.get(split)
+    chosen = [s for s in named or available if s in available and (named or s.startswith(split))]
+    if chosen:
+        alone = split == "train" and not any(s.startswith("validation") for s in available)
+        return chosen, False if alone else None
+    if split == "validation" and (train := [s for s in available if s.startswith("train")]):
+        return train, True
+    raise CorpusError(f"corpus {corpus.path!r} has no split {split!r}, only: {', '.join(available) or 'none'}")
+
+
+def _choose_columns(corpus: Corpus, stream) -> tuple[str, str]:
+    columns = stream.column_names or list(next(iter(stream), {}))
+    audio = corpus.audio_column or next((c for c in AUDIO_COLUMNS if c in columns), None)
+    speaker = corpus.speaker_column or next((c for c in SPEAKER_COLUMNS if c in columns), None)
+    if audio not in columns:
+        raise CorpusError(f"corpus {corpus.path!r} has no audio column among its columns: {', '.join(columns)}")
+    if speaker not in columns:
+        raise CorpusError(
+            f"corpus {corpus.path!r} has no speaker column among its columns: {', '.join(columns)}; "
+            "name it with --speaker_column"
+        )
+    return audio, speaker
+
+
+def _footer(url: str) -> pq.FileMetaData:
+    with fsspec.open(url, "rb") as file:
+        return pq.read_metadata(file)
+
+
+@dataclass
+class _RowGroupReader:
+    audio: str
+    speaker: str
+
+    def __call__(self, unit: RowGroup) -> Iterator[tuple[bytes, object, str]]:
+        with fsspec.open(unit.url, "rb", **({} if "://" not in unit.url else {"cache_type": "none"})) as file:
+            group = pq.ParquetFile(file, metadata=unit.metadata, pre_buffer=True).read_row_group(
+                unit.index, columns=[self.audio, self.speaker], use_threads=False
+            )
+        for audio, speaker in zip(group[self.audio], group[self.speaker]):
+            audio = audio.as_py()
+            encoded, path = (audio.get("bytes"), audio.get("path")) if isinstance(audio, dict) else (audio, None)
+            yield encoded, speaker.as_py(), path
+
+
+@dataclass
+class _ShardReader:
+    streams: dict
+    audio: str
+    speaker: str
+
+    def __call__(self, unit: tuple[str, int]) -> Iterator[tuple[bytes, object, str]]:
+        split, index = unit
+        stream = self.streams[split]
+        if stream.features and isinstance(stream.features.get(self.audio), Audio):
+            stream = stream.cast_column(self.audio, Audio(decode=False))
+        for row in stream.shard(num_shards=self.streams[split].num_shards, index=index):
+            audio = row[self.audio]
+            encoded, path = (audio["bytes"], audio["path"]) if isinstance(audio, dict) else (audio, None)
+            yield encoded, row[self.speaker], path
+
+
+def _speaker_folders(directory: Path) -> list[Path]:
+    return sorted(
+        folder
+        for folder in directory.iterdir()
+        if folder.is_dir() and any(f.suffix.lower() in AUDIO_FILES for f in folder.iterdir())
+    )
+
+
+def _read_folder(folder: Path) -> Iterator[tuple[bytes, str, str]]:
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in AUDIO_FILES:
+            yield file.read_bytes(), folder.name, file.name

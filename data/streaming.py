@@ -1,0 +1,257 @@
+"""The endless stream of training batches, addressed so that it can start again exactly where it stopped.
+
+    corpus units --seeded order--> blocks --seeded order--> pools of utterances --> batches of windows
+
+A block is a few units (`corpora.py`) read together from far apart places, because neighbours in a corpus are the same
+person. Blocks are numbered without end: block g belongs to pass g // blocks_per_pass over the corpus, and each pass
+has its own order. Batch i of block g is a function of (seed, g, i) alone: no state of a random generator, no shuffle
+buffer, nothing that depends on which worker makes it.
+
+The blocks are dealt out to a fixed number of lanes. Batch n of the whole stream comes from lane n mod lanes, so the
+sequence is the same for every number of workers that divides the lanes, and the state of the stream is one block
+number and one batch number a lane.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from data.augmentation import Augmentation, Scenery, load_noises
+from data.conversations import GRID, Pool, cast_speakers, plan_windows, render, speaker_number
+from data.corpora import CorpusError, Row, Utterances
+from data.decoding import RowError, decode
+
+logger = logging.getLogger(__name__)
+
+PERMANENT = (FileNotFoundError, CorpusError)
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """Everything the windows depend on beside the corpus.
+
+    Args:
+        seed: of everything drawn.
+        batch_size: windows in a batch.
+        window_seconds, num_speakers: of a window.
+        shares: wanted shares of windows with none, one, and two or more speakers, or `None` for what the measured
+            turn-taking gives.
+        units_per_block: units read side by side.
+        pool_size: utterances decoded together.
+        windows_per_utterance: windows drawn for every utterance read.
+        lanes: blocks open at a time in one process; the number of workers must divide it.
+        noise: directory of background recordings, or `None`.
+        retry_seconds: how long a unit is tried again, with growing pauses, before the stream gives up.
+    """
+
+    seed: int = 0
+    batch_size: int = 32
+    window_seconds: float = 3.0
+    num_speakers: int = 2
+    shares: tuple[float, float, float] | None = (0.03, 0.37, 0.60)
+    units_per_block: int = 8
+    pool_size: int = 96
+    windows_per_utterance: int = 16
+    lanes: int = 4
+    noise: str | None = None
+    speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
+    augmentation: Augmentation = Augmentation()
+    retry_seconds: float = 900.0
+
+
+class ConversationStream(IterableDataset):
+    """Batches of conversation windows, endless.
+
+    Iterating yields dicts of `input_values` float32 (batch, samples), `labels` float32 (batch, frames, num_speakers),
+    `speaker_labels` int64 (batch, num_speakers) with -1 for a silent track, and `position` int64 (3,): lane, block and
+    batch in the block. [`PositionedLoader`] keeps the positions and hands the rest on.
+
+    Args:
+        utterances: the corpus.
+        config: what windows are like.
+        rank, world_size: of this process among those that train together.
+        state: as [`PositionedLoader.state_dict`] gave it, to go on from there.
+    """
+
+    def __init__(self, utterances: Utterances, config: StreamConfig, rank=0, world_size=1, state: dict | None = None):
+        if len(utterances) == 0:
+            raise CorpusError(f"corpus {utterances.corpus.path!r} holds no data; check its split and its files")
+        self.utterances, self.config, self.rank, self.world_size = utterances, config, rank, world_size
+        self.state = state or {"turn": 0, "lanes": [[rank + world_size * k, 0] for k in range(config.lanes)]}
+        self.blocks_per_pass = -(-len(utterances) // config.units_per_block)
+        readers = config.lanes * world_size
+        if self.blocks_per_pass < readers:
+            logger.info(
+                "%d blocks for %d lanes: lanes are in different passes over the corpus at a time",
+                self.blocks_per_pass, readers,
+            )
+        self.noises = load_noises(config.noise)
+        self.skipped = Counter()
+
+    def __iter__(self) -> Iterator[dict]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        lanes = self.config.lanes
+        if lanes % workers:
+            raise ValueError(f"{workers} data workers cannot share {lanes} lanes evenly; use a divisor of {lanes}")
+        mine = [(self.state["turn"] + number + k * workers) % lanes for k in range(lanes // workers)]
+        batches = {lane: self._lane(lane) for lane in mine}
+        while True:
+            for lane in mine:
+                yield next(batches[lane])
+
+    def _lane(self, lane: int) -> Iterator[dict]:
+        block, first = self.state["lanes"][lane]
+        empty = 0
+        while True:
+            made = 0
+            for i, batch in self.block_batches(block, first):
+                batch["position"] = np.array([lane, block, i])
+                made += 1
+                yield batch
+            empty = 0 if made or first else empty + 1
+            if empty > self.blocks_per_pass:
+                raise CorpusError(
+                    f"no usable utterance in the whole of {self.utterances.corpus.path!r}: {dict(self.skipped)}"
+                )
+            block, first = block + self.config.lanes * self.world_size, 0
+
+    def units_of(self, block: int) -> list[int]:
+        """The units of a block: a seeded permutation of all units, cut into blocks."""
+        number, part = divmod(block, self.blocks_per_pass)
+        order = np.random.default_rng([self.config.seed, 0, number]).permutation(len(self.utterances))
+        return order[part :: self.blocks_per_pass].tolist()
+
+    def block_batches(self, block: int, first: int = 0) -> Iterator[tuple[int, dict]]:
+        """Batches of one block from number `first` on; only the pools they need are decoded."""
+        config = self.config
+        rows = [row for unit in self.units_of(block) for row in self._read(unit)]
+        rng = np.random.default_rng([config.seed, 1, block])
+        rows = [rows[i] for i in rng.permutation(len(rows))]
+        batch = 0
+        for number, at in enumerate(range(0, len(rows), config.pool_size)):
+            part = rows[at : at + config.pool_size]
+            batches = len(part) * config.windows_per_utterance // config.batch_size
+            if batch + batches > first:
+                yield from self._pool_batches(part, [block, number], range(max(first - batch, 0), batches), batch)
+            batch += batches
+
+    def _pool_batches(self, rows: list[Row], key: list[int], wanted: range, offset: int) -> Iterator[tuple[int, dict]]:
+        pool = self._decode(rows, np.random.default_rng([self.config.seed, 2, *key]))
+        if len(pool.speakers) < self.config.num_speakers:
+            self.skipped[f"pool with fewer than {self.config.num_speakers} speakers"] += len(rows)
+            return
+        samples = int(round(self.config.window_seconds * 16_000))
+        scenery = Scenery(np.random.default_rng([self.config.seed, 3, *key]), samples, pool, self.noises)
+        for i in wanted:
+            rng = np.random.default_rng([self.config.seed, 4, *key, i])
+            yield offset + i, make_batch(rng, pool, scenery, self.config)
+
+    def _decode(self, rows: list[Row], rng: np.random.Generator) -> Pool:
+        pool = Pool()
+        speeds = rng.choice(len(self.config.speeds), size=len(rows))
+        for row, speed in zip(rows, speeds):
+            factor = self.config.speeds[speed]
+            try:
+                waveform = decode(row.audio)
+            except RowError as error:
+                self._skip(str(error), row.name)
+                continue
+            if not pool.add(*change_speed(waveform, row.speaker, factor)):
+                self._skip("no speech", row.name)
+        return pool
+
+    def _skip(self, reason: str, name: str):
+        self.skipped[reason] += 1
+        if self.skipped[reason] in (1, 10, 100, 1000):
+            logger.warning("skipped %d rows (%s), the last one %s", self.skipped[reason], reason, name)
+
+    def _read(self, unit: int) -> list[Row]:
+        """All rows of a unit. Transient faults are tried again; a unit that is gone or broken is lost and said."""
+        started, attempt = time.monotonic(), 0
+        while True:
+            try:
+                return list(self.utterances.read(unit))
+            except Exception as error:
+                attempt += 1
+                waited = time.monotonic() - started
+                reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                gone = isinstance(error, PERMANENT) or getattr(
+                    getattr(error, "response", None), "status_code", None
+                ) in (401, 403, 404, 410)
+                broken = not isinstance(error, OSError) and not gone
+                if (gone or broken) and attempt >= 3:
+                    logger.warning("lost %s: %s", self.utterances.describe(unit), reason)
+                    self.skipped["lost unit"] += 1
+                    return []
+                if waited > self.config.retry_seconds:
+                    raise CorpusError(
+                        f"{self.utterances.describe(unit)} could not be read for {waited:.0f} s ({reason}); "
+                        "check the connection and resume"
+                    ) from error
+                pause = min(2.0 ** (attempt - 1), 60.0) / 2
+                logger.warning("reading %s failed (%s), trying again in %.1f s",
+                               self.utterances.describe(unit), reason, pause)
+                time.sleep(pause)
+
+
+def change_speed(waveform: np.ndarray, speaker: str, factor: float) -> tuple[np.ndarray, str]:
+    """Speech at another speed and pitch counts as another person (Yamamoto et al., Interspeech 2019)."""
+    if factor == 1:
+        return waveform, speaker
+    positions = np.arange(0, len(waveform) - 1, factor)
+    return np.interp(positions, np.arange(len(waveform)), waveform).astype(np.float32), f"{speaker}@{factor}"
+
+
+def make_batch(rng: np.random.Generator, pool: Pool, scenery: Scenery, config: StreamConfig) -> dict:
+    """One batch of windows, a function of the generator, the pool and its scenery."""
+    seconds, parts = config.window_seconds, config.num_speakers
+    turns, begin = plan_windows(rng, config.batch_size, seconds, parts, config.shares)
+    speech = render(rng, pool, turns, cast_speakers(rng, pool, config.batch_size, parts), begin, seconds)
+    names = [[-1 if n is None else speaker_number(n) for n in part] for part in speech.speakers]
+    active = speech.active
+    frames = active.shape[-1] * GRID // 320
+    labels = active[..., : 2 * frames].reshape(*active.shape[:-1], frames, 2).any(axis=-1)
+    return {
+        "input_values": scenery.apply(rng, speech, config.augmentation),
+        "labels": labels.transpose(0, 2, 1).astype(np.float32),
+        "speaker_labels": np.array(names, np.int64),
+    }
+
+
+class PositionedLoader:
+    """Batches as tensors, from `workers` processes or none, and the state of the stream after the last one given.
+
+    The state counts batches given to the training loop, not batches that workers made ahead.
+    """
+
+    def __init__(self, stream: ConversationStream, workers: int):
+        if workers and stream.config.lanes % workers:
+            raise ValueError(
+                f"{workers} data workers cannot share {stream.config.lanes} lanes evenly; "
+                f"use one of {[n for n in range(1, stream.config.lanes + 1) if stream.config.lanes % n == 0]}"
+            )
+        self.stream, self.workers = stream, workers
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        loader = DataLoader(
+            self.stream, batch_size=None, num_workers=self.workers, prefetch_factor=4 if self.workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
+        for batch in loader:
+            lane, block, i = (int(p) for p in batch.pop("position"))
+            self.stream.state = {
+                "turn": (lane + 1) % self.stream.config.lanes,
+                "lanes": [[block, i + 1] if k == lane else at for k, at in enumerate(self.stream.state["lanes"])],
+            }
+            yield batch
+
+    def state_dict(self) -> dict:
+        """A small dict of integers; give it to [`ConversationStream`] to go on from here."""
+        return self.stream.state

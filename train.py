@@ -1,0 +1,161 @@
+"""Train Fast Diarization on a streamed speech corpus; nothing is downloaded to disk.
+
+    accelerate launch train.py                                        # the embedded demo corpus, about 8 minutes
+    accelerate launch train.py --dataset path/to/speech --max_steps 20000 --resume
+    accelerate launch train.py --config configs/librispeech.yaml --resume
+    accelerate launch train.py --help
+
+Two-speaker conversations are made on the fly from single-speaker utterances. Run the same command with `--resume`
+after any interruption and it goes on exactly where it was.
+"""
+
+import json
+import logging
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import HfArgumentParser, TrainingArguments, set_seed
+
+from data.corpora import CORPORA, CorpusError, open_corpus
+from data.streaming import ConversationStream, StreamConfig
+from evaluation.windows import to_markdown
+from modeling import (
+    FastDiarizationConfig,
+    FastDiarizationFeatureExtractor,
+    FastDiarizationForAudioFrameClassification,
+)
+from training.trainer import StreamingTrainer, stream_state_file
+
+
+@dataclass
+class Arguments:
+    """What to train on what."""
+
+    dataset: str = field(
+        default="demo",
+        metadata={"help": f"{', '.join(CORPORA)}, a Hub id (user/name), or a directory of Parquet or speaker folders."},
+    )
+    speaker_column: str | None = field(
+        default=None, metadata={"help": "Column that tells speakers apart, where it has an unusual name."}
+    )
+    noise: str | None = field(
+        default=None, metadata={"help": "Directory of background recordings; without it noise is synthetic."}
+    )
+    encoder_type: str = field(default="lightweight-cnn", metadata={"help": "lightweight-cnn or attention-gru."})
+    dropout: float = field(default=0.3, metadata={"help": "Dropout before the context layers and the head."})
+    window_seconds: float = field(default=3.0, metadata={"help": "Length of a training window."})
+    start_from: str | None = field(
+        default=None, metadata={"help": "Model directory or Hub id whose weights to start from (phase two)."}
+    )
+    resume: bool = field(default=False, metadata={"help": "Go on from the newest complete checkpoint, if any."})
+    eval_windows: int = field(default=640, metadata={"help": "Windows of unseen speakers scored at each evaluation."})
+    windows_per_utterance: int = field(
+        default=16, metadata={"help": "Windows made for every utterance read; fewer read more of the corpus."}
+    )
+    units_per_block: int = field(
+        default=8, metadata={"help": "Shards or row groups read side by side; more mix more speakers in memory."}
+    )
+
+
+@dataclass
+class Training(TrainingArguments):
+    """transformers' TrainingArguments with this project's defaults."""
+
+    output_dir: str = field(default="runs/demo", metadata={"help": "Where checkpoints and the model are written."})
+    max_steps: int = field(default=1000, metadata={"help": "Optimizer steps; the stream has no end of its own."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Windows in a batch."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule after the warm-up."})
+    warmup_steps: int = field(default=100, metadata={"help": "Steps of linear warm-up."})
+    logging_steps: float = field(default=20, metadata={"help": "Steps between lines of the log."})
+    eval_strategy: str = field(default="steps", metadata={"help": "Evaluate every eval_steps."})
+    eval_steps: float = field(default=250, metadata={"help": "Steps between evaluations."})
+    save_steps: float = field(default=250, metadata={"help": "Steps between checkpoints."})
+    save_total_limit: int = field(default=2, metadata={"help": "Checkpoints kept."})
+    dataloader_num_workers: int = field(default=1, metadata={"help": "Processes that make windows: 0, 1, 2 or 4."})
+    report_to: str = field(default="tensorboard", metadata={"help": "Where curves go."})
+    ignore_data_skip: bool = field(default=True, metadata={"help": "Always true: the stream resumes by its own state."})
+    save_safetensors: bool = field(default=True, metadata={"help": "Always true."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Always false."})
+
+
+def main():
+    arguments, training = parse()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S",
+                        level=logging.INFO if training.process_index == 0 else logging.ERROR)
+    set_seed(training.seed)
+    last = newest_checkpoint(Path(training.output_dir)) if arguments.resume else None
+    state = json.loads(stream_state_file(last, training.process_index).read_text()) if last else None
+    logging.info("resuming from %s", last) if last else None
+
+    config = stream_config(arguments, training)
+    train = ConversationStream(open_corpus(arguments.dataset, "train", arguments.speaker_column), config,
+                               training.process_index, training.world_size, state)
+    held_out = open_corpus(arguments.dataset, "validation", arguments.speaker_column)
+    evaluation = ConversationStream(held_out, StreamConfig(**{**vars(config), "seed": 1, "speeds": (1.0,)}))
+
+    if arguments.start_from:
+        model = FastDiarizationForAudioFrameClassification.from_pretrained(arguments.start_from)
+    else:
+        model = FastDiarizationForAudioFrameClassification(FastDiarizationConfig(
+            encoder_type=arguments.encoder_type, dropout=arguments.dropout, window_seconds=arguments.window_seconds))
+    logging.info("%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device)
+    trainer = StreamingTrainer(
+        model=model, args=training, train_dataset=train, eval_dataset=evaluation,
+        processing_class=FastDiarizationFeatureExtractor(), workers=training.dataloader_num_workers,
+        eval_batches=max(1, arguments.eval_windows // config.batch_size),
+    )
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+
+    final = Path(training.output_dir) / "model"
+    trainer.save_model(str(final))
+    result = trainer.score_windows().result()
+    if trainer.is_world_process_zero():
+        (final / "windows.json").write_text(json.dumps(result, indent=2))
+        subprocess.run([sys.executable, "export.py", "--model", str(final)], cwd=Path(__file__).parent, check=True)
+        print(f"\n3 s windows of speakers never trained on ({arguments.dataset}), floor in brackets:\n")
+        print(to_markdown(result))
+        print(f"\nmodel and ONNX: {final}\ncheckpoints:    {training.output_dir}\ncurves:         "
+              f"tensorboard --logdir {training.output_dir}")
+
+
+def parse() -> tuple[Arguments, Training]:
+    """Arguments from flags, and from a YAML file named by `--config` that flags override."""
+    parser = HfArgumentParser((Arguments, Training), description=__doc__)
+    flags = sys.argv[1:]
+    if "--config" in flags:
+        at = flags.index("--config")
+        defaults = parser.parse_yaml_file(flags[at + 1])
+        parser.set_defaults(**{k: v for part in defaults for k, v in vars(part).items()})
+        flags = flags[:at] + flags[at + 2 :]
+    arguments, training = parser.parse_args_into_dataclasses(flags)
+    if training.max_steps < 1:
+        raise SystemExit(f"--max_steps must be at least 1, got {training.max_steps}: the stream has no end of its own")
+    if torch.cuda.is_available() and not (training.fp16 or training.bf16):
+        # A T4 reports bf16 support but runs it about four times slower than fp16.
+        training.bf16 = torch.cuda.get_device_capability() >= (8, 0)
+        training.fp16 = not training.bf16
+    return arguments, training
+
+
+def stream_config(arguments: Arguments, training: Training) -> StreamConfig:
+    return StreamConfig(
+        seed=training.seed, batch_size=training.per_device_train_batch_size, window_seconds=arguments.window_seconds,
+        noise=arguments.noise, windows_per_utterance=arguments.windows_per_utterance,
+        units_per_block=arguments.units_per_block,
+    )
+
+
+def newest_checkpoint(directory: Path) -> Path | None:
+    found = [d for d in directory.glob("checkpoint-*") if (d / "trainer_state.json").exists()]
+    return max(found, key=lambda d: int(d.name.rsplit("-", 1)[1]), default=None)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (CorpusError, FileNotFoundError) as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,1 @@
+"""How the network is trained: transformers' Trainer on an endless stream."""
