@@ -1,0 +1,1 @@
+"""Scores of windows (`windows`) and whole recordings (`recordings`), each beside its floor."""

@@ -1,0 +1,108 @@
+"""Scores of many windows, told apart by how many people speak in them, each beside its floor.
+
+A window of a real conversation mostly holds one speaker, so a score over all windows mostly shows speech
+detection; who speaks shows in the two-speaker windows and the overlapped frames.
+"""
+
+from collections import Counter
+
+from numpy.typing import ArrayLike
+
+from .diarization_error_rate import count_errors, error_rates, floor
+from .markdown import HEADINGS, beside_floor, table
+
+RATES = ("diarization_error_rate", "missed_speech", "false_alarm", "confusion", "frame_accuracy")
+COUNTS = ("frames", "speech", "missed_speech", "false_alarm", "confusion", "correct_frames")
+GROUPS = (
+    "all_windows",
+    "silent_windows",
+    "one_speaker_windows",
+    "two_speaker_windows",
+    "more_speaker_windows",
+    "overlapped_frames",
+)
+
+
+class WindowScores:
+    """Adds up the errors of batch after batch, so that a set of any size can be scored.
+
+    Example:
+        scores = WindowScores()
+        for predictions, references in batches:
+            scores.add(predictions, references)
+        print(to_markdown(scores.result()))
+    """
+
+    def __init__(self) -> None:
+        self._totals = {group: {"": Counter(), "floor_": Counter()} for group in GROUPS}
+
+    def add(self, predictions: ArrayLike, references: ArrayLike, mask: ArrayLike | None = None) -> None:
+        """Adds a batch: 0/1 of shape (windows, frames, speakers) and, where given, a (windows, frames) mask.
+
+        Raises:
+            ValueError: shapes disagree, or a value is neither 0 nor 1.
+        """
+        for prefix, answers in (("", predictions), ("floor_", floor(references))):
+            for group, counts in _count_groups(answers, references, mask).items():
+                self._totals[group][prefix].update(counts)
+
+    def result(self) -> dict[str, dict[str, float]]:
+        """Scores of each of `GROUPS`, by the number of speakers heard in the reference of the window.
+
+        Each holds `windows`, `frames`, `speech` (speaker frames), the rates of `error_rates` and the same with
+        the prefix `floor_`. Overlapped frames keep the permutation of their whole window, and their `windows`
+        are those with overlap. A group that does not occur is left out.
+
+        Raises:
+            ValueError: no window was added.
+        """
+        occurring = {group: totals for group, totals in self._totals.items() if totals[""]["frames"]}
+        if not occurring:
+            raise ValueError("there is no window to score: add a batch of one or more windows first")
+        return {
+            group: {name: totals[""][name] for name in ("windows", "frames", "speech")}
+            | {prefix + name: rate for prefix in totals for name, rate in error_rates(totals[prefix]).items()}
+            for group, totals in occurring.items()
+        }
+
+
+def tabulate(predictions: ArrayLike, references: ArrayLike) -> dict[str, dict[str, float]]:
+    """`WindowScores.result` of one batch: 0/1 of shape (windows, frames, speakers)."""
+    scores = WindowScores()
+    scores.add(predictions, references)
+    return scores.result()
+
+
+def to_markdown(result: dict[str, dict[str, float]]) -> str:
+    """A table of `WindowScores.result`, in percent, each figure beside its floor in brackets.
+
+    Silent windows have no reference speech to divide by, so only their frame accuracy is given.
+    """
+    header = ["% (floor)", "windows", "frames", *(HEADINGS[name] for name in RATES)]
+    rows = [
+        [group.replace("_", " "), scores["windows"], scores["frames"]]
+        + [beside_floor(scores, name) if scores["speech"] else "-" for name in RATES[:-1]]
+        + [beside_floor(scores, RATES[-1])]
+        for group, scores in result.items()
+    ]
+    return table(header, rows)
+
+
+def _count_groups(
+    predictions: ArrayLike, references: ArrayLike, mask: ArrayLike | None
+) -> dict[str, dict[str, int]]:
+    counts = count_errors(predictions, references, mask)
+    speakers = counts["speakers"]
+    chosen = (
+        speakers >= 0,
+        speakers == 0,
+        speakers == 1,
+        speakers == 2,
+        speakers > 2,
+        counts["overlap_frames"] > 0,
+    )
+    return {
+        group: {"windows": int(windows.sum())}
+        | {name: int(counts[prefix + name][windows].sum()) for name in COUNTS}
+        for group, windows, prefix in zip(GROUPS, chosen, ("", "", "", "", "", "overlap_"), strict=True)
+    }
