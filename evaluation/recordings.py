@@ -194,11 +194,11 @@ def _parse_rttm(text: str, path: str | Path) -> dict[str, Annotation]:
         _, name, _, start, duration, _, _, speaker, *_ = fields
         if "<NA>" in (name, speaker):
             raise ValueError(f"{where}: file is {name!r} and speaker {speaker!r}; both need a name")
-        start, duration = _seconds(start, "start", where), _seconds(duration, "duration", where)
-        if not duration:
+        begin, length = _seconds(start, "start", where), _seconds(duration, "duration", where)
+        if not length:
             raise ValueError(f"{where}: duration is 0; expected more, or remove the line")
         turns = recordings.setdefault(name, Annotation(uri=name))
-        turns[Segment(start, start + duration), number] = speaker
+        turns[Segment(begin, begin + length), number] = speaker
     return recordings
 
 

@@ -34,7 +34,9 @@ class WindowScores:
     """
 
     def __init__(self) -> None:
-        self._totals = {group: {"": Counter(), "floor_": Counter()} for group in GROUPS}
+        self._totals: dict[str, dict[str, Counter[str]]] = {
+            group: {"": Counter(), "floor_": Counter()} for group in GROUPS
+        }
 
     def add(self, predictions: ArrayLike, references: ArrayLike, mask: ArrayLike | None = None) -> None:
         """Adds a batch: 0/1 of shape (windows, frames, speakers) and, where given, a (windows, frames) mask.

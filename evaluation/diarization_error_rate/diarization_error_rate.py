@@ -156,16 +156,16 @@ class DiarizationErrorRate(evaluate.Metric):
         )
 
     def _compute(self, predictions: list, references: list) -> dict[str, float]:
-        predictions, predicted_frames = _stack(predictions, "predictions")
-        references, frames = _stack(references, "references")
+        hypothesis, predicted_frames = _stack(predictions, "predictions")
+        reference, frames = _stack(references, "references")
         for index in np.flatnonzero(predicted_frames != frames):
             raise ValueError(
                 f"window {index} has {predicted_frames[index]} frames in predictions and {frames[index]} in "
                 "references; they must agree"
             )
-        mask = np.arange(references.shape[1]) < frames[:, None]
-        rates = error_rates(count_errors(predictions, references, mask))
-        floor_rates = error_rates(count_errors(floor(references), references, mask))
+        mask = np.arange(reference.shape[1]) < frames[:, None]
+        rates = error_rates(count_errors(hypothesis, reference, mask))
+        floor_rates = error_rates(count_errors(floor(reference), reference, mask))
         return rates | {f"floor_{name}": value for name, value in floor_rates.items()}
 
 
