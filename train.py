@@ -13,7 +13,7 @@ import json
 import logging
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -27,7 +27,9 @@ from modeling import (
     FastDiarizationFeatureExtractor,
     FastDiarizationForAudioFrameClassification,
 )
-from training.trainer import StreamingTrainer, stream_state_file
+from training.checkpoints import Keeper, newest
+from training.hub import HubRepository
+from training.trainer import SaveAndLeave, StreamingTrainer, stream_state_file
 
 
 @dataclass
@@ -50,7 +52,13 @@ class Arguments:
     start_from: str | None = field(
         default=None, metadata={"help": "Model directory or Hub id whose weights to start from (phase two)."}
     )
-    resume: bool = field(default=False, metadata={"help": "Go on from the newest complete checkpoint, if any."})
+    resume: bool = field(
+        default=False,
+        metadata={"help": "Go on from the newest complete checkpoint in output_dir, checkpoint_dir or on the Hub."},
+    )
+    checkpoint_dir: str | None = field(
+        default=None, metadata={"help": "A second place for checkpoints, such as a mounted Google Drive; two slots."}
+    )
     eval_windows: int = field(default=640, metadata={"help": "Windows of unseen speakers scored at each evaluation."})
     windows_per_utterance: int = field(
         default=16, metadata={"help": "Windows made for every utterance read; fewer read more of the corpus."}
@@ -84,42 +92,105 @@ class Training(TrainingArguments):
 
 def main():
     arguments, training = parse()
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S",
-                        level=logging.INFO if training.process_index == 0 else logging.ERROR)
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+        level=logging.INFO if training.process_index == 0 else logging.ERROR,
+    )
     set_seed(training.seed)
-    last = newest_checkpoint(Path(training.output_dir)) if arguments.resume else None
-    state = json.loads(stream_state_file(last, training.process_index).read_text()) if last else None
-    logging.info("resuming from %s", last) if last else None
+    run = Path(training.output_dir)
+    # The Trainer's own pushes skip a checkpoint while one is in flight and fail with the network; ours do neither.
+    hub = (
+        HubRepository(training.hub_model_id or run.name, bool(training.hub_private_repo))
+        if training.push_to_hub
+        else None
+    )
+    training.push_to_hub = False
+    drive = Path(arguments.checkpoint_dir) if arguments.checkpoint_dir else None
+    checkpoint = find_checkpoint(arguments, training, run, drive, hub)
 
-    config = stream_config(arguments, training)
-    train = ConversationStream(open_corpus(arguments.dataset, "train", arguments.speaker_column), config,
-                               training.process_index, training.world_size, state)
-    held_out = open_corpus(arguments.dataset, "validation", arguments.speaker_column)
-    evaluation = ConversationStream(held_out, StreamConfig(**{**vars(config), "seed": 1, "speeds": (1.0,)}))
-
+    train, evaluation = open_streams(arguments, training, checkpoint)
     if arguments.start_from:
         model = FastDiarizationForAudioFrameClassification.from_pretrained(arguments.start_from)
     else:
-        model = FastDiarizationForAudioFrameClassification(FastDiarizationConfig(
-            encoder_type=arguments.encoder_type, dropout=arguments.dropout, window_seconds=arguments.window_seconds))
-    logging.info("%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device)
-    trainer = StreamingTrainer(
-        model=model, args=training, train_dataset=train, eval_dataset=evaluation,
-        processing_class=FastDiarizationFeatureExtractor(), workers=training.dataloader_num_workers,
-        eval_batches=max(1, arguments.eval_windows // config.batch_size),
+        model = FastDiarizationForAudioFrameClassification(
+            FastDiarizationConfig(
+                encoder_type=arguments.encoder_type, dropout=arguments.dropout, window_seconds=arguments.window_seconds
+            )
+        )
+    logging.info(
+        "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
     )
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    keeper, leave = Keeper(drive, hub.upload_checkpoint if hub else None), SaveAndLeave()
+    trainer = StreamingTrainer(
+        model=model,
+        args=training,
+        train_dataset=train,
+        eval_dataset=evaluation,
+        callbacks=[leave],
+        processing_class=FastDiarizationFeatureExtractor(),
+        workers=training.dataloader_num_workers,
+        eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size),
+        keeper=keeper,
+    )
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    keeper.close()
+    if leave.signal:
+        logging.info("saved at step %d; run the same command with --resume to go on", trainer.state.global_step)
+        raise SystemExit(128 + leave.signal)
+    finish(arguments, training, trainer, hub)
 
+
+def find_checkpoint(
+    arguments: Arguments, training: Training, run: Path, drive: Path | None, hub: HubRepository | None
+) -> Path | None:
+    """The checkpoint to go on from. Without `--resume`, an output directory in use is refused, not overwritten."""
+    if not arguments.resume:
+        if any(run.glob("checkpoint-*")):
+            raise SystemExit(f"error: {run} already holds a run; add --resume to go on, or choose another --output_dir")
+        return None
+    with training.main_process_first():
+        checkpoint = newest(run, drive, hub.download_checkpoint if hub and training.process_index == 0 else None)
+    logging.info("going on from %s", checkpoint) if checkpoint else logging.info(
+        "no checkpoint yet: starting a new run"
+    )
+    return checkpoint
+
+
+def open_streams(
+    arguments: Arguments, training: Training, checkpoint: Path | None
+) -> tuple[ConversationStream, ConversationStream]:
+    """The stream to train on, at the checkpoint's place, and that of held-out speakers."""
+    state = json.loads(stream_state_file(checkpoint, training.process_index).read_text()) if checkpoint else None
+    config = StreamConfig(
+        seed=training.seed,
+        batch_size=training.per_device_train_batch_size,
+        window_seconds=arguments.window_seconds,
+        noise=arguments.noise,
+        windows_per_utterance=arguments.windows_per_utterance,
+        units_per_block=arguments.units_per_block,
+    )
+    utterances = open_corpus(arguments.dataset, "train", arguments.speaker_column)
+    train = ConversationStream(utterances, config, training.process_index, training.world_size, state)
+    held_out = open_corpus(arguments.dataset, "validation", arguments.speaker_column)
+    return train, ConversationStream(held_out, replace(config, seed=1, speeds=(1.0,)))
+
+
+def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> None:
+    """Save, score and export the trained model, push it if asked, and say where everything is."""
     final = Path(training.output_dir) / "model"
     trainer.save_model(str(final))
+    if not trainer.is_world_process_zero():
+        return
     result = trainer.score_windows().result()
-    if trainer.is_world_process_zero():
-        (final / "windows.json").write_text(json.dumps(result, indent=2))
-        subprocess.run([sys.executable, "export.py", "--model", str(final)], cwd=Path(__file__).parent, check=True)
-        print(f"\n3 s windows of speakers never trained on ({arguments.dataset}), floor in brackets:\n")
-        print(to_markdown(result))
-        print(f"\nmodel and ONNX: {final}\ncheckpoints:    {training.output_dir}\ncurves:         "
-              f"tensorboard --logdir {training.output_dir}")
+    (final / "windows.json").write_text(json.dumps(result, indent=2))
+    subprocess.run([sys.executable, Path(__file__).parent / "export.py", "--model", final], check=True)
+    print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({arguments.dataset}), floor in brackets:\n")
+    print(to_markdown(result))
+    print(f"\nmodel and ONNX: {final}\ncheckpoints:    {training.output_dir}")
+    print(f"curves:         tensorboard --logdir {training.output_dir}")
+    if hub:
+        print(f"on the Hub:     {hub.upload_model(final)}")
 
 
 def parse() -> tuple[Arguments, Training]:
@@ -139,19 +210,6 @@ def parse() -> tuple[Arguments, Training]:
         training.bf16 = torch.cuda.get_device_capability() >= (8, 0)
         training.fp16 = not training.bf16
     return arguments, training
-
-
-def stream_config(arguments: Arguments, training: Training) -> StreamConfig:
-    return StreamConfig(
-        seed=training.seed, batch_size=training.per_device_train_batch_size, window_seconds=arguments.window_seconds,
-        noise=arguments.noise, windows_per_utterance=arguments.windows_per_utterance,
-        units_per_block=arguments.units_per_block,
-    )
-
-
-def newest_checkpoint(directory: Path) -> Path | None:
-    found = [d for d in directory.glob("checkpoint-*") if (d / "trainer_state.json").exists()]
-    return max(found, key=lambda d: int(d.name.rsplit("-", 1)[1]), default=None)
 
 
 if __name__ == "__main__":

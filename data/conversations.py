@@ -58,7 +58,10 @@ def plan_turns(
         measured = [TURN_TAKING[s][quantity] for s in STYLES[:2]]
         return rng.random((count, turns)) < np.array([*measured, when_lively])[styles][:, None]
 
-    changes, overlaps = chance("probability_next_turn_is_other_speaker", 0.8), chance("probability_change_overlaps", 0.8)
+    changes, overlaps = (
+        chance("probability_next_turn_is_other_speaker", 0.8),
+        chance("probability_change_overlaps", 0.8),
+    )
     changes &= num_speakers > 1
     steps = rng.integers(1, max(num_speakers, 2), (count, turns))
     speaker = (rng.integers(num_speakers, size=(count, 1)) + np.cumsum(steps * changes, axis=1)) % num_speakers

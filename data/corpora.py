@@ -140,7 +140,9 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None) -> Utt
         if folders := _speaker_folders(Path(corpus.path)):
             return Utterances(folders, _read_folder, corpus, held_out=split != "train")
         if not any(Path(corpus.path).rglob("*.*")):
-            raise CorpusError(f"corpus {corpus.path!r} is an empty directory; put Parquet files or speaker folders in it")
+            raise CorpusError(
+                f"corpus {corpus.path!r} is an empty directory; put Parquet files or speaker folders in it"
+            )
     elif corpus.path.startswith((".", "/")) or corpus.path.count("/") != 1:
         raise CorpusError(
             f"corpus {corpus.path!r} is no directory, no Hub id (user/name) and none of: {', '.join(CORPORA)}"

@@ -13,6 +13,7 @@ number and one batch number a lane.
 """
 
 import logging
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -83,16 +84,44 @@ class ConversationStream(IterableDataset):
         if len(utterances) == 0:
             raise CorpusError(f"corpus {utterances.corpus.path!r} holds no data; check its split and its files")
         self.utterances, self.config, self.rank, self.world_size = utterances, config, rank, world_size
-        self.state = state or {"turn": 0, "lanes": [[rank + world_size * k, 0] for k in range(config.lanes)]}
+        self.noises = load_noises(config.noise)
+        self.skipped = Counter()
+        self.state = {"turn": 0, "lanes": [[rank + world_size * k, 0] for k in range(config.lanes)]}
+        if state is not None:
+            self._restore(state)
         self.blocks_per_pass = -(-len(utterances) // config.units_per_block)
         readers = config.lanes * world_size
         if self.blocks_per_pass < readers:
             logger.info(
                 "%d blocks for %d lanes: lanes are in different passes over the corpus at a time",
-                self.blocks_per_pass, readers,
+                self.blocks_per_pass,
+                readers,
             )
-        self.noises = load_noises(config.noise)
-        self.skipped = Counter()
+
+    def identity(self) -> dict:
+        """What must not change between a run and its continuation for the windows to be the same."""
+        config = self.config
+        return {
+            "corpus": self.utterances.corpus.path,
+            "units": len(self.utterances),
+            "processes": self.world_size,
+            "seed": config.seed,
+            "batch size": config.batch_size,
+            "window seconds": config.window_seconds,
+            "units per block": config.units_per_block,
+            "windows per utterance": config.windows_per_utterance,
+            "lanes": config.lanes,
+            "background recordings": len(self.noises),
+        }
+
+    def _restore(self, state: dict) -> None:
+        for name, value in self.identity().items():
+            if state["stream"][name] != value:
+                raise CorpusError(
+                    f"the checkpoint was made with {name} {state['stream'][name]!r} and this run has {value!r}; "
+                    "resume with the same setting, or start a new run from its weights with --start_from"
+                )
+        self.state = {"turn": state["turn"], "lanes": state["lanes"]}
 
     def __iter__(self) -> Iterator[dict]:
         worker = get_worker_info()
@@ -196,8 +225,9 @@ class ConversationStream(IterableDataset):
                         "check the connection and resume"
                     ) from error
                 pause = min(2.0 ** (attempt - 1), 60.0) / 2
-                logger.warning("reading %s failed (%s), trying again in %.1f s",
-                               self.utterances.describe(unit), reason, pause)
+                logger.warning(
+                    "reading %s failed (%s), trying again in %.1f s", self.utterances.describe(unit), reason, pause
+                )
                 time.sleep(pause)
 
 
@@ -225,6 +255,11 @@ def make_batch(rng: np.random.Generator, pool: Pool, scenery: Scenery, config: S
     }
 
 
+def _ignore_interrupt(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
 class PositionedLoader:
     """Batches as tensors, from `workers` processes or none, and the state of the stream after the last one given.
 
@@ -240,9 +275,16 @@ class PositionedLoader:
         self.stream, self.workers = stream, workers
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        # Its own generator, because a loader draws a seed when it starts and would disturb the dropout of a resumed
+        # run. Workers leave Ctrl-C to the training loop, which saves first.
         loader = DataLoader(
-            self.stream, batch_size=None, num_workers=self.workers, prefetch_factor=4 if self.workers else None,
+            self.stream,
+            batch_size=None,
+            num_workers=self.workers,
+            prefetch_factor=4 if self.workers else None,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),
+            worker_init_fn=_ignore_interrupt,
         )
         for batch in loader:
             lane, block, i = (int(p) for p in batch.pop("position"))
@@ -254,4 +296,4 @@ class PositionedLoader:
 
     def state_dict(self) -> dict:
         """A small dict of integers; give it to [`ConversationStream`] to go on from here."""
-        return self.stream.state
+        return {**self.stream.state, "stream": self.stream.identity()}

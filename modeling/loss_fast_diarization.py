@@ -33,9 +33,7 @@ def permutation_invariant_loss(
     return losses.amin(0).mean()
 
 
-def affinity_loss(
-    vectors: torch.Tensor, labels: torch.Tensor, frame_mask: torch.Tensor | None = None
-) -> torch.Tensor:
+def affinity_loss(vectors: torch.Tensor, labels: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
     """Within a window, frames of one speaker near, frames of two apart; only frames of one speaker alone count.
 
     Binary cross-entropy on scaled cosines of all pairs, same and different pairs weighing the same, in the

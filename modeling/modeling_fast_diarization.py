@@ -361,9 +361,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         super().__init__(config)
         speakers = range(config.num_speakers)
         self.speaker_sets = [s for n in range(config.max_simultaneous + 1) for s in combinations(speakers, n)]
-        self.register_buffer(
-            "membership", torch.empty(config.num_speakers, len(self.speaker_sets)), persistent=False
-        )
+        self.register_buffer("membership", torch.empty(config.num_speakers, len(self.speaker_sets)), persistent=False)
         self.fill_buffers()
         self.fast_diarization = FastDiarizationModel(config)
         self.classifier = nn.Linear(config.hidden_size, 2 * len(self.speaker_sets))

@@ -1,16 +1,21 @@
 """transformers' Trainer, fed by an endless stream whose place is part of every checkpoint."""
 
 import json
+import logging
+import signal
 from itertools import islice
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from data.streaming import ConversationStream, PositionedLoader
+from data.streaming import PositionedLoader
 from evaluation.windows import WindowScores
+from training.checkpoints import Keeper, seal
+
+logger = logging.getLogger(__name__)
 
 SUMMARY = {
     "der": ("all_windows", "diarization_error_rate"),
@@ -20,13 +25,14 @@ SUMMARY = {
 
 
 class StreamingTrainer(Trainer):
-    """Trains on a [`ConversationStream`] and evaluates on the first `eval_batches` batches of another.
+    """Trains on a `ConversationStream` and evaluates on the first `eval_batches` batches of another.
 
     The loader is used as it is, without accelerate's wrapper, which would read a batch ahead and lose the place.
     """
 
-    def __init__(self, *args, workers: int, eval_batches: int, **kwargs):
+    def __init__(self, *args, workers: int, eval_batches: int, keeper: Keeper, **kwargs):
         super().__init__(*args, **kwargs)
+        self.keeper = keeper
         self.loader = PositionedLoader(self.train_dataset, workers)
         self.eval_windows = list(islice(PositionedLoader(self.eval_dataset, 0), eval_batches))
         self.model_accepts_loss_kwargs = False
@@ -56,12 +62,42 @@ class StreamingTrainer(Trainer):
         return metrics
 
     def _save_checkpoint(self, model, trial):
-        directory = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        directory.mkdir(parents=True, exist_ok=True)
-        stream_state_file(directory, self.args.process_index).write_text(json.dumps(self.loader.state_dict()))
+        checkpoint = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        stream_state_file(checkpoint, self.args.process_index).write_text(json.dumps(self.loader.state_dict()))
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            seal(checkpoint)
+            self.keeper.keep(checkpoint)
 
 
 def stream_state_file(checkpoint: Path, rank: int) -> Path:
     """Where a checkpoint keeps the place in the stream of one process."""
     return checkpoint / f"stream_state_{rank}.json"
+
+
+class SaveAndLeave(TrainerCallback):
+    """On SIGTERM or Ctrl-C, save after the step under way and stop; a second Ctrl-C stops at once."""
+
+    def __init__(self):
+        self.signal: int | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number, frame):
+        logger.warning("%s: saving after this step", signal.Signals(number).name)
+        self.signal = number
+        signal.signal(number, signal.SIG_DFL)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        asked = self.signal is not None
+        if args.world_size > 1:
+            flag = torch.tensor(float(asked), device=args.device)
+            torch.distributed.all_reduce(flag)
+            asked = flag.item() > 0
+        if asked:
+            self.signal = self.signal or signal.SIGTERM
+            control.should_save = control.should_training_stop = True
