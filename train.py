@@ -11,6 +11,7 @@ after any interruption and it goes on exactly where it was.
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
@@ -27,9 +28,10 @@ from modeling import (
     FastDiarizationFeatureExtractor,
     FastDiarizationForAudioFrameClassification,
 )
+from training.card import write_card
 from training.checkpoints import Keeper, newest
 from training.hub import HubRepository
-from training.trainer import SaveAndLeave, StreamingTrainer, stream_state_file
+from training.trainer import Clock, SaveAndLeave, StreamingTrainer, stream_state_file
 
 
 @dataclass
@@ -86,6 +88,7 @@ class Training(TrainingArguments):
     dataloader_num_workers: int = field(default=1, metadata={"help": "Processes that make windows: 0, 1, 2 or 4."})
     report_to: str = field(default="tensorboard", metadata={"help": "Where curves go."})
     ignore_data_skip: bool = field(default=True, metadata={"help": "Always true: the stream resumes by its own state."})
+    restore_callback_states_from_checkpoint: bool = field(default=True, metadata={"help": "Always true."})
     save_safetensors: bool = field(default=True, metadata={"help": "Always true."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Always false."})
 
@@ -127,7 +130,7 @@ def main():
         args=training,
         train_dataset=train,
         eval_dataset=evaluation,
-        callbacks=[leave],
+        callbacks=[leave, Clock()],
         processing_class=FastDiarizationFeatureExtractor(),
         workers=training.dataloader_num_workers,
         eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size),
@@ -184,13 +187,36 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
         return
     result = trainer.score_windows().result()
     (final / "windows.json").write_text(json.dumps(result, indent=2))
+    (final / "training.json").write_text(json.dumps(describe(arguments, training, trainer, hub), indent=2))
     subprocess.run([sys.executable, Path(__file__).parent / "export.py", "--model", final], check=True)
+    write_card(final)
     print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({arguments.dataset}), floor in brackets:\n")
     print(to_markdown(result))
     print(f"\nmodel and ONNX: {final}\ncheckpoints:    {training.output_dir}")
     print(f"curves:         tensorboard --logdir {training.output_dir}")
     if hub:
         print(f"on the Hub:     {hub.upload_model(final)}")
+
+
+def describe(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> dict:
+    """What the model card says of the training."""
+    clock = trainer.state.stateful_callbacks["Clock"]
+    corpus = CORPORA.get(arguments.dataset)
+    cuda = training.device.type == "cuda"
+    return {
+        "name": hub.name if hub else Path(training.output_dir).resolve().name,
+        "parameters": trainer.model.num_parameters(),
+        "dataset": arguments.dataset,
+        "licence": corpus.licence if corpus else "unknown",
+        "window_seconds": arguments.window_seconds,
+        "steps": trainer.state.global_step,
+        "batch_size": training.per_device_train_batch_size * training.world_size,
+        "learning_rate": training.learning_rate,
+        "schedule": str(training.lr_scheduler_type.value),
+        "hours": clock["args"]["seconds"] / 3600,
+        "device": torch.cuda.get_device_name() if cuda else f"a CPU with {os.cpu_count()} cores",
+        "command": "accelerate launch " + " ".join(["train.py", *sys.argv[1:]]),
+    }
 
 
 def parse() -> tuple[Arguments, Training]:

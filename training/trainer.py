@@ -3,12 +3,14 @@
 import json
 import logging
 import signal
+import time
 from itertools import islice
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from data.streaming import PositionedLoader
@@ -101,3 +103,19 @@ class SaveAndLeave(TrainerCallback):
         if asked:
             self.signal = self.signal or signal.SIGTERM
             control.should_save = control.should_training_stop = True
+
+
+class Clock(TrainerCallback, ExportableState):
+    """Seconds spent training over all the runs that continued one another; kept in the checkpoint."""
+
+    def __init__(self, seconds: float = 0.0):
+        self.before = self.seconds = seconds
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.started = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seconds = self.before + time.monotonic() - self.started
+
+    def state(self) -> dict:
+        return {"args": {"seconds": self.seconds}, "attributes": {}}
