@@ -1,0 +1,538 @@
+"""The stand-in for the Hub is held to HTTP's own rules, and to what the Hugging Face libraries do with it."""
+
+import hashlib
+import http.client
+import io
+import json
+import subprocess
+import sys
+import urllib.request
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import quote
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from corpora_fixtures import SAMPLING_RATE, speech_utterances, write_librispeech, write_voxceleb2
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from loopback_hub import LoopbackHub, run_client
+
+CONTENT = bytes(range(256)) * 1000
+FOOTER = 1 << 16  # pyarrow reads the last 64 KiB of a Parquet file first
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def hub():
+    with LoopbackHub() as hub:
+        hub.add_repository("user/data", {"README.md": b"hello", "deep/file.bin": CONTENT})
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("corpora")
+    utterances = speech_utterances()
+    librispeech = write_librispeech(directory / "user/librispeech", utterances, row_group_size=8, num_shards=2)
+    voxceleb2 = write_voxceleb2(directory / "user/voxceleb2", utterances, num_shards=3)
+    return SimpleNamespace(directory=directory, utterances=utterances, librispeech=librispeech, voxceleb2=voxceleb2)
+
+
+@pytest.fixture
+def corpora_hub(corpora):
+    with LoopbackHub() as hub:
+        hub.add_repository("user/librispeech", corpora.directory / "user/librispeech")
+        hub.add_repository("user/voxceleb2", corpora.directory / "user/voxceleb2")
+        yield hub
+
+
+class Client(http.client.HTTPConnection):
+    """One connection, without any of the retries that Hub clients have."""
+
+    def __init__(self, hub: LoopbackHub, timeout: float = 10):
+        super().__init__(hub.url.removeprefix("http://"), timeout=timeout)
+
+    def ask(self, path="deep/file.bin", range=None, method="GET") -> http.client.HTTPResponse:
+        headers = {"Range": f"bytes={range}"} if range else {}
+        self.request(method, f"/datasets/user/data/resolve/main/{quote(path)}", headers=headers)
+        return self.getresponse()
+
+
+# HTTP
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    form=st.sampled_from(["{0}-{1}", "{0}-", "-{0}"]),
+    bounds=st.tuples(*[st.integers(0, 2 * len(CONTENT))] * 2).map(sorted),
+    on_disk=st.booleans(),
+)
+@example(form="{0}-{1}", bounds=[0, 0], on_disk=True)
+@example(form="{0}-", bounds=[len(CONTENT) - 1, 0], on_disk=False)
+@example(form="-{0}", bounds=[0, 0], on_disk=False)
+def test_ranges_are_those_of_rfc_9110(hub, tmp_path, form, bounds, on_disk):
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    hub.add_repository("user/data", {"file": path if on_disk else CONTENT})
+    first, last = bounds
+    positions = {
+        "{0}-{1}": range(first, min(last + 1, len(CONTENT))),
+        "{0}-": range(first, len(CONTENT)),
+        "-{0}": range(max(0, len(CONTENT) - first), len(CONTENT)),
+    }[form]
+    response = Client(hub).ask("file", form.format(first, last))
+    if not positions:
+        assert (response.status, response.headers["Content-Range"]) == (416, f"bytes */{len(CONTENT)}")
+        return
+    assert response.status == 206
+    assert response.headers["Content-Range"] == f"bytes {positions[0]}-{positions[-1]}/{len(CONTENT)}"
+    assert response.read() == CONTENT[positions.start : positions.stop]
+    assert hub.requests()[-1].sent == len(positions)
+
+
+def test_huge_files_on_disk_are_read_only_where_asked(hub, tmp_path):
+    with (tmp_path / "huge.bin").open("wb") as file:
+        file.seek(1 << 40)
+        file.write(b"the end")
+    hub.add_repository("user/data", tmp_path)
+    assert Client(hub).ask("huge.bin", "-7").read() == b"the end"
+    assert Client(hub).ask("huge.bin", method="HEAD").headers["Content-Length"] == str((1 << 40) + 7)
+
+
+def test_head_tells_the_size_and_sends_nothing(hub):
+    response = Client(hub).ask(method="HEAD")
+    assert (response.status, response.headers["Content-Length"], response.read()) == (200, str(len(CONTENT)), b"")
+    assert hub.bytes_served() == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/datasets/user/data/resolve/main/nothing", "EntryNotFound"),
+        ("/datasets/user/data/resolve/other/README.md", "RevisionNotFound"),
+        ("/datasets/user/other/resolve/main/README.md", "RepoNotFound"),
+        ("/user/data/resolve/main/README.md", "RepoNotFound"),  # a data set is no model
+    ],
+)
+def test_what_is_missing_is_named_as_the_hub_names_it(hub, path, code):
+    client = Client(hub)
+    client.request("GET", path)
+    response = client.getresponse()
+    assert (response.status, response.headers["X-Error-Code"]) == (404, code)
+
+
+def test_requests_are_counted_by_path_and_range(hub):
+    client = Client(hub)
+    for path, part in [("README.md", None), ("deep/file.bin", "0-99"), ("deep/file.bin", "50-149")]:
+        client.ask(path, part).read()
+    assert hub.bytes_served("*.bin") == 200 and hub.bytes_served() == 205
+    assert [request.range for request in hub.requests("*.bin")] == [(0, 100), (50, 150)]
+    assert [request.status for request in hub.requests(method="GET")] == [200, 206, 206]
+    hub.forget_requests()
+    assert hub.requests() == []
+
+
+def test_a_closed_hub_answers_nobody(hub):
+    client = Client(hub)
+    client.ask("README.md").read()
+    hub.close()
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
+        client.ask("README.md")
+    with pytest.raises(ConnectionRefusedError):
+        Client(hub).ask("README.md")
+
+
+# Faults
+
+
+def test_status_is_sent_as_often_as_ordered_after_those_let_pass(hub):
+    hub.faults.add("*.bin", "status", times=2, skip=1, code=429, headers={"Retry-After": "7"})
+    client = Client(hub)
+    answers = []
+    for _ in range(5):
+        response = client.ask()
+        answers.append((response.status, response.headers["Retry-After"]))
+        response.read()
+    assert answers == [(200, None), (429, "7"), (429, "7"), (200, None), (200, None)]
+
+
+def test_concurrent_requests_are_struck_exactly_as_often_as_ordered(hub):
+    hub.faults.add("*.bin", "status", times=37, skip=20, code=503)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: Client(hub).ask(range="0-9").status, range(200)))
+    assert Counter(answers) == {206: 163, 503: 37}
+    assert len(hub.requests("*.bin")) == 200
+
+
+@pytest.mark.parametrize("code", [500, 503])
+def test_status_strikes_only_the_paths_it_names(hub, code):
+    hub.faults.add("*/README.md", "status", times=None, code=code)
+    assert [Client(hub).ask("README.md", method=method).status for method in ("GET", "HEAD", "GET")] == [code] * 3
+    assert Client(hub).ask().status == 200
+
+
+def test_vanished_files_are_listed_but_gone_for_good(hub):
+    hub.faults.add("*.bin", "vanish")
+    for _ in range(3):
+        response = Client(hub).ask()
+        assert (response.status, response.headers["X-Error-Code"]) == (404, "EntryNotFound")
+    listing = json.load(urllib.request.urlopen(f"{hub.url}/api/datasets/user/data/tree/main?recursive=true"))
+    assert "deep/file.bin" in [entry["path"] for entry in listing]
+
+
+def test_reset_breaks_the_connection_in_the_middle_of_a_range(hub):
+    hub.faults.add("*.bin", "reset", at=0.25)
+    response = Client(hub).ask(range="1000-200999")
+    assert (response.status, response.headers["Content-Length"]) == (206, "200000")
+    with pytest.raises(ConnectionResetError):
+        response.read()
+    assert hub.bytes_served("*.bin") == 50_000
+    assert Client(hub).ask(range="1000-200999").read() == CONTENT[1000:201_000]
+
+
+def test_truncated_bodies_end_before_their_announced_length(hub):
+    hub.faults.add("*.bin", "truncated", at=0.5)
+    response = Client(hub).ask()
+    with pytest.raises(http.client.IncompleteRead) as stopped:
+        response.read()
+    assert stopped.value.partial == CONTENT[: len(CONTENT) // 2]
+    assert stopped.value.expected == len(CONTENT) - len(CONTENT) // 2
+
+
+def test_stalled_bodies_stop_while_others_are_served_and_end_with_the_hub(hub):
+    hub.faults.add("*.bin", "stall", seconds=3600)
+    client = Client(hub, timeout=0.3)
+    response = client.ask()
+    assert response.read(len(CONTENT) // 2) == CONTENT[: len(CONTENT) // 2]
+    with pytest.raises(TimeoutError):
+        response.read(1)
+    assert Client(hub).ask().read() == CONTENT
+    hub.close()  # returns although one answer is not sent
+
+
+def test_stalled_bodies_are_whole_for_the_patient(hub):
+    hub.faults.add("*.bin", "stall", seconds=0.05)
+    assert Client(hub).ask().read() == CONTENT
+
+
+def test_corrupt_bytes_are_those_of_the_file_whatever_the_range(hub):
+    hub.faults.add("*.bin", "corrupt", times=2, offset=1000, length=10)
+    damaged = CONTENT[:1000] + bytes(byte ^ 0xFF for byte in CONTENT[1000:1010]) + CONTENT[1010:]
+    assert Client(hub).ask(range="0-999").read() == CONTENT[:1000]  # holds none of them, and does not count
+    assert Client(hub).ask().read() == damaged
+    assert Client(hub).ask(range="1005-1500").read() == damaged[1005:1501]
+    assert Client(hub).ask().read() == CONTENT
+
+
+def test_corrupt_strikes_the_middle_of_a_file_unless_told(hub):
+    hub.faults.add("*.bin", "corrupt")
+    received = Client(hub).ask().read()
+    changed = [i for i, (sent, stored) in enumerate(zip(received, CONTENT, strict=True)) if sent != stored]
+    assert changed == list(range(len(CONTENT) // 2, len(CONTENT) // 2 + 16))
+
+
+def test_faults_that_do_not_exist_are_refused(hub):
+    with pytest.raises(ValueError, match="unknown fault 'slow': choose one of status, refuse, vanish, reset"):
+        hub.faults.add("*", "slow")
+    with pytest.raises(ValueError, match=r"fault 'reset' takes \['at'\], not \['seconds'\]"):
+        hub.faults.add("*", "reset", seconds=3)
+
+
+# Pushing and pulling
+
+REFUSED_PUSHES = """
+import json
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+
+api = HfApi()
+api.create_repo("model")
+
+def push(path):
+    try:
+        api.upload_file(path_or_fileobj=b"content of " + path.encode(), path_in_repo=path, repo_id="tester/model")
+        return None
+    except HfHubHTTPError as error:
+        return error.response.status_code
+    except RuntimeError as error:  # how a failed LFS upload is reported
+        return error.__cause__.response.status_code
+
+print(json.dumps([push("notes.txt"), push("notes.txt"), push("model.safetensors"), push("model.safetensors")]))
+"""
+
+
+def test_refused_pushes_leave_the_repository_as_it_was(hub):
+    hub.faults.add("*/commit/*", "refuse")
+    hub.faults.add("/lfs/tester/model/*", "refuse", code=507)
+    client = run_client(REFUSED_PUSHES, hub)
+    assert json.loads(client.stdout) == [403, None, 507, None]
+    assert hub.files("tester/model") == {
+        "notes.txt": b"content of notes.txt",
+        "model.safetensors": b"content of model.safetensors",
+    }
+    assert len(hub.repositories["model", "tester/model"].commits) == 3
+
+
+HUB_API = """
+import hashlib, json, sys
+from pathlib import Path
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+
+api = HfApi()
+folder = Path("folder")
+(folder / "sub").mkdir(parents=True)
+(folder / "large.bin").write_bytes(bytes(range(256)) * 80_000)  # 20 MB, by LFS
+(folder / "sub" / "small.json").write_text("{}")
+api.create_repo("tester/files")
+first = api.upload_folder(folder_path=folder, repo_id="tester/files").oid
+again = api.upload_folder(folder_path=folder, repo_id="tester/files").oid
+api.delete_file("sub/small.json", repo_id="tester/files")
+old = Path(snapshot_download("tester/files", revision=first))
+
+def missing(path, repo_id="tester/files"):
+    try:
+        api.hf_hub_download(repo_id, path)
+    except (EntryNotFoundError, RepositoryNotFoundError) as error:
+        return type(error).__name__
+
+print(json.dumps({
+    "unchanged": first == again,
+    "old": {str(p.relative_to(old)): hashlib.sha256(p.read_bytes()).hexdigest() for p in old.rglob("*") if p.is_file()},
+    "tree": [[type(e).__name__, e.path] for e in api.list_repo_tree("tester/files", revision=first, recursive=True)],
+    "now": api.list_repo_files("tester/files"),
+    "sha": api.repo_info("tester/files").sha,
+    "missing": [missing("nothing"), missing("nothing", "tester/nothing")],
+}))
+"""
+
+
+def test_huggingface_hub_pushes_and_pulls(hub):
+    seen = json.loads(run_client(HUB_API, hub).stdout)
+    large = digest(bytes(range(256)) * 80_000)
+    assert seen["unchanged"]
+    assert seen["old"] == {"large.bin": large, "sub/small.json": digest(b"{}")}
+    assert seen["tree"] == [["RepoFile", "large.bin"], ["RepoFolder", "sub"], ["RepoFile", "sub/small.json"]]
+    assert seen["now"] == ["large.bin"]
+    assert seen["sha"] == hub.repositories["model", "tester/files"].head.oid
+    assert seen["missing"] == ["EntryNotFoundError", "RepositoryNotFoundError"]
+    uploads = hub.requests("/lfs/tester/files/*", method="PUT")
+    assert len(uploads) == 1, "the large file is sent once, by LFS"
+
+
+TINY_CODE = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+class TinyConfig(PretrainedConfig):
+    model_type = "tiny-loopback"
+
+    def __init__(self, size=3, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+class TinyModel(PreTrainedModel):
+    config_class = TinyConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.linear = torch.nn.Linear(config.size, config.size)
+
+    def forward(self, x, labels=None):
+        y = self.linear(x)
+        return {"loss": y.square().mean(), "logits": y}
+
+TinyConfig.register_for_auto_class()
+TinyModel.register_for_auto_class("AutoModel")
+"""
+
+MODEL_ROUNDTRIP = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from tiny_loopback import TinyConfig, TinyModel
+from transformers import AutoModel, Trainer, TrainingArguments
+
+model = TinyModel(TinyConfig(size=4))
+model.push_to_hub("tester/tiny")
+pulled = AutoModel.from_pretrained("tester/tiny", trust_remote_code=True)
+x = torch.ones(1, 4)
+same = torch.equal(model(x)["logits"], pulled(x)["logits"])
+
+arguments = TrainingArguments(
+    "tester-run", hub_model_id="tester/run", push_to_hub=True, hub_strategy="every_save", max_steps=1, save_steps=1,
+    report_to="none", use_cpu=True, disable_tqdm=True,
+)
+trainer = Trainer(model, arguments, train_dataset=[{"x": torch.ones(4), "labels": 0}] * 8)
+trainer.train()
+trainer.push_to_hub()
+trained = AutoModel.from_pretrained("tester/run", trust_remote_code=True)
+same_trained = torch.equal(model(x)["logits"], trained(x)["logits"])
+print(json.dumps([type(pulled).__module__.split(".")[0], same, same_trained]))
+"""
+
+
+def test_models_with_code_of_their_own_and_trainer_pushes_come_back_equal(hub, tmp_path):
+    (tmp_path / "tiny_loopback.py").write_text(TINY_CODE)
+    client = run_client(MODEL_ROUNDTRIP, hub, str(tmp_path))
+    assert json.loads(client.stdout.splitlines()[-1]) == ["transformers_modules", True, True]
+    assert {"config.json", "model.safetensors", "tiny_loopback.py"} <= hub.files("tester/tiny").keys()
+    assert {"model.safetensors", "training_args.bin", "README.md"} <= hub.files("tester/run").keys()
+
+
+# Streaming
+
+STREAMING = """
+import hashlib, json
+from datasets import Audio, Dataset, load_dataset
+
+def digest(row, audio):
+    return {**row, audio: hashlib.sha256(row[audio]).hexdigest()}
+
+seen = {}
+for config, split in [("clean", "train.100"), ("clean", "validation"), ("all", "test.clean")]:
+    stream = load_dataset("user/librispeech", config, split=split, streaming=True)
+    dtypes = {name: feature.dtype for name, feature in stream.features.items() if name != "audio"}
+    rows = stream.cast_column("audio", Audio(decode=False))
+    rows = [digest({**row, "path": row["audio"]["path"], "audio": row["audio"]["bytes"]}, "audio") for row in rows]
+    seen[split] = {"rows": rows, "shards": stream.num_shards, "dtypes": dtypes}
+stream = load_dataset("user/voxceleb2", split="train", streaming=True)
+seen["voxceleb2"] = [digest(row, "m4a") for row in stream]
+seen["third tar"] = [row["__key__"] for row in stream.shard(num_shards=stream.num_shards, index=2)]
+parquet = load_dataset("user/librispeech", "clean", split="train.100", streaming=True)
+seen["resharded"] = parquet.reshard().num_shards
+Dataset.from_dict({"id": ["a", "b"], "n": [1, 2]}).push_to_hub("tester/rows", split="train")
+seen["pushed"] = list(load_dataset("tester/rows", split="train", streaming=True))
+print(json.dumps(seen))
+"""
+
+
+def test_datasets_streams_parquet_and_webdataset_and_pushes(corpora_hub, corpora):
+    seen = json.loads(run_client(STREAMING, corpora_hub).stdout)
+    for split, part, shards in [("train.100", "train", 2), ("validation", "validation", 1), ("test.clean", "test", 1)]:
+        audio = [row["audio"] for row in corpora.librispeech[part]]
+        expected = [
+            {**row, "audio": digest(a["bytes"]), "path": a["path"]}
+            for row, a in zip(corpora.librispeech[part], audio, strict=True)
+        ]
+        assert seen[split]["rows"] == expected
+        assert seen[split]["shards"] == shards
+        assert seen[split]["dtypes"] == {
+            "file": "string", "text": "string", "speaker_id": "int64", "chapter_id": "int64", "id": "string"
+        }  # fmt: skip
+    revision = corpora_hub.repositories["dataset", "user/voxceleb2"].head.oid
+    per_tar = len(corpora.voxceleb2) // 3
+    assert seen["voxceleb2"] == [
+        {
+            "__key__": row["__key__"],
+            "__url__": f"hf://datasets/user/voxceleb2@{revision}/voxceleb2-dev-{i // per_tar:04d}.tar",
+            "cls": row["cls"],
+            "m4a": digest(row["m4a"]),
+        }
+        for i, row in enumerate(corpora.voxceleb2)
+    ]
+    assert seen["third tar"] == [row["__key__"] for row in corpora.voxceleb2[2 * per_tar :]]
+    assert seen["pushed"] == [{"id": "a", "n": 1}, {"id": "b", "n": 2}]
+    assert seen["resharded"] == 2, "datasets below 5 cannot shard a Parquet file by row group; this one can"
+
+
+ROW_GROUPS = """
+import json
+import fsspec
+import pyarrow.parquet as pq
+
+files, path = fsspec.url_to_fs("hf://datasets/user/librispeech/all/train.clean.100-00001-of-00002.parquet")
+with files.open(path, cache_type="none") as file:
+    parquet = pq.ParquetFile(file, pre_buffer=True)
+    print(json.dumps([parquet.read_row_group(i, columns=["id"])["id"].to_pylist() for i in (2, 0)]))
+    parquet.read_row_group(1)
+"""
+
+
+def test_a_row_group_is_read_alone(corpora_hub, corpora):
+    name = "all/train.clean.100-00001-of-00002.parquet"
+    metadata = pq.read_metadata(corpora.directory / "user/librispeech" / name)
+    stored = corpora.librispeech["train"][24:]
+    read = json.loads(run_client(ROW_GROUPS, corpora_hub).stdout)
+    assert read == [[row["id"] for row in stored[16:]], [row["id"] for row in stored[:8]]]
+    footer, *identifiers, whole = corpora_hub.requests(f"*/{name}", method="GET")
+    assert footer.sent == FOOTER
+    assert [request.sent for request in identifiers] == [
+        metadata.row_group(i).column(metadata.num_columns - 1).total_compressed_size for i in (2, 0)
+    ]
+    columns = [metadata.row_group(1).column(i) for i in range(metadata.num_columns)]
+    assert whole.sent == sum(column.total_compressed_size for column in columns)
+
+
+# The corpora served in tests
+
+
+def test_corpora_are_real_speech_that_decodes_to_what_was_said(corpora):
+    by_speaker = {}
+    for utterance in corpora.utterances:
+        by_speaker.setdefault(utterance.speaker, []).append(utterance)
+    assert len(by_speaker) == 12 and {len(said) for said in by_speaker.values()} == {6}
+    stored = [row for part in corpora.librispeech.values() for row in part]
+    for utterance, flac, m4a in zip(corpora.utterances, stored, corpora.voxceleb2, strict=True):
+        assert 0.003 < np.sqrt(np.mean(utterance.waveform**2)) < 0.5
+        decoded, rate = soundfile.read(io.BytesIO(flac["audio"]["bytes"]), dtype="float32")
+        assert rate == SAMPLING_RATE
+        np.testing.assert_allclose(decoded, np.clip(utterance.waveform, -1, 1), atol=2**-15)
+        with av.open(io.BytesIO(m4a["m4a"])) as container:
+            assert container.streams.audio[0].codec_context.sample_rate == SAMPLING_RATE
+            aac = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+        primed = aac[1024 : 1024 + len(utterance.waveform)]  # an AAC encoder delays by one frame
+        assert np.corrcoef(primed, utterance.waveform[: len(primed)])[0, 1] > 0.99
+    speakers = {part: {row["speaker_id"] for row in rows} for part, rows in corpora.librispeech.items()}
+    assert [len(speakers[part]) for part in ("train", "validation", "test")] == [8, 2, 2]
+    assert len(set.union(*speakers.values())) == 12
+
+
+def test_corpora_are_the_same_bytes_at_every_build(corpora, tmp_path):
+    write_librispeech(tmp_path / "user/librispeech", corpora.utterances)
+    write_voxceleb2(tmp_path / "user/voxceleb2", corpora.utterances)
+
+    def files(directory: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*.*")}
+
+    assert files(tmp_path) == files(corpora.directory)
+
+
+# By hand
+
+
+def test_served_from_the_command_line(corpora):
+    script = Path(__file__).parent / "loopback_hub.py"
+    command = [sys.executable, str(script), "--serve", str(corpora.directory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            url = server.stdout.readline().strip()
+            readme = urllib.request.urlopen(f"{url}/datasets/user/voxceleb2/resolve/main/README.md").read()
+        finally:
+            server.terminate()
+    assert readme == (corpora.directory / "user/voxceleb2/README.md").read_bytes()
+
+
+def test_an_empty_folder_is_not_served(tmp_path):
+    script = Path(__file__).parent / "loopback_hub.py"
+    command = [sys.executable, str(script), "--serve", str(tmp_path)]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert f"no repositories in {tmp_path}: lay it out as {tmp_path}/user/name/FILES" in refused.stderr
+
+
+def test_clients_that_fail_or_hang_are_reported(hub):
+    with pytest.raises(AssertionError, match="exit code 3"):
+        run_client("raise SystemExit(3)", hub)
+    assert run_client("raise SystemExit(3)", hub, check=False).returncode == 3
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_client("import time; time.sleep(60)", hub, timeout=0.2)
