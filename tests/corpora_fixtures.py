@@ -1,10 +1,11 @@
-"""Small repositories of real speech, laid out like the corpora on the Hub, the same bytes at every build.
+"""Small repositories of speech, laid out like the corpora on the Hub, the same bytes at every build.
 
     cd tests
     python -c "from corpora_fixtures import *; write_librispeech(Path('/tmp/hub/user/speech'), speech_utterances())"
     python loopback_hub.py --serve /tmp/hub
 
-The speech is cut from `../shared/speech` where that lies beside the project, else from the embedded demo corpus.
+The speech is real, cut from `../shared/speech`, where that lies beside the project; else it is the synthetic voices
+of the embedded demo corpus.
 """
 
 import hashlib
@@ -57,7 +58,7 @@ class Utterance:
     waveform: np.ndarray
 
 
-def speech_utterances(speakers: int = 12, utterances: int = 6, seconds: float = 3.0) -> list[Utterance]:
+def speech_utterances(speakers: int = 12, utterances: int = 5, seconds: float = 3.0) -> list[Utterance]:
     """The first `seconds` of `utterances` recordings of each of the first `speakers` people who have so many.
 
     Raises:
@@ -65,14 +66,15 @@ def speech_utterances(speakers: int = 12, utterances: int = 6, seconds: float = 
     """
     rows = defaultdict(list)
     shards = sorted((ROOT.parent / "shared/speech/train").glob("*.parquet"))
-    for shard in shards or sorted((ROOT / "data/demo").glob("*.parquet")):
+    shards = shards or sorted((ROOT / "data/demo").glob("*.parquet"))
+    for shard in shards:
         for row in pq.read_table(shard, columns=["id", "speaker_id", "audio"]).to_pylist():
             rows[row["speaker_id"]].append(row)
         chosen = [speaker for speaker, said in rows.items() if len(said) >= utterances][:speakers]
         if len(chosen) == speakers:
             break
     else:
-        raise ValueError(f"found no {speakers} speakers with {utterances} utterances each in {ROOT / 'data/demo'}")
+        raise ValueError(f"no {speakers} speakers with {utterances} utterances in {len(shards)} shards: ask for fewer")
     return [
         Utterance(row["id"], speaker, _decode(row["audio"]["bytes"])[: round(seconds * SAMPLING_RATE)])
         for speaker in chosen

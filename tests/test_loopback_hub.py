@@ -461,7 +461,7 @@ with files.open(path, cache_type="none") as file:
 def test_a_row_group_is_read_alone(corpora_hub, corpora):
     name = "all/train.clean.100-00001-of-00002.parquet"
     metadata = pq.read_metadata(corpora.directory / "user/librispeech" / name)
-    stored = corpora.librispeech["train"][24:]
+    stored = corpora.librispeech["train"][20:]
     read = json.loads(run_client(ROW_GROUPS, corpora_hub).stdout)
     assert read == [[row["id"] for row in stored[16:]], [row["id"] for row in stored[:8]]]
     footer, *identifiers, whole = corpora_hub.requests(f"*/{name}", method="GET")
@@ -476,11 +476,11 @@ def test_a_row_group_is_read_alone(corpora_hub, corpora):
 # The corpora served in tests
 
 
-def test_corpora_are_real_speech_that_decodes_to_what_was_said(corpora):
+def test_corpora_decode_to_the_speech_they_were_made_of(corpora):
     by_speaker = {}
     for utterance in corpora.utterances:
         by_speaker.setdefault(utterance.speaker, []).append(utterance)
-    assert len(by_speaker) == 12 and {len(said) for said in by_speaker.values()} == {6}
+    assert len(by_speaker) == 12 and {len(said) for said in by_speaker.values()} == {5}
     stored = [row for part in corpora.librispeech.values() for row in part]
     for utterance, flac, m4a in zip(corpora.utterances, stored, corpora.voxceleb2, strict=True):
         assert 0.003 < np.sqrt(np.mean(utterance.waveform**2)) < 0.5
