@@ -203,7 +203,9 @@ class _RowGroupReader:
     speaker: str
 
     def __call__(self, unit: RowGroup) -> Iterator[tuple[bytes, object, str]]:
-        with fsspec.open(unit.url, "rb", **({} if "://" not in unit.url else {"cache_type": "none"})) as file:
+        filesystem, path = fsspec.url_to_fs(unit.url)
+        remote = {"cache_type": "none"} if "://" in unit.url else {}  # or 5 MB would be read ahead of every range
+        with filesystem.open(path, "rb", **remote) as file:
             group = pq.ParquetFile(file, metadata=unit.metadata, pre_buffer=True).read_row_group(
                 unit.index, columns=[self.audio, self.speaker], use_threads=False
             )

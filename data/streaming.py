@@ -14,6 +14,7 @@ number and one batch number a lane.
 
 import logging
 import signal
+import tarfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import urllib3
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from data.augmentation import Augmentation, Scenery, load_noises
@@ -31,6 +33,8 @@ from data.decoding import RowError, decode
 logger = logging.getLogger(__name__)
 
 PERMANENT = (FileNotFoundError, CorpusError)
+NETWORK = (urllib3.exceptions.HTTPError, tarfile.ReadError)
+"""Faults of the network that are no `OSError`: a body cut short, and a tar that ends early because of it."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +218,7 @@ class ConversationStream(IterableDataset):
                 gone = isinstance(error, PERMANENT) or getattr(
                     getattr(error, "response", None), "status_code", None
                 ) in (401, 403, 404, 410)
-                broken = not isinstance(error, OSError) and not gone
+                broken = not isinstance(error, (OSError, *NETWORK)) and not gone
                 if (gone or broken) and attempt >= 3:
                     logger.warning("lost %s: %s", self.utterances.describe(unit), reason)
                     self.skipped["lost unit"] += 1

@@ -116,7 +116,7 @@ class LogMel(nn.Module):
         left = torch.cat([hops[:, :-2], hops[:, 1:-1, : self.hop // 4]], -1)
         right = torch.cat([hops[:, 1:-1, self.hop // 4 :], hops[:, 2:, : self.hop // 2]], -1).flip(-1)
         spectrum = ((left + right) @ self.cosine).square() + ((left - right) @ self.sine).square()
-        return torch.log(spectrum @ self.mel + 1e-6)
+        return torch.log(spectrum @ self.mel + 1e-5)
 
 
 class Conv(nn.Module):
