@@ -1,26 +1,32 @@
-"""Fast Diarization in transformers: configuration, feature extractor and network, known to the Auto classes."""
+"""Fast Diarization in transformers: configuration, feature extractor, network and pipeline.
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioFrameClassification
+The names below are known to the Auto classes once one of them is imported from here. Files that need neither torch
+nor transformers can be imported alone: `from modeling.linking_fast_diarization import ...` loads numpy only.
+"""
 
-from .configuration_fast_diarization import FastDiarizationConfig
-from .feature_extraction_fast_diarization import FastDiarizationFeatureExtractor
-from .modeling_fast_diarization import FastDiarizationForAudioFrameClassification, FastDiarizationModel
+from typing import TYPE_CHECKING
 
-AutoConfig.register(FastDiarizationConfig.model_type, FastDiarizationConfig, exist_ok=True)
-AutoFeatureExtractor.register(FastDiarizationConfig, FastDiarizationFeatureExtractor, exist_ok=True)
-AutoModel.register(FastDiarizationConfig, FastDiarizationModel, exist_ok=True)
-AutoModelForAudioFrameClassification.register(
-    FastDiarizationConfig, FastDiarizationForAudioFrameClassification, exist_ok=True
-)
-# A saved directory carries these files, so that it loads where this repository is absent.
-FastDiarizationConfig.register_for_auto_class()
-FastDiarizationFeatureExtractor.register_for_auto_class()
-FastDiarizationModel.register_for_auto_class("AutoModel")
-FastDiarizationForAudioFrameClassification.register_for_auto_class("AutoModelForAudioFrameClassification")
+if TYPE_CHECKING:
+    from .auto_classes import (
+        FastDiarizationConfig,
+        FastDiarizationFeatureExtractor,
+        FastDiarizationForAudioFrameClassification,
+        FastDiarizationModel,
+        FastDiarizationPipeline,
+    )
 
 __all__ = [
     "FastDiarizationConfig",
     "FastDiarizationFeatureExtractor",
     "FastDiarizationForAudioFrameClassification",
     "FastDiarizationModel",
+    "FastDiarizationPipeline",
 ]
+
+
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import auto_classes
+
+    return getattr(auto_classes, name)

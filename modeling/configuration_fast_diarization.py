@@ -1,7 +1,24 @@
 """Configuration of the Fast Diarization network."""
 
+from typing import TYPE_CHECKING
+
 from transformers import PretrainedConfig
 
+from .linking_fast_diarization import LinkingSettings
+
+if TYPE_CHECKING:
+    # transformers keeps the files a configuration imports beside the weights: named here, the pipeline is kept too.
+    from .audio_fast_diarization import AudioError  # noqa: F401
+    from .pipeline_fast_diarization import FastDiarizationPipeline  # noqa: F401
+    from .streaming_fast_diarization import StreamingDiarizer  # noqa: F401
+
+CUSTOM_PIPELINES = {
+    "speaker-diarization": {
+        "impl": "pipeline_fast_diarization.FastDiarizationPipeline",
+        "pt": ["AutoModelForAudioFrameClassification"],
+        "tf": [],
+    }
+}
 ENCODER_TYPES = ("lightweight-cnn", "attention-gru")
 
 
@@ -22,6 +39,9 @@ class FastDiarizationConfig(PretrainedConfig):
         window_seconds (`float`, defaults to 3.0): length of the windows the network is trained on.
         affinity_loss_weight (`float`, defaults to 1.0): weight of the within-window affinity loss.
         speaker_loss_weight (`float`, defaults to 0.3): weight of the contrastive loss on embeddings.
+        sliding_window_seconds, hop_seconds, onset, offset, min_duration_on, min_duration_off, min_solo_seconds,
+        same_speaker_similarity, min_speaker_seconds (`float`): how windows are linked to whole recordings; see
+            [`LinkingSettings`], which has their defaults.
 
     Example:
 
@@ -47,6 +67,15 @@ class FastDiarizationConfig(PretrainedConfig):
         window_seconds=3.0,
         affinity_loss_weight=1.0,
         speaker_loss_weight=0.3,
+        sliding_window_seconds=LinkingSettings.sliding_window_seconds,
+        hop_seconds=LinkingSettings.hop_seconds,
+        onset=LinkingSettings.onset,
+        offset=LinkingSettings.offset,
+        min_duration_on=LinkingSettings.min_duration_on,
+        min_duration_off=LinkingSettings.min_duration_off,
+        min_solo_seconds=LinkingSettings.min_solo_seconds,
+        same_speaker_similarity=LinkingSettings.same_speaker_similarity,
+        min_speaker_seconds=LinkingSettings.min_speaker_seconds,
         **kwargs,
     ):
         if num_speakers < 1:
@@ -69,5 +98,19 @@ class FastDiarizationConfig(PretrainedConfig):
         self.window_seconds = window_seconds
         self.affinity_loss_weight = affinity_loss_weight
         self.speaker_loss_weight = speaker_loss_weight
+        linking = LinkingSettings(
+            sliding_window_seconds=sliding_window_seconds,
+            hop_seconds=hop_seconds,
+            onset=onset,
+            offset=offset,
+            min_duration_on=min_duration_on,
+            min_duration_off=min_duration_off,
+            min_solo_seconds=min_solo_seconds,
+            same_speaker_similarity=same_speaker_similarity,
+            min_speaker_seconds=min_speaker_seconds,
+        )
+        for name, value in vars(linking).items():
+            setattr(self, name, value)
+        kwargs.setdefault("custom_pipelines", CUSTOM_PIPELINES)
         kwargs.setdefault("num_labels", num_speakers)
         super().__init__(**kwargs)

@@ -73,6 +73,11 @@ class LinkingSettings:
         if not -1 <= self.same_speaker_similarity <= 1:
             raise ValueError(f"same_speaker_similarity must be in [-1, 1], got {self.same_speaker_similarity}")
 
+    @classmethod
+    def of(cls, config: dict) -> "LinkingSettings":
+        """From the fields of a model's configuration, with defaults for those it does not have."""
+        return cls(**{name: config[name] for name in cls.__dataclass_fields__ if name in config})
+
     @property
     def window_frames(self) -> int:
         return round(self.sliding_window_seconds / FRAME_SECONDS)
@@ -125,55 +130,44 @@ def diarize(
 ) -> list[Segment]:
     """Who speaks when in a recording given as consecutive mono 16 kHz waveforms of any lengths, in order of start."""
     linker = Linker(settings)
-    windows = sliding_windows(blocks, settings.window_frames, settings.hop_frames)
-    for starts, batch, frames in windows:
-        logits, embeddings = network(batch)
-        linker.add(starts, logits[:, :frames], embeddings)
+    for starts, windows in sliding_windows(blocks, settings):
+        linker.add(starts, *network(windows))
     return linker.segments(count)
 
 
 def sliding_windows(
-    blocks: Iterable[np.ndarray], window: int, hop: int
-) -> Iterator[tuple[list[int], np.ndarray, int]]:
-    """Cut a stream into overlapping windows; the last one is moved back to end with the recording.
-
-    Args:
-        blocks: waveforms of shape (samples,).
-        window, hop: frames.
+    blocks: Iterable[np.ndarray], settings: LinkingSettings, windows_per_batch: int = WINDOWS_PER_BATCH
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Cut a stream of waveforms (samples,) into overlapping windows; the last one is moved back to end with it.
 
     Yields:
-        the first frame of each window, float32 windows of shape (windows, samples), and the frames of a window. A
-        recording shorter than `window` gives one window of its own length, padded to 0.1 s.
+        the first frame of each window, and float32 windows of shape (windows, samples). A recording shorter than
+        a window gives one of its own length, or none below 0.1 s, the least the network takes.
     """
-    held, first = np.zeros(0, np.float32), 0
+    size, hop = settings.window_frames * FRAME_SAMPLES, settings.hop_frames * FRAME_SAMPLES
+    held, offset, at = np.zeros(0, np.float32), 0, 0
     starts: list[int] = []
-    size, step = window * FRAME_SAMPLES, hop * FRAME_SAMPLES
-    batch: list[np.ndarray] = []
-    at = 0
+    windows: list[np.ndarray] = []
     for block in blocks:
         held = np.concatenate([held, np.asarray(block, np.float32)])
-        while at + size <= first + len(held):
-            batch.append(held[at - first : at - first + size])
+        while at + size <= offset + len(held):
             starts.append(at // FRAME_SAMPLES)
-            at += step
-            if len(batch) == WINDOWS_PER_BATCH:
-                yield starts, np.stack(batch), window
-                starts, batch = [], []
-        keep = max(at - size, first)
-        held, first = held[keep - first :], keep
-    frames = (first + len(held)) // FRAME_SAMPLES
+            windows.append(held[at - offset :][:size])
+            at += hop
+            if len(windows) == windows_per_batch:
+                yield starts, np.stack(windows)
+                starts, windows = [], []
+        passed = max(at - size - offset, 0)
+        held, offset = held[passed:], offset + passed
+    end = (offset + len(held)) // FRAME_SAMPLES * FRAME_SAMPLES
     if at == 0:
-        samples = held[: frames * FRAME_SAMPLES]
-        padded = np.zeros(max(len(samples), MIN_SAMPLES), np.float32)
-        padded[: len(samples)] = samples
-        yield [0], padded[None], frames
-        return
-    if frames * FRAME_SAMPLES > at - step + size:
-        last = frames - window
-        batch.append(held[last * FRAME_SAMPLES - first :][:size])
-        starts.append(last)
-    if batch:
-        yield starts, np.stack(batch), window
+        if end >= MIN_SAMPLES:
+            yield [0], held[None, :end]
+    elif end > at - hop + size:
+        starts.append((end - size) // FRAME_SAMPLES)
+        windows.append(held[end - size - offset :][:size])
+    if windows:
+        yield starts, np.stack(windows)
 
 
 class Linker:
@@ -209,8 +203,7 @@ class Linker:
             logits: (windows, frames, speakers) log-odds.
             embeddings: (windows, speakers, dim) unit vectors.
         """
-        activities = 1 / (1 + np.exp(-np.clip(np.asarray(logits, np.float32), -30, 30)))
-        for start, activity, vectors in zip(starts, activities.astype(np.float16), embeddings):
+        for start, activity, vectors in zip(starts, probabilities(logits).astype(np.float16), embeddings):
             solo = solo_seconds(activity)
             tracklets = np.full(activity.shape[1], -1)
             present = (activity > 0.5).sum(axis=0) >= self.min_active_frames
@@ -302,6 +295,11 @@ class Linker:
             total[start : start + length] += edge * mapped
         total /= np.maximum(weight, 1e-6)
         return total
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Log-odds to activities in float32; far from overflow."""
+    return 1 / (1 + np.exp(-np.clip(np.asarray(logits, np.float32), -30, 30)))
 
 
 def solo_seconds(activity: np.ndarray) -> np.ndarray:
@@ -441,10 +439,26 @@ def to_segments(activity: np.ndarray, settings: LinkingSettings) -> list[Segment
     ]
 
 
-def hysteresis(track: np.ndarray, onset: float, offset: float) -> np.ndarray:
-    """(runs, 2) first and past-the-end frame of each stretch that begins at `onset` and holds until below `offset`."""
+def join_segments(segments: Iterable[Segment]) -> list[Segment]:
+    """Segments by start, with those of a speaker that touch put together, as the live diarizer's pieces do."""
+    joined: dict[tuple[str, float], Segment] = {}
+    for segment in sorted(segments, key=lambda s: (s.start, s.end)):
+        before = joined.pop((segment.speaker, segment.start), None)
+        if before is not None:
+            lengths = before.end - before.start, segment.end - segment.start
+            confidence = float(np.average([before.confidence, segment.confidence], weights=lengths))
+            segment = Segment(before.start, segment.end, segment.speaker, round(confidence, 4))
+        joined[segment.speaker, segment.end] = segment
+    return sorted(joined.values(), key=lambda s: (s.start, s.end))
+
+
+def hysteresis(track: np.ndarray, onset: float, offset: float, active: bool = False) -> np.ndarray:
+    """(runs, 2) first and past-the-end frame of each stretch that begins at `onset` and holds until below `offset`.
+
+    `active` tells whether a stretch is under way before the first frame.
+    """
     decided = np.flatnonzero((track >= onset) | (track < offset))
-    state = np.zeros(len(track), bool)
+    state = np.full(len(track), active)
     latest = np.searchsorted(decided, np.arange(len(track)), side="right") - 1
     known = latest >= 0
     state[known] = track[decided[latest[known]]] >= onset
