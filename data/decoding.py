@@ -1,12 +1,12 @@
 """Decoding of corpus rows: encoded bytes to a mono 16 kHz waveform, or the reason why the row is of no use."""
 
 import io
+import warnings
 
 import numpy as np
 import soundfile
 
-from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, audio_blocks, to_mono_16k
-
+from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, AudioWarning, audio_blocks, to_mono_16k
 
 MAX_SECONDS = 60.0
 
@@ -29,8 +29,8 @@ def decode(audio: bytes) -> np.ndarray:
     """
     try:
         waveform = _decode(audio)
-    except AudioError as error:
-        raise RowError(str(error)) from error
+    except (AudioError, AudioWarning) as error:
+        raise RowError(str(error).removeprefix("audio: ")) from error
     energy = np.dot(waveform, waveform)
     if waveform.size == 0:
         raise RowError("no samples")
@@ -47,6 +47,8 @@ def _decode(audio: bytes) -> np.ndarray:
             channels = file.read(int(MAX_SECONDS * file.samplerate), dtype="float32", always_2d=True)
             sampling_rate = file.samplerate
     except soundfile.LibsndfileError:
-        return next(audio_blocks(audio, MAX_SECONDS))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", AudioWarning)
+            return next(audio_blocks(audio, MAX_SECONDS))
     mono = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
     return mono if sampling_rate == SAMPLING_RATE or mono.size == 0 else to_mono_16k(mono, sampling_rate)

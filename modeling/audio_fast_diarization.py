@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-
 SAMPLING_RATE = 16_000
+LARGEST = 2.0**31  # of a float sample; files with the scale of integers exist
 Source = str | os.PathLike | bytes | BinaryIO
 
 
@@ -20,13 +20,14 @@ class AudioError(ValueError):
 
 
 class AudioWarning(UserWarning):
-    """A recording that can be read only in part; the message is one line, the recording's name and the damage."""
+    """A recording that is not read whole; the message is one line, the recording's name and the damage."""
 
 
 def audio_blocks(source: Source, block_seconds: float = 30.0) -> Iterator[np.ndarray]:
     """
-    Streams a recording of any length, rate, channel count and codec, video files included. Channels are averaged and
-    rates converted by FFmpeg's resampler, whose state runs through the blocks: where they are cut changes no sample.
+    Streams a recording of any length, rate, channel count and codec, video files included. Channels are
+    averaged and rates converted by FFmpeg's resampler, whose state runs through the blocks: where they are cut
+    changes no sample.
 
     Args:
         source: path, encoded bytes, or binary file object (which is left open).
@@ -39,7 +40,8 @@ def audio_blocks(source: Source, block_seconds: float = 30.0) -> Iterator[np.nda
         AudioError: no such file, not a recording, no audio track, no samples.
 
     Warns:
-        AudioWarning: truncated or damaged recording (what is readable is yielded); NaN or infinite samples (made 0).
+        AudioWarning: truncated or damaged recording (what is readable is yielded); NaN or infinite samples
+            (made 0).
     """
     block = round(block_seconds * SAMPLING_RATE)
     if block < 1:
@@ -64,8 +66,8 @@ def load_audio(source: Source) -> np.ndarray:
 def to_mono_16k(array: np.ndarray, sampling_rate: int) -> np.ndarray:
     """
     Args:
-        array: (samples,), (channels, samples) or (samples, channels), the shorter axis being the channels; floats
-            with full scale [-1, 1], or integers of 8, 16 or 32 bit (unsigned ones have zero at half scale).
+        array: (samples,), (channels, samples) or (samples, channels), the shorter axis being the channels;
+            floats with full scale [-1, 1], or integers of 8, 16 or 32 bit (unsigned ones have zero at half scale).
         sampling_rate: of `array`, in Hertz.
 
     Returns:
@@ -81,12 +83,12 @@ def to_mono_16k(array: np.ndarray, sampling_rate: int) -> np.ndarray:
     if array.ndim not in (1, 2) or array.size == 0:
         raise AudioError(f"array: expected the shape (samples,) or (channels, samples), got {array.shape}")
     if array.dtype.kind != "f" and not (array.dtype.kind in "iu" and array.dtype.itemsize <= 4):
-        raise AudioError(f"array: expected float or 8, 16 or 32 bit integer samples, got {array.dtype}; convert them")
+        raise AudioError(f"array: expected float or 8, 16 or 32 bit integer samples, got {array.dtype}")
     if not 1000 <= sampling_rate == int(sampling_rate):
-        raise AudioError(f"array: expected a sampling rate in Hertz, a whole number from 1000, got {sampling_rate}")
+        raise AudioError(f"array: expected a sampling rate in whole Hertz, at least 1000, got {sampling_rate}")
     channels = np.atleast_2d(array)
-    mono, non_finite = _mono(channels if channels.shape[0] <= channels.shape[1] else channels.T)
-    _warn_non_finite("array", non_finite)
+    mono, removed = _mono(channels if channels.shape[0] <= channels.shape[1] else channels.T)
+    _warn_removed("array", removed)
     waveform = np.concatenate([np.zeros(0, np.float32), *_resample([mono], int(sampling_rate))])
     if waveform.size == 0:
         raise AudioError(f"array: {mono.size} samples at {sampling_rate} Hz are too few to resample")
@@ -101,47 +103,67 @@ def _name(source: Source) -> str:
 
 
 @contextlib.contextmanager
-def _open(source: Source, name: str) -> Iterator["av.container.InputContainer"]:  # noqa: F821
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("reading recordings needs PyAV: pip install av") from error
+def _open(source: Source, name: str):
+    """FFmpeg's container of the recording; whatever hinders it becomes one `AudioError`."""
+    av = _pyav()
     with contextlib.ExitStack() as stack:
         try:
             if isinstance(source, bytes):
                 source = io.BytesIO(source)
             elif isinstance(source, str | os.PathLike):
                 source = stack.enter_context(open(source, "rb"))
+            elif not hasattr(source, "read") or isinstance(source, io.TextIOBase):
+                raise AudioError(f"expected a path, bytes or a binary file, got {type(source).__name__}")
             # A playlist must not make FFmpeg open further files or addresses.
             container = stack.enter_context(av.open(source, options={"protocol_whitelist": "none"}))
+        except av.InvalidDataError as error:
+            raise AudioError(f"{name}: {_unreadable(source)}") from error
         except (OSError, av.FFmpegError) as error:
             raise AudioError(f"{name}: {error.strerror}") from error
-        if not container.streams.audio:
+        if container.streams.best("audio") is None:
             raise AudioError(f"{name}: no audio track")
         yield container
 
 
-def _decoded(container: "av.container.InputContainer", name: str) -> Iterator[tuple[int, np.ndarray]]:  # noqa: F821
+def _unreadable(file: BinaryIO) -> str:
+    if file.seekable() and file.seek(0, os.SEEK_END) == 0:
+        return "the file is empty"
+    return "not a recording that FFmpeg knows, or damaged beyond reading"
+
+
+def _pyav():
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("reading and resampling audio needs PyAV: pip install av") from error
+    return av
+
+
+def _decoded(container, name: str) -> Iterator[tuple[int, np.ndarray]]:
     """Pairs of sampling rate and float32 mono samples; damage met on the way is warned of at the end."""
     stream = container.streams.best("audio")
     damage = []
-    seconds, non_finite = 0.0, 0
+    seconds, removed = 0.0, 0
     for frame in _frames(container, stream, damage):
         samples = frame.to_ndarray()
         mono, bad = _mono(samples if frame.format.is_planar else samples.reshape(frame.samples, -1).T)
         seconds += frame.samples / frame.sample_rate
-        non_finite += bad
+        removed += bad
         yield frame.sample_rate, mono
-    _warn_non_finite(name, non_finite)
-    declared = float(stream.duration * stream.time_base) if stream.duration else seconds
+    _warn_removed(name, removed)
+    declared = _declared_seconds(container, stream) or seconds
     if damage or seconds < declared - 1:
-        _warn(f"{name}: truncated or damaged, {seconds:.1f} s of {declared:.1f} s could be read")
+        whole = f" of {declared:.1f} s" if seconds < declared - 0.1 else ""
+        _warn(f"{name}: seems truncated or damaged, {seconds:.1f} s{whole} could be read")
 
 
-def _frames(container, stream, damage: list[Exception]) -> Iterator["av.AudioFrame"]:  # noqa: F821
-    import av
+def _frames(container, stream, damage: list) -> Iterator:
+    """Every frame FFmpeg can decode; packets that are cut short or fail are noted in `damage`."""
+    av = _pyav()
     try:
         for packet in container.demux(stream):
+            if packet.is_corrupt:
+                damage.append(packet)
             try:
                 yield from packet.decode()
             except av.FFmpegError as error:
@@ -150,13 +172,22 @@ def _frames(container, stream, damage: list[Exception]) -> Iterator["av.AudioFra
         damage.append(error)
 
 
+def _declared_seconds(container, stream) -> float | None:
+    """The length written in the file, if any; for raw AAC FFmpeg only guesses it from the bit rate."""
+    if container.format.name in ("aac", "loas"):
+        return None
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1e6 if container.duration and len(container.streams) == 1 else None
+
+
 def _mono(channels: np.ndarray) -> tuple[np.ndarray, int]:
-    """(channels, samples) of any type to the float32 mean over channels and the number of samples not finite."""
+    """(channels, samples) of any type to the float32 mean of the channels, and how many samples were made 0."""
     if channels.dtype.kind == "f":
-        finite = np.isfinite(channels)
-        if not finite.all():
-            channels = np.where(finite, channels, 0)
-        return channels.mean(axis=0, dtype=np.float32), finite.size - np.count_nonzero(finite)
+        good = np.abs(channels) <= LARGEST
+        if not good.all():
+            channels = np.where(good, channels, 0)
+        return channels.mean(axis=0, dtype=np.float32), good.size - np.count_nonzero(good)
     full_scale = 2.0 ** (8 * channels.dtype.itemsize - 1)
     zero = full_scale if channels.dtype.kind == "u" else 0.0
     return (channels.mean(axis=0, dtype=np.float32) - np.float32(zero)) / np.float32(full_scale), 0
@@ -166,14 +197,13 @@ def _resample(pieces: Iterable[np.ndarray], sampling_rate: int) -> Iterator[np.n
     if sampling_rate == SAMPLING_RATE:
         yield from pieces
         return
-    import av
-
+    av = _pyav()
     resampler = av.AudioResampler("fltp", "mono", SAMPLING_RATE)
-    for piece in _regroup(pieces, sampling_rate):
+    for piece in _regroup(pieces, sampling_rate):  # the cost is per call, so a second at a time
         frame = av.AudioFrame.from_ndarray(piece[None], "fltp", "mono")
         frame.sample_rate = sampling_rate
-        yield from (out.to_ndarray()[0] for out in resampler.resample(frame))
-    yield from (out.to_ndarray()[0] for out in resampler.resample(None))
+        yield from (resampled.to_ndarray()[0] for resampled in resampler.resample(frame))
+    yield from (resampled.to_ndarray()[0] for resampled in resampler.resample(None))
 
 
 def _regroup(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
@@ -191,9 +221,9 @@ def _regroup(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield np.concatenate(held)
 
 
-def _warn_non_finite(name: str, count: int):
+def _warn_removed(name: str, count: int):
     if count:
-        _warn(f"{name}: {count} NaN or infinite samples were made 0")
+        _warn(f"{name}: {count} samples were NaN, infinite or beyond {LARGEST:g} and were made 0")
 
 
 def _warn(message: str):
