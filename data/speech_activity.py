@@ -2,7 +2,6 @@
 
 import numpy as np
 
-
 FRAME = 160
 PAD = 4
 BRIDGE = 20

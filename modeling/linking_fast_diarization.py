@@ -349,7 +349,8 @@ def cluster(
         made = 0
         for at in range(0, items, CLUSTERED_TOGETHER):
             part = np.arange(at, min(at + CLUSTERED_TOGETHER, items))
-            groups = _merge(_group(sums, labels, items)[part], _between(conflicts, labels, part), threshold, 1, len(part))
+            apart = _between(conflicts, labels, part)
+            groups = _merge(_group(sums, labels, items)[part], apart, threshold, 1, len(part))
             merged[part] = groups + made
             made += groups.max() + 1
         labels = merged[labels]

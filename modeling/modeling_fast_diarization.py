@@ -99,16 +99,19 @@ class LogMel(nn.Module):
         fall = (high - frequency[:, None]) / (high - centre)
         self.mel.copy_(torch.minimum(rise, fall).clamp(min=0))
 
+    def mean(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Mean of (batch, samples) in two stages, because a float32 sum of a million samples loses digits."""
+        return waveform.reshape(waveform.shape[0], -1, FRAME_SAMPLES).mean(-1).mean(-1, keepdim=True)
+
     def forward(self, waveform: torch.Tensor, sample_mask: torch.Tensor | None) -> torch.Tensor:
         """(batch, samples), a multiple of 320 samples -> (batch, samples // 160, num_mel_bins)."""
         if sample_mask is None:
-            waveform = waveform - waveform.mean(-1, keepdim=True)
-            power = waveform.square().mean(-1, keepdim=True)
+            waveform = waveform - self.mean(waveform)
+            power = self.mean(waveform.square())
         else:
-            count = sample_mask.sum(-1, keepdim=True).clamp(min=1)
-            waveform = waveform * sample_mask
-            waveform = (waveform - waveform.sum(-1, keepdim=True) / count) * sample_mask
-            power = waveform.square().sum(-1, keepdim=True) / count
+            share = self.mean(sample_mask).clamp(min=1e-9)
+            waveform = (waveform - self.mean(waveform * sample_mask) / share) * sample_mask
+            power = self.mean(waveform.square()) / share
         waveform = waveform * torch.rsqrt(power + 1e-12)
         margin = (self.window - self.hop) // 2
         waveform = F.pad(waveform, (margin, 2 * self.hop - margin))
@@ -241,9 +244,7 @@ class FastDiarizationPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        if isinstance(module, LogMel):
-            module.fill_buffers()
-        elif isinstance(module, FastDiarizationForAudioFrameClassification):
+        if isinstance(module, (LogMel, FastDiarizationForAudioFrameClassification)):
             module.fill_buffers()
         elif isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
