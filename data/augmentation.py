@@ -1,8 +1,8 @@
 """What rooms, microphones, telephones and backgrounds do to a conversation, drawn from a generator given by the caller.
 
 A `Scenery` holds a few dozen room responses, equalisers and background tracks and serves a pool of utterances; each
-window takes its own at random. All filtering of a window is one product of spectra: room, microphone and telephone
-together cost one Fourier transform a speaker and one back.
+window takes its own at random. Room and microphone are one product of spectra: together they cost one Fourier
+transform a speaker and one back.
 """
 
 from dataclasses import dataclass
@@ -113,7 +113,7 @@ class Scenery:
         mixture = np.empty((count, samples), np.float32)
         for c in range(count):
             heard = [p for p in range(parts) if speech.speakers[c][p] is not None]
-            if not heard or not (in_room[c] or equalised[c] or by_telephone[c]):
+            if not heard or not (in_room[c] or equalised[c]):
                 mixture[c] = tracks[c].sum(axis=0)
                 continue
             spectra = scipy.fft.rfft(tracks[c, heard], self.size)
@@ -122,8 +122,6 @@ class Scenery:
             spectrum = spectra.sum(axis=0)
             if equalised[c]:
                 spectrum *= self.equalisers[equaliser[c, parts]]
-            if by_telephone[c]:
-                spectrum *= self.telephones[telephone[c]]
             mixture[c] = scipy.fft.irfft(spectrum, self.size)[:samples]
 
         loud = rng.random(count) < augmentation.noise
@@ -137,6 +135,9 @@ class Scenery:
         for c in range(count):
             background = self.backgrounds[which[c]][at[c] : at[c] + samples]
             mixture[c] += np.float32(amplitude[c]) * background
+            if by_telephone[c]:  # it carries the background too
+                spectrum = scipy.fft.rfft(mixture[c], self.size) * self.telephones[telephone[c]]
+                mixture[c] = scipy.fft.irfft(spectrum, self.size)[:samples]
         peak = np.maximum(np.abs(mixture).max(axis=1), 1e-9)
         mixture *= (gain / peak).astype(np.float32)[:, None]
         return mixture

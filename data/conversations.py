@@ -22,6 +22,15 @@ TURN_TAKING = json.loads((Path(__file__).parent / "turn_taking.json").read_text(
 QUANTILES = np.array(TURN_TAKING["quantiles_percent"]) / 100
 STYLES = ("primock57", "voxconverse_2spk", "lively")
 """Two measured styles, and `lively`: short turns, most changes overlapping by 0.3 to 2.5 s."""
+# Higher than measured, by as much as is lost to changes that do not fit: what comes out is the measured probability.
+CHANGE_PROBABILITIES = (0.93, 0.58, 0.95)
+OVERLAP_PROBABILITIES = (0.5, 0.51, 0.9)
+ATTEMPTS = 6
+LEANING = 0.6
+DEPTH = 0.4
+SHORTEST_PAUSE = 0.2
+# A conversation begins with everybody silent; half a minute later long turns are as common as they stay.
+EXCERPTS_FROM, EXCERPTS_UNTIL = 30.0, 60.0
 
 
 @dataclass
@@ -36,48 +45,49 @@ class Turns:
 def plan_turns(
     rng: np.random.Generator, count: int, seconds: float, num_speakers: int = 2, style_shares=(0.45, 0.45, 0.1)
 ) -> Turns:
-    """Draw who speaks when, from 0 to at least `seconds` unless every turn is improbably short.
+    """Draw who speaks when, in the order of starts, until a turn of every conversation starts after `seconds`.
 
-    Turn, pause, gap and overlap lengths and the probabilities of a change and of an overlap at a change come from
-    `turn_taking.json`, measured on PriMock57 and on the two-speaker recordings of VoxConverse.
+    Turn, pause, gap and overlap lengths come from `turn_taking.json`, measured between turns that follow each other
+    by start, on PriMock57 and on the two-speaker recordings of VoxConverse. Nobody overlaps himself and an overlap
+    cannot be longer than the turn it goes into, so a change that does not fit is drawn again. As in the recordings,
+    deep overlaps go into long turns and turns that start inside another one are short.
     """
-    styles = rng.choice(len(STYLES), size=count, p=style_shares)
-    turns = int(seconds / 2.5) + 8
-
-    def draw(quantity: str) -> np.ndarray:
-        u = rng.random((count, turns))
-        tables = [np.interp(u, QUANTILES, TURN_TAKING[s][quantity]) for s in STYLES[:2]]
-        return np.choose(np.minimum(styles, 1)[:, None], tables)
-
-    lively = (styles == 2)[:, None]
-    length = np.maximum(draw("turn_seconds") * np.where(lively, 0.5, 1.0), 0.2)
-    pause, gap = draw("same_speaker_pause_seconds"), draw("speaker_change_gap_seconds")
-    overlap = np.where(lively, rng.uniform(0.3, 2.5, (count, turns)), draw("speaker_change_overlap_seconds"))
-
-    def chance(quantity: str, when_lively: float) -> np.ndarray:
-        measured = [TURN_TAKING[s][quantity] for s in STYLES[:2]]
-        return rng.random((count, turns)) < np.array([*measured, when_lively])[styles][:, None]
-
-    changes, overlaps = (
-        chance("probability_next_turn_is_other_speaker", 0.8),
-        chance("probability_change_overlaps", 0.8),
-    )
-    changes &= num_speakers > 1
-    steps = rng.integers(1, max(num_speakers, 2), (count, turns))
-    speaker = (rng.integers(num_speakers, size=(count, 1)) + np.cumsum(steps * changes, axis=1)) % num_speakers
-
-    start, end = np.empty((count, turns)), np.empty((count, turns))
-    free = np.zeros((count, num_speakers))
-    floor_end, floor_start = np.zeros(count), np.zeros(count)
+    style = rng.choice(len(STYLES), size=count, p=style_shares)
+    first, lively = style == 0, style == 2
+    change = np.array(CHANGE_PROBABILITIES)[style] * (num_speakers > 1)
+    overlap = np.array(OVERLAP_PROBABILITIES)[style]
     each = np.arange(count)
-    for k in range(turns):
-        change = gap[:, k] * ~overlaps[:, k] - overlap[:, k] * overlaps[:, k]
-        begin = floor_end + np.where(changes[:, k], change, pause[:, k])
-        begin = np.maximum(np.maximum(begin, floor_start + 0.1), free[each, speaker[:, k]] + 0.1)
-        start[:, k], end[:, k] = begin, begin + length[:, k]
-        free[each, speaker[:, k]] = end[:, k]
-        floor_start, floor_end = begin, np.maximum(floor_end, end[:, k])
-    return Turns(speaker, start, end)
+
+    def draw(quantity: str, rank: np.ndarray) -> np.ndarray:
+        return np.where(first, *(np.interp(rank, QUANTILES, TURN_TAKING[s][quantity]) for s in STYLES[:2]))
+
+    speaker, start = rng.integers(num_speakers, size=count), np.zeros(count)
+    inside = np.zeros(count, bool)
+    busy_until = np.full((count, num_speakers), -np.inf)
+    turns = []
+    while not turns or turns[-1][1].min() <= seconds:
+        one, two = rng.random((2, count))
+        longer = np.where(rng.random(count) < LEANING, np.maximum(one, two), one)
+        rank = np.where(inside, np.minimum(one, two), longer)
+        end = start + draw("turn_seconds", rank) * np.where(lively, 0.5, 1.0)
+        busy_until[each, speaker] = end
+        turns.append((speaker, start, end))
+
+        next_speaker, next_start = speaker.copy(), end + draw("same_speaker_pause_seconds", rng.random(count))
+        undecided = np.ones(count, bool)
+        for _ in range(ATTEMPTS):
+            undecided &= rng.random(count) < change
+            other = (speaker + rng.integers(1, max(num_speakers, 2), count)) % num_speakers
+            gap = draw("speaker_change_gap_seconds", rng.random(count))
+            depth = draw("speaker_change_overlap_seconds", np.where(rng.random(count) < DEPTH, rank, rng.random(count)))
+            depth = np.where(lively, rng.uniform(0.3, 2.5, count), depth)
+            begin = end + np.where(rng.random(count) < overlap, -depth, gap)
+            fits = undecided & (begin > start) & (begin >= busy_until[each, other] + SHORTEST_PAUSE)
+            next_speaker[fits], next_start[fits] = other[fits], begin[fits]
+            undecided &= ~fits
+        speaker, start = next_speaker, next_start
+        inside = busy_until.max(axis=1) > start
+    return Turns(*(np.stack(column, axis=1) for column in zip(*turns)))
 
 
 def speaker_number(name: str) -> int:
@@ -123,38 +133,39 @@ class Pool:
     ) -> list[tuple[int, int, int, int]]:
         """Choose speech of a speaker for a turn of `length` grid steps.
 
-        With `onset` it begins where speech begins, with `offset` it ends where speech ends; a turn longer than an
-        utterance goes on with another.
+        With `onset` it begins where speech begins; with `offset` it ends where speech ends if it may be anywhere
+        from 80 to 100 % as long, else it is cut short. A turn longer than an utterance goes on with another.
 
         Returns:
             list of (utterance, first grid step in the utterance, grid steps, grid step in the turn).
         """
         utterances = self.speakers[speaker]
-        backwards = offset and not onset
-        chosen, done, first = [], 0, True
+        chosen, done = [], 0
         while done < length:
             utterance = utterances[rng.integers(len(utterances))]
             edges, total = self.edges[utterance], len(self.active[utterance])
             left = length - done
-            if backwards:
-                end = edges[rng.integers(len(edges)), 1] if first else total
-                steps = min(left, end)
-                chosen.append((utterance, end - steps, steps, length - done - steps))
+            if done == 0 and onset and offset:
+                spans = edges[None, :, 1] - edges[:, None, 0]
+                fitting = np.argwhere((0.8 * left <= spans) & (spans <= left))
+                if len(fitting):
+                    first, last = fitting[rng.integers(len(fitting))]
+                    return [(utterance, edges[first, 0], spans[first, last], 0)]
+            if offset and not onset:
+                end = edges[rng.integers(len(edges)), 1] if done == 0 else total
+                begin = max(end - left, 0)
+                at = left - (end - begin)
             else:
-                if not first:
+                if done:
                     begin = 0
                 elif onset:
                     begin = edges[rng.integers(len(edges)), 0]
                 else:
                     begin = rng.integers(max(1, total - min(left, total // 2)))
                 end = min(begin + left, total)
-                if offset and first:
-                    ends = edges[edges[:, 1] > begin, 1]
-                    nearest = ends[np.abs(ends - end).argmin()]
-                    if abs(nearest - end) <= 0.4 * left:
-                        return [(utterance, begin, min(nearest - begin, left), 0)]
-                chosen.append((utterance, begin, end - begin, done))
-            done, first = done + chosen[-1][2], False
+                at = done
+            chosen.append((utterance, begin, end - begin, at))
+            done += end - begin
         return chosen
 
 
@@ -228,17 +239,24 @@ def plan_windows(
     Returns:
         the turns of `count` conversations and the start of the window in each, in seconds.
     """
-    candidates = count if shares is None else 8 * count
-    horizon = 15.0 + seconds
-    turns = plan_turns(rng, candidates, horizon, num_speakers)
-    begin = rng.uniform(5.0, horizon - seconds, candidates)
+    conversations, excerpts = (count, 1) if shares is None else (2 * count, 4)
+    turns = plan_turns(rng, conversations, EXCERPTS_UNTIL + seconds, num_speakers)
+    source = np.tile(np.arange(conversations), excerpts)
+    turns = Turns(turns.speaker[source], turns.start[source], turns.end[source])
+    begin = rng.uniform(EXCERPTS_FROM, EXCERPTS_UNTIL, len(source))
     if shares is None:
         return turns, begin
     inside = np.minimum(turns.end, begin[:, None] + seconds) - np.maximum(turns.start, begin[:, None])
-    heard = np.stack([np.where(turns.speaker == s, inside, 0).max(axis=1) > 0.2 for s in range(num_speakers)])
+    heard = np.stack([np.where(turns.speaker == s, inside, 0).max(axis=1) > 0.02 for s in range(num_speakers)])
     kind = np.minimum(heard.sum(axis=0), 2)
     wanted = rng.choice(3, size=count, p=shares)
     order = np.concatenate([np.flatnonzero(kind == k)[: (wanted == k).sum()] for k in range(3)])
-    rest = np.setdiff1d(np.arange(candidates), order)[: count - len(order)]
+    rest = np.setdiff1d(np.arange(len(source)), order)[: count - len(order)]
     keep = rng.permutation(np.concatenate([order, rest]))
     return Turns(turns.speaker[keep], turns.start[keep], turns.end[keep]), begin[keep]
+
+
+if __name__ == "__main__":
+    from data.turn_statistics import main
+
+    main()

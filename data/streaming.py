@@ -48,7 +48,7 @@ class StreamConfig:
         shares: wanted shares of windows with none, one, and two or more speakers, or `None` for what the measured
             turn-taking gives.
         units_per_block: units read side by side.
-        pool_size: utterances decoded together.
+        pool_size: most utterances decoded together.
         windows_per_utterance: windows drawn for every utterance read.
         lanes: blocks open at a time in one process; the number of workers must divide it.
         noise: directory of background recordings, or `None`.
@@ -168,9 +168,10 @@ class ConversationStream(IterableDataset):
         rng = np.random.default_rng([config.seed, 1, block])
         rows = [rows[i] for i in rng.permutation(len(rows))]
         batch = 0
-        for number, at in enumerate(range(0, len(rows), config.pool_size)):
-            part = rows[at : at + config.pool_size]
-            batches = len(part) * config.windows_per_utterance // config.batch_size
+        pools = -(-len(rows) // config.pool_size)
+        for number in range(pools):
+            part = rows[number::pools]
+            batches = max(1, len(part) * config.windows_per_utterance // config.batch_size)
             if batch + batches > first:
                 yield from self._pool_batches(part, [block, number], range(max(first - batch, 0), batches), batch)
             batch += batches

@@ -1,0 +1,171 @@
+"""What the conversation simulator really makes, measured and printed beside the recordings it imitates.
+
+python -m data.conversations --dataset demo --windows 1024
+"""
+
+import argparse
+from itertools import islice
+
+import numpy as np
+
+from data.augmentation import CLEAN, Scenery
+from data.conversations import GRID, SAMPLING_RATE, STYLES, TURN_TAKING, Pool, Turns, cast_speakers, plan_turns, render
+from data.corpora import CorpusError, Utterances, open_corpus
+from data.decoding import RowError, decode
+from data.streaming import StreamConfig, make_batch
+from evaluation.markdown import table
+
+QUANTITIES = {
+    "turn_seconds": "turn",
+    "same_speaker_pause_seconds": "pause, same speaker",
+    "speaker_change_gap_seconds": "gap at a change",
+    "speaker_change_overlap_seconds": "overlap at a change",
+}
+SHARES = {
+    "speech_fraction": "speech",
+    "overlap_fraction_of_speech": "overlap, of speech",
+    "probability_next_turn_is_other_speaker": "next turn is another's",
+    "probability_change_overlaps": "changes that overlap",
+}
+SHOWN = (5, 25, 50, 75, 90, 95)
+CONVERSATIONS, SECONDS = 200, 300.0
+STEP = GRID / SAMPLING_RATE
+
+
+def measure(turns: Turns, seconds: float) -> dict:
+    """Statistics of conversations as in `turn_taking.json`: between turns that follow each other by start.
+
+    Args:
+        turns: those that start within `seconds` count; turns shorter than nothing are padding.
+        seconds: length of the conversations.
+
+    Returns:
+        the keys of `QUANTITIES` with an array of lengths in seconds each, and those of `SHARES`.
+    """
+    lengths = {quantity: [] for quantity in QUANTITIES}
+    speech = overlap = 0
+    for speaker, start, end in zip(turns.speaker, turns.start, turns.end):
+        order = np.argsort(start, kind="stable")
+        order = order[(start[order] < seconds) & (end[order] > start[order])]
+        speaker, start, end = speaker[order], start[order], end[order]
+        change, after = speaker[1:] != speaker[:-1], start[1:] - end[:-1]
+        lengths["turn_seconds"].append(end - start)
+        lengths["same_speaker_pause_seconds"].append(after[~change])
+        lengths["speaker_change_gap_seconds"].append(after[change & (after >= 0)])
+        lengths["speaker_change_overlap_seconds"].append(-after[change & (after < 0)])
+        talking = np.zeros(round(seconds / STEP), np.int64)
+        for first, last in zip(np.round(start / STEP).astype(int), np.round(end / STEP).astype(int)):
+            talking[first:last] += 1
+        speech += np.count_nonzero(talking)
+        overlap += np.count_nonzero(talking > 1)
+    result = {quantity: np.concatenate(found) for quantity, found in lengths.items()}
+    pauses, gaps, overlaps = (len(result[quantity]) for quantity in list(QUANTITIES)[1:])
+    return result | {
+        "speech_fraction": speech / (len(turns.start) * round(seconds / STEP)),
+        "overlap_fraction_of_speech": overlap / max(speech, 1),
+        "probability_next_turn_is_other_speaker": (gaps + overlaps) / max(gaps + overlaps + pauses, 1),
+        "probability_change_overlaps": overlaps / max(gaps + overlaps, 1),
+    }
+
+
+def turns_of(active: np.ndarray) -> Turns:
+    """Turns of speech activity: bool (count, num_speakers, steps) of 10 ms each."""
+    conversations = []
+    for tracks in active:
+        runs = [np.flatnonzero(np.diff(t.astype(np.int8), prepend=0, append=0)).reshape(-1, 2) for t in tracks]
+        speaker = np.repeat(np.arange(len(runs)), [len(r) for r in runs])
+        conversations.append(np.column_stack([speaker, np.concatenate(runs) * STEP]))
+    longest = max(len(turns) for turns in conversations)
+    padded = np.stack([np.pad(turns, ((0, longest - len(turns)), (0, 0))) for turns in conversations])
+    return Turns(padded[..., 0].astype(int), padded[..., 1], padded[..., 2])
+
+
+def window_shares(labels: np.ndarray) -> dict[str, float]:
+    """Shares of windows with none, one and two or more speakers, and of speech and overlap.
+
+    Args:
+        labels: (windows, frames, num_speakers), 0 or 1.
+    """
+    heard = np.minimum((labels > 0.5).any(axis=1).sum(axis=1), 2)
+    talking = (labels > 0.5).sum(axis=2)
+    none, one, two = np.bincount(heard, minlength=3) / len(labels)
+    overlap = np.count_nonzero(talking > 1) / max(np.count_nonzero(talking), 1)
+    return {"none": none, "one": one, "two or more": two, "speech": (talking > 0).mean(), "overlap": overlap}
+
+
+def fill_pool(utterances: Utterances, size: int) -> Pool:
+    """Decode up to `size` utterances, taken in turn from units spread over the corpus.
+
+    Raises:
+        CorpusError: fewer than two speakers among them.
+    """
+    pool = Pool()
+    for unit in np.random.default_rng(0).permutation(len(utterances))[:16]:
+        for row in islice(utterances.read(unit), size // 4):
+            try:
+                pool.add(decode(row.audio), row.speaker)
+            except RowError:
+                continue
+        if len(pool.audio) >= size:
+            break
+    if len(pool.speakers) < 2:
+        raise CorpusError(f"corpus {utterances.corpus.path!r} has no two speakers in its first units")
+    return pool
+
+
+def report(pool: Pool, windows: int) -> str:
+    """Markdown tables of the measured and the simulated statistics, the same at every run."""
+    columns = {}
+    for number, style in enumerate(STYLES[:2]):
+        planned = plan_turns(np.random.default_rng(number), CONVERSATIONS, SECONDS, 2, np.eye(3)[number])
+        columns[f"{style}, measured"] = TURN_TAKING[style]
+        columns[f"{style}, planned"] = measure(planned, SECONDS)
+    rng = np.random.default_rng(2)
+    seconds, count = 60.0, 50
+    mixed = plan_turns(rng, count, seconds + 30)
+    speech = render(rng, pool, mixed, cast_speakers(rng, pool, count, 2), np.full(count, 30.0), seconds)
+    columns["all styles, speech laid"] = measure(turns_of(speech.active), seconds)
+
+    quantiles = np.array(SHOWN) / 100
+    rows = []
+    for quantity, name in QUANTITIES.items():
+        for column, values in columns.items():
+            at = [TURN_TAKING["quantiles_percent"].index(percent) for percent in SHOWN]
+            values = np.array(values[quantity])
+            values = values[at] if column.endswith("measured") else np.quantile(values, quantiles)
+            rows.append([f"{name}: {column}", *(f"{value:.2f}" for value in values)])
+    lengths = table(["seconds", *(f"{percent} %" for percent in SHOWN)], rows)
+    shares = table(
+        ["%", *columns],
+        [[name, *(f"{100 * values[share]:.1f}" for values in columns.values())] for share, name in SHARES.items()],
+    )
+    return f"{lengths}\n\n{shares}\n\n{_window_table(pool, windows)}"
+
+
+def _window_table(pool: Pool, windows: int) -> str:
+    asked = StreamConfig().shares
+    rows = {"trained on, asked for": dict(zip(("none", "one", "two or more"), asked))}
+    for name, shares in (("trained on, made", asked), ("cut out anywhere", None)):
+        config = StreamConfig(batch_size=windows, shares=shares, augmentation=CLEAN)
+        rng = np.random.default_rng(3)
+        scenery = Scenery(rng, round(config.window_seconds * SAMPLING_RATE), pool, [])
+        rows[name] = window_shares(make_batch(rng, pool, scenery, config)["labels"])
+    header = ["% of windows", "none", "one", "two or more", "speech", "overlap"]
+    return table(
+        [f"{header[0]} by speakers", *header[1:4], "speech, of time", "overlap, of speech"],
+        [[name, *(f"{100 * v[k]:.1f}" if k in v else "" for k in header[1:])] for name, v in rows.items()],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the conversation simulator beside real conversations.")
+    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it")
+    parser.add_argument("--windows", type=int, default=512, help="training windows to count")
+    arguments = parser.parse_args()
+    if arguments.windows < 1:
+        raise SystemExit(f"error: --windows must be at least 1, got {arguments.windows}")
+    try:
+        pool = fill_pool(open_corpus(arguments.dataset, "train"), 200)
+    except CorpusError as error:
+        raise SystemExit(f"error: {error}") from None
+    print(report(pool, arguments.windows))
