@@ -188,7 +188,9 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
     result = trainer.score_windows().result()
     (final / "windows.json").write_text(json.dumps(result, indent=2))
     (final / "training.json").write_text(json.dumps(describe(arguments, training, trainer, hub), indent=2))
-    subprocess.run([sys.executable, Path(__file__).parent / "export.py", "--model", final], check=True)
+    exported = subprocess.run([sys.executable, Path(__file__).parent / "export.py", "--model", final])
+    if exported.returncode:
+        logging.error("the export failed (see above); the model itself is complete in %s", final)
     write_card(final)
     print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({arguments.dataset}), floor in brackets:\n")
     print(to_markdown(result))
