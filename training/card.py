@@ -68,6 +68,7 @@ def _results(windows: dict, dataset: str) -> list[EvalResult]:
                     EvalResult(
                         task_type="speaker-diarization",
                         dataset_type=dataset,
+                        dataset_config=group,
                         dataset_name=f"simulated from {dataset}, unseen speakers, {group.replace('_', ' ')}",
                         metric_type="der" if rate.startswith("d") else "accuracy",
                         metric_name=f"{name} in percent (floor {floor:.1f})",
