@@ -6,6 +6,7 @@ not Parquet; Parquet row groups are read by byte range, because `datasets` (4.4 
 """
 
 import hashlib
+import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,11 +14,14 @@ from pathlib import Path
 
 import fsspec
 import pyarrow.parquet as pq
-from datasets import Audio, load_dataset_builder
-from datasets.exceptions import DatasetNotFoundError
+from datasets import IterableDataset, load_dataset_builder
+
+from data.solo_speech import cut, solo_stretches
+from modeling.audio_fast_diarization import AudioError
 
 AUDIO_COLUMNS = ("audio", "m4a", "wav", "flac", "mp3", "ogg", "opus")
 SPEAKER_COLUMNS = ("speaker_id", "speaker", "speaker_name", "client_id", "spk_id", "label")
+TURN_COLUMNS = ("timestamps_start", "timestamps_end", "speakers")
 AUDIO_FILES = {".wav", ".flac", ".ogg", ".opus", ".m4a", ".mp3"}
 HELD_OUT_PERCENT = 3
 
@@ -82,7 +86,11 @@ class Row:
 
 def is_held_out(speaker: str) -> bool:
     """Whether a speaker belongs to validation where the corpus has no split of its own: 3 % of all names."""
-    return int.from_bytes(hashlib.sha256(speaker.encode()).digest()[:4], "big") % 100 < HELD_OUT_PERCENT
+    return _percentile(speaker) < HELD_OUT_PERCENT
+
+
+def _percentile(speaker: str) -> int:
+    return int.from_bytes(hashlib.sha256(speaker.encode()).digest()[:4], "big") % 100
 
 
 class Utterances:
@@ -126,7 +134,8 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None) -> Utt
 
     Args:
         name: a name in `CORPORA`, a Hub repository id, or a local directory of Parquet files or of one folder of
-            audio files a speaker.
+            audio files a speaker. Rows that are whole conversations (audio, timestamps_start, timestamps_end,
+            speakers) give the stretches in which one person speaks alone.
         split: `"train"`, `"validation"`, or any split the corpus has.
         speaker_column: the column that tells speakers apart, where it has an unusual name.
 
@@ -138,7 +147,7 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None) -> Utt
         corpus = Corpus(**{**vars(corpus), "speaker_column": speaker_column})
     if Path(corpus.path).is_dir():
         if folders := _speaker_folders(Path(corpus.path)):
-            return Utterances(folders, _read_folder, corpus, held_out=split != "train")
+            return Utterances(_folders_of_split(corpus, folders, split), _read_folder, corpus, held_out=None)
         if not any(Path(corpus.path).rglob("*.*")):
             raise CorpusError(
                 f"corpus {corpus.path!r} is an empty directory; put Parquet files or speaker folders in it"
@@ -149,18 +158,29 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None) -> Utt
         )
     try:
         builder = load_dataset_builder(corpus.path, corpus.config)
-    except (DatasetNotFoundError, FileNotFoundError, ValueError) as error:
-        raise CorpusError(f"corpus {corpus.path!r} cannot be opened: {str(error).splitlines()[0]}") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CorpusError(
+            f"corpus {corpus.path!r} cannot be opened: {_first_line(error)}; check its name, the connection and, for "
+            "a gated corpus, hf auth login"
+        ) from None
     files = builder.config.data_files or {}
     splits, held_out = _choose_splits(corpus, split, [str(s) for s in files])
     parquet = all(url.endswith(".parquet") for s in splits for url in files[s])
-    streams = {s: builder.as_streaming_dataset(split=s) for s in splits}
-    audio, speaker = _choose_columns(corpus, streams[splits[0]])
+    try:
+        streams = {s: builder.as_streaming_dataset(split=s) for s in splits}
+        if not parquet:
+            # Rows as they lie in the files: the features of datasets would encode audio, which needs torchcodec.
+            streams = {s: IterableDataset(stream._ex_iterable) for s, stream in streams.items()}
+        columns = streams[splits[0]].column_names or list(next(iter(streams[splits[0]]), {}))
+    except (OSError, ValueError, RuntimeError, tarfile.TarError) as error:
+        raise CorpusError(f"corpus {corpus.path!r} cannot be read: {_first_line(error)}") from None
+    conversations = parquet and corpus.speaker_column is None and set(TURN_COLUMNS) <= set(columns)
+    audio, speaker = _choose_columns(corpus, columns, conversations)
     if parquet:
         with ThreadPoolExecutor(8) as pool:
             footers = pool.map(_footer, urls := [url for s in splits for url in files[s]])
         units = [RowGroup(url, i, m) for url, m in zip(urls, footers) for i in range(m.num_row_groups)]
-        reader = _RowGroupReader(audio, speaker)
+        reader = _ConversationReader(audio) if conversations else _RowGroupReader(audio, speaker)
     else:
         units = [(s, i) for s in splits for i in range(streams[s].num_shards)]
         reader = _ShardReader(streams, audio, speaker)
@@ -178,23 +198,38 @@ def _choose_splits(corpus: Corpus, split: str, available: list[str]) -> tuple[li
     raise CorpusError(f"corpus {corpus.path!r} has no split {split!r}, only: {', '.join(available) or 'none'}")
 
 
-def _choose_columns(corpus: Corpus, stream) -> tuple[str, str]:
-    columns = stream.column_names or list(next(iter(stream), {}))
+def _choose_columns(corpus: Corpus, columns: list[str], conversations: bool) -> tuple[str, str | None]:
+    if not columns:
+        raise CorpusError(f"corpus {corpus.path!r} holds no rows; check its split and its files")
     audio = corpus.audio_column or next((c for c in AUDIO_COLUMNS if c in columns), None)
     speaker = corpus.speaker_column or next((c for c in SPEAKER_COLUMNS if c in columns), None)
     if audio not in columns:
         raise CorpusError(f"corpus {corpus.path!r} has no audio column among its columns: {', '.join(columns)}")
-    if speaker not in columns:
+    if speaker not in columns and not conversations:
+        missing = f"column {speaker!r}" if speaker else "speaker column"
         raise CorpusError(
-            f"corpus {corpus.path!r} has no speaker column among its columns: {', '.join(columns)}; "
-            "name it with --speaker_column"
+            f"corpus {corpus.path!r} has no {missing} among its columns: {', '.join(columns)}; name the one that tells "
+            "speakers apart with --speaker_column, or give each speaker a folder of audio files"
         )
     return audio, speaker
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _footer(url: str) -> pq.FileMetaData:
-    with fsspec.open(url, "rb") as file:
-        return pq.read_metadata(file)
+    try:
+        with fsspec.open(url, "rb") as file:
+            return pq.read_metadata(file)
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{url} cannot be read as Parquet: {_first_line(error)}; remove or replace it") from None
+
+
+def _open(url: str):
+    filesystem, path = fsspec.url_to_fs(url)
+    remote = {"cache_type": "none"} if "://" in url else {}  # or 5 MB would be read ahead of every range
+    return filesystem.open(path, "rb", **remote)
 
 
 @dataclass
@@ -203,9 +238,7 @@ class _RowGroupReader:
     speaker: str
 
     def __call__(self, unit: RowGroup) -> Iterator[tuple[bytes, object, str]]:
-        filesystem, path = fsspec.url_to_fs(unit.url)
-        remote = {"cache_type": "none"} if "://" in unit.url else {}  # or 5 MB would be read ahead of every range
-        with filesystem.open(path, "rb", **remote) as file:
+        with _open(unit.url) as file:
             group = pq.ParquetFile(file, metadata=unit.metadata, pre_buffer=True).read_row_group(
                 unit.index, columns=[self.audio, self.speaker], use_threads=False
             )
@@ -213,6 +246,28 @@ class _RowGroupReader:
             audio = audio.as_py()
             encoded, path = (audio.get("bytes"), audio.get("path")) if isinstance(audio, dict) else (audio, None)
             yield encoded, speaker.as_py(), path
+
+
+@dataclass
+class _ConversationReader:
+    """Rows that are whole conversations, one in memory at a time; a speaker's name holds for his row only."""
+
+    audio: str
+
+    def __call__(self, unit: RowGroup) -> Iterator[tuple[bytes, str, str]]:
+        with _open(unit.url) as file:
+            batches = pq.ParquetFile(file, metadata=unit.metadata).iter_batches(
+                1, [unit.index], columns=[self.audio, *TURN_COLUMNS], use_threads=False
+            )
+            for number, batch in enumerate(batches):
+                (row,) = batch.to_pylist()
+                encoded, path = row[self.audio]["bytes"] or b"", row[self.audio]["path"]
+                stretches = solo_stretches(*(row[column] or [] for column in TURN_COLUMNS))
+                try:
+                    for utterance, speaker in cut(encoded, stretches):
+                        yield utterance, f"{unit}, row {number}, {speaker}", path
+                except AudioError:
+                    yield encoded, f"{unit}, row {number}", path  # skipped and counted when it is decoded
 
 
 @dataclass
@@ -224,10 +279,11 @@ class _ShardReader:
     def __call__(self, unit: tuple[str, int]) -> Iterator[tuple[bytes, object, str]]:
         split, index = unit
         stream = self.streams[split]
-        if stream.features and isinstance(stream.features.get(self.audio), Audio):
-            stream = stream.cast_column(self.audio, Audio(decode=False))
-        for row in stream.shard(num_shards=self.streams[split].num_shards, index=index):
+        for row in stream.shard(num_shards=stream.num_shards, index=index):
             audio = row[self.audio]
+            if isinstance(audio, str):
+                with fsspec.open(audio, "rb") as file:
+                    audio = {"bytes": file.read(), "path": audio}
             encoded, path = (audio["bytes"], audio["path"]) if isinstance(audio, dict) else (audio, None)
             yield encoded, row[self.speaker], path
 
@@ -238,6 +294,17 @@ def _speaker_folders(directory: Path) -> list[Path]:
         for folder in directory.iterdir()
         if folder.is_dir() and any(f.suffix.lower() in AUDIO_FILES for f in folder.iterdir())
     )
+
+
+def _folders_of_split(corpus: Corpus, folders: list[Path], split: str) -> list[Path]:
+    """Folders of speakers held out by name, at least two of them, or of the others."""
+    if len(folders) < 4:
+        raise CorpusError(
+            f"corpus {corpus.path!r} has {len(folders)} speaker folders; at least 4 are needed, 2 of them held out"
+        )
+    ordered = sorted(folders, key=lambda folder: (_percentile(folder.name), folder.name))
+    held_out = ordered[: max(2, sum(is_held_out(folder.name) for folder in folders))]
+    return held_out if split != "train" else [folder for folder in folders if folder not in held_out]
 
 
 def _read_folder(folder: Path) -> Iterator[tuple[bytes, str, str]]:

@@ -47,7 +47,7 @@ class StreamConfig:
         window_seconds, num_speakers: of a window.
         shares: wanted shares of windows with none, one, and two or more speakers, or `None` for what the measured
             turn-taking gives.
-        units_per_block: units read side by side.
+        units_per_block: units read side by side; eight times as many where only held-out speakers are taken of them.
         pool_size: most utterances decoded together.
         windows_per_utterance: windows drawn for every utterance read.
         lanes: blocks open at a time in one process; the number of workers must divide it.
@@ -93,7 +93,7 @@ class ConversationStream(IterableDataset):
         self.state = {"turn": 0, "lanes": [[rank + world_size * k, 0] for k in range(config.lanes)]}
         if state is not None:
             self._restore(state)
-        self.blocks_per_pass = -(-len(utterances) // config.units_per_block)
+        self.blocks_per_pass = -(-len(utterances) // (config.units_per_block * (8 if utterances.held_out else 1)))
         readers = config.lanes * world_size
         if self.blocks_per_pass < readers:
             logger.info(
@@ -150,8 +150,12 @@ class ConversationStream(IterableDataset):
                 yield batch
             empty = 0 if made or first else empty + 1
             if empty > self.blocks_per_pass:
+                remedy = "check its files"
+                if self.utterances.held_out:
+                    remedy = "too few of its speakers are among the 3 % held out by name, so give it a validation split"
+                reasons = ", ".join(f"{count} x {reason}" for reason, count in self.skipped.items()) or "no rows"
                 raise CorpusError(
-                    f"no usable utterance in the whole of {self.utterances.corpus.path!r}: {dict(self.skipped)}"
+                    f"no usable window in the whole of {self.utterances.corpus.path!r} ({reasons}); {remedy}"
                 )
             block, first = block + self.config.lanes * self.world_size, 0
 

@@ -1,0 +1,69 @@
+"""Utterances of one person cut out of recorded conversations, where the corpus says who speaks when."""
+
+import io
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import soundfile
+
+from modeling.audio_fast_diarization import SAMPLING_RATE, load_audio
+
+SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 15.0
+MOST_PER_CONVERSATION = 64
+
+
+def solo_stretches(
+    starts: Sequence[float], ends: Sequence[float], speakers: Sequence[str]
+) -> list[tuple[float, float, str]]:
+    """(start, end, speaker) in seconds of every stretch of `SHORTEST_SECONDS` or more in which one person speaks alone.
+
+    Longer ones are cut to `LONGEST_SECONDS`; of more than `MOST_PER_CONVERSATION`, so many spread evenly are kept.
+    """
+    people, who = np.unique(np.array(speakers, str), return_inverse=True)
+    edges = np.unique(np.r_[starts, ends])
+    if len(edges) == 0:
+        return []
+    changes = np.zeros((len(people), len(edges)), int)
+    np.add.at(changes, (who, np.searchsorted(edges, starts)), 1)
+    np.add.at(changes, (who, np.searchsorted(edges, ends)), -1)
+    talking = changes.cumsum(axis=1) > 0
+    alone = np.where(talking.sum(axis=0) == 1, talking.argmax(axis=0), -1)
+    first = np.flatnonzero(np.diff(alone, prepend=-2))
+    bounds = edges[np.r_[first, len(edges) - 1]]
+    found = [
+        (float(start), float(min(end, start + LONGEST_SECONDS)), str(people[person]))
+        for start, end, person in zip(bounds, bounds[1:], alone[first])
+        if person >= 0 and end - start >= SHORTEST_SECONDS
+    ]
+    kept = np.linspace(0, len(found) - 1, min(len(found), MOST_PER_CONVERSATION)).round().astype(int)
+    return [found[i] for i in kept]
+
+
+def cut(audio: bytes, stretches: Sequence[tuple[float, float, str]]) -> Iterator[tuple[bytes, str]]:
+    """FLAC and speaker of each stretch of an encoded recording; what lies beyond its end is left out.
+
+    Only the stretches are decoded where libsndfile can go to any place in the file, else all of it.
+
+    Raises:
+        AudioError: the recording cannot be read.
+    """
+    try:
+        with soundfile.SoundFile(io.BytesIO(audio)) as file:
+            for start, end, speaker in stretches:
+                first, last = (min(round(at * file.samplerate), file.frames) for at in (start, end))
+                if last > first:
+                    file.seek(first)
+                    samples = file.read(last - first, dtype="float32", always_2d=True).mean(axis=1)
+                    yield _flac(samples, file.samplerate), speaker
+    except soundfile.LibsndfileError:
+        waveform = load_audio(audio)
+        for start, end, speaker in stretches:
+            samples = waveform[round(start * SAMPLING_RATE) : round(end * SAMPLING_RATE)]
+            if samples.size:
+                yield _flac(samples, SAMPLING_RATE), speaker
+
+
+def _flac(samples: np.ndarray, sampling_rate: int) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, sampling_rate, format="FLAC")
+    return file.getvalue()
