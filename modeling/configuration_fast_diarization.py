@@ -40,8 +40,8 @@ class FastDiarizationConfig(PretrainedConfig):
         affinity_loss_weight (`float`, defaults to 1.0): weight of the within-window affinity loss.
         speaker_loss_weight (`float`, defaults to 0.3): weight of the contrastive loss on embeddings.
         sliding_window_seconds, hop_seconds, onset, offset, min_duration_on, min_duration_off, min_solo_seconds,
-        same_speaker_similarity, min_speaker_seconds (`float`): how windows are linked to whole recordings; see
-            [`LinkingSettings`], which has their defaults.
+        same_tracklet_similarity, same_speaker_similarity, min_speaker_seconds (`float`): how windows are linked to
+            whole recordings; see [`LinkingSettings`], which has their defaults.
 
     Example:
 
@@ -74,6 +74,7 @@ class FastDiarizationConfig(PretrainedConfig):
         min_duration_on=LinkingSettings.min_duration_on,
         min_duration_off=LinkingSettings.min_duration_off,
         min_solo_seconds=LinkingSettings.min_solo_seconds,
+        same_tracklet_similarity=LinkingSettings.same_tracklet_similarity,
         same_speaker_similarity=LinkingSettings.same_speaker_similarity,
         min_speaker_seconds=LinkingSettings.min_speaker_seconds,
         **kwargs,
@@ -106,6 +107,7 @@ class FastDiarizationConfig(PretrainedConfig):
             min_duration_on=min_duration_on,
             min_duration_off=min_duration_off,
             min_solo_seconds=min_solo_seconds,
+            same_tracklet_similarity=same_tracklet_similarity,
             same_speaker_similarity=same_speaker_similarity,
             min_speaker_seconds=min_speaker_seconds,
         )

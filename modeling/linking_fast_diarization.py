@@ -1,20 +1,22 @@
 """From windows to whole recordings: who is active in each window, and as whose voice, becomes segments of speakers.
 
-A window of the network tells a few speakers apart without knowing them from other windows. Three steps link them:
+A window of the network tells a few speakers apart without knowing them from other windows. Four steps link them:
 
 1. Local speakers of windows that follow each other are chained into tracklets where they agree on the frames they
-   share and do not sound like two people.
+   share and sound alike.
 2. Tracklets are clustered by the mean of their embeddings, weighted by the time a speaker is heard alone. Tracklets
    active in one window are never merged, as in EEND-VC (Kinoshita et al., ICASSP 2021).
-3. Activities are summed up over all windows under the speakers found and thresholded with hysteresis.
+3. The clusters only say which voices there are. Which local speaker of which window is whom is the best path through
+   all windows (Viterbi), by embeddings within windows and by agreement on shared frames between them.
+4. Activities are summed up over windows under the speakers found and thresholded with hysteresis.
 
-Only activities and embeddings are kept, about 10 MB for an hour, so a recording may be of any length. numpy is all
+Only activities and embeddings are kept, some 10 MB for an hour, so a recording may be of any length. numpy is all
 this file needs: torch and ONNX Runtime give their answers to the same code.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 
@@ -26,6 +28,15 @@ MOST_SPEAKERS = 100
 WINDOWS_PER_BATCH = 16
 CLUSTERED_TOGETHER = 400
 """Tracklets clustered in one stage: the cost of a stage is cubic, that of all stages linear."""
+MIN_ACTIVE_FRAMES = 8
+"""A local speaker active for less is taken as absent from its window."""
+MIN_SHARED_FRAMES = 10
+MIN_CERTAIN_SECONDS = 0.5
+CANDIDATES, BEAM = 8, 64
+"""Speakers considered for one local speaker, and ways of naming all local speakers of a window."""
+AGREEMENT_WEIGHT = 0.5
+"""What a second of agreement between windows weighs beside a second of likeness within them."""
+PASSES = 2
 
 Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(windows, samples) -> logits (windows, frames, speakers) and speaker embeddings (windows, speakers, dim)."""
@@ -40,23 +51,25 @@ class LinkingSettings:
         onset, offset: a speaker starts where the activity rises to `onset` and stops where it falls below `offset`.
         min_duration_on: shorter segments are dropped, in seconds.
         min_duration_off: shorter pauses of a speaker are filled, in seconds.
-        min_solo_seconds: a tracklet heard alone for less is no evidence of a speaker; it joins the nearest one.
-        same_speaker_similarity: two clusters whose embeddings have this cosine or more are one speaker.
+        min_solo_seconds: a tracklet heard alone for less is no evidence of a speaker.
+        same_tracklet_similarity: a local speaker continues a tracklet if their embeddings have this cosine or more.
+        same_speaker_similarity: clusters of tracklets with this cosine or more are one speaker.
         min_speaker_seconds: a cluster with less speech is no speaker of its own where their number is unknown.
 
     Raises:
         ValueError: a value outside its range.
     """
 
-    sliding_window_seconds: float = 5.0
-    hop_seconds: float = 1.0
+    sliding_window_seconds: float = 3.0
+    hop_seconds: float = 0.5
     onset: float = 0.5
     offset: float = 0.4
     min_duration_on: float = 0.1
     min_duration_off: float = 0.2
     min_solo_seconds: float = 1.0
-    same_speaker_similarity: float = 0.5
-    min_speaker_seconds: float = 2.0
+    same_tracklet_similarity: float = 0.8
+    same_speaker_similarity: float = 0.85
+    min_speaker_seconds: float = 3.0
 
     def __post_init__(self):
         if not 0.5 <= self.sliding_window_seconds <= 60:
@@ -70,8 +83,9 @@ class LinkingSettings:
         for name in ("min_duration_on", "min_duration_off", "min_solo_seconds", "min_speaker_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be seconds, 0 or more, got {getattr(self, name)}")
-        if not -1 <= self.same_speaker_similarity <= 1:
-            raise ValueError(f"same_speaker_similarity must be in [-1, 1], got {self.same_speaker_similarity}")
+        for name in ("same_tracklet_similarity", "same_speaker_similarity"):
+            if not -1 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a cosine, from -1 to 1, got {getattr(self, name)}")
 
     @classmethod
     def of(cls, config: dict) -> "LinkingSettings":
@@ -182,19 +196,14 @@ class Linker:
     ```
     """
 
-    min_active_frames = 8
-    min_shared_frames = 10
-    min_agreement = 0.5
-    min_similarity = 0.0
-
     def __init__(self, settings: LinkingSettings):
         self.settings = settings
         self.starts: list[int] = []
         self.activities: list[np.ndarray] = []
         self.embeddings: list[np.ndarray] = []
-        self.solo: list[np.ndarray] = []
         self.tracklets: list[np.ndarray] = []
-        self.tracklet_count = 0
+        self.sums: list[np.ndarray] = []
+        self.seconds: list[float] = []
 
     def add(self, starts: list[int], logits: np.ndarray, embeddings: np.ndarray):
         """
@@ -205,96 +214,130 @@ class Linker:
         """
         for start, activity, vectors in zip(starts, probabilities(logits).astype(np.float16), embeddings):
             solo = solo_seconds(activity)
-            tracklets = np.full(activity.shape[1], -1)
-            present = (activity > 0.5).sum(axis=0) >= self.min_active_frames
-            if self.starts:
-                self._chain(start, activity, vectors, solo, tracklets)
-            for speaker in np.flatnonzero(present & (tracklets < 0)):
-                tracklets[speaker] = self.tracklet_count
-                self.tracklet_count += 1
-            tracklets[~present] = -1
+            tracklets = self._chain(start, activity, vectors, solo)
+            # A second is heard in several windows and counts once.
+            weights = solo * min(1.0, self.settings.hop_frames / len(activity))
+            for local in np.flatnonzero((activity > 0.5).sum(axis=0) >= MIN_ACTIVE_FRAMES):
+                if tracklets[local] < 0:
+                    tracklets[local] = len(self.sums)
+                    self.sums.append(np.zeros(vectors.shape[1], np.float32))
+                    self.seconds.append(0.0)
+                self.sums[tracklets[local]] += weights[local] * vectors[local]
+                self.seconds[tracklets[local]] += float(weights[local])
+            tracklets[(activity > 0.5).sum(axis=0) < MIN_ACTIVE_FRAMES] = -1
             self.starts.append(start)
             self.activities.append(activity)
             self.embeddings.append(vectors.astype(np.float16))
-            self.solo.append(solo)
             self.tracklets.append(tracklets)
 
-    def _chain(self, start, activity, vectors, solo, tracklets):
-        """Continue the tracklets of the window before where both windows agree."""
-        before, shift = self.activities[-1], start - self.starts[-1]
-        shared, union = agreement(before[shift:], activity[: len(before) - shift])
-        similarity = self.embeddings[-1].astype(np.float32) @ vectors.T
-        certain = (self.solo[-1][:, None] > 0.5) & (solo[None] > 0.5)
-        linked = shared >= self.min_shared_frames
-        linked &= shared >= self.min_agreement * union
-        linked &= ~certain | (similarity >= self.min_similarity)
-        for before_speaker, speaker in enumerate(best_order(shared)):
-            if linked[before_speaker, speaker]:
-                tracklets[speaker] = self.tracklets[-1][before_speaker]
+    def _chain(self, start: int, activity: np.ndarray, vectors: np.ndarray, solo: np.ndarray) -> np.ndarray:
+        """The tracklets that the local speakers of a new window continue, -1 for none."""
+        tracklets = np.full(activity.shape[1], -1)
+        if not self.starts:
+            return tracklets
+        shift = start - self.starts[-1]
+        shared, either = agreement(self.activities[-1][shift:], activity[: len(activity) - shift])
+        certain = solo >= MIN_CERTAIN_SECONDS
+        for before, local in enumerate(best_order(shared)):
+            tracklet = self.tracklets[-1][before]
+            agreed = shared[before, local] >= max(MIN_SHARED_FRAMES, 0.5 * either[before, local])
+            if tracklet < 0 or not agreed:
+                continue
+            known = self.seconds[tracklet] > 0 and certain[local]
+            if not known or _normalise(self.sums[tracklet]) @ vectors[local] >= self.settings.same_tracklet_similarity:
+                tracklets[local] = tracklet
+        return tracklets
 
     def segments(self, count: SpeakerCount = SpeakerCount()) -> list[Segment]:
         """Segments of all speakers by start; speakers are named SPEAKER_00, SPEAKER_01, ... as they appear."""
-        if not self.tracklet_count:
+        if not self.sums:
             return []
-        speakers, found = self._speakers(count)
-        return to_segments(self._sum_up(speakers, found), self.settings)
+        voices = self._voices(count)
+        for _ in range(PASSES):
+            path = self._path(voices)
+            voices = self._mean_voices(path, len(voices))
+        return to_segments(self._sum_up(path, len(voices)), self.settings)
 
-    def _speakers(self, count: SpeakerCount) -> tuple[np.ndarray, int]:
-        """The speaker of each tracklet, and how many there are."""
-        settings = self.settings
-        tracklets, solo = np.stack(self.tracklets), np.stack(self.solo)
-        window, local = np.nonzero(tracklets >= 0)
-        of = tracklets[window, local]
-        sums = np.zeros((self.tracklet_count, self.embeddings[0].shape[-1]), np.float32)
-        weights = solo * np.float32(min(1.0, settings.hop_seconds / settings.sliding_window_seconds))
-        for n in range(len(tracklets)):
-            for s in np.flatnonzero(tracklets[n] >= 0):
-                sums[tracklets[n, s]] += weights[n, s] * self.embeddings[n][s]
-        seconds = np.bincount(of, weights[window, local], self.tracklet_count)
-        pairs = {
-            (int(row[a]), int(row[b]))
-            for row in tracklets
-            for a in range(len(row))
-            for b in range(a)
-            if row[a] >= 0 and row[b] >= 0
-        }
-        conflicts = np.array(sorted(pairs | {(b, a) for a, b in pairs}), int).reshape(-1, 2)
-
-        evident = np.flatnonzero(seconds >= settings.min_solo_seconds)
+    def _voices(self, count: SpeakerCount) -> np.ndarray:
+        """(speakers, dim) unit vectors, one for each speaker of the recording."""
+        sums, seconds, tracklets = np.stack(self.sums), np.array(self.seconds), np.stack(self.tracklets)
+        evident = np.flatnonzero(seconds >= self.settings.min_solo_seconds)
         if len(evident) < count.fewest:
             evident = np.sort(np.argsort(-seconds, kind="stable")[: count.fewest])
-        labels = cluster(sums[evident], seconds[evident], _among(conflicts, evident), settings, count)
-        speakers = np.full(self.tracklet_count, -1)
-        speakers[evident] = labels
-        found = labels.max() + 1
-        centroids = np.zeros((found, sums.shape[1]), np.float32)
-        np.add.at(centroids, labels[labels >= 0], sums[evident[labels >= 0]])
-        centroids = _normalise(centroids)
-        rivals: dict[int, list[int]] = {}
-        for a, b in conflicts:
-            rivals.setdefault(int(a), []).append(int(b))
-        similarity = _normalise(sums) @ centroids.T
-        for tracklet in sorted(np.flatnonzero(speakers < 0), key=lambda t: -seconds[t]):
-            taken = {int(speakers[r]) for r in rivals.get(int(tracklet), [])}
-            free = [s for s in range(found) if s not in taken] or list(range(found))
-            speakers[tracklet] = max(free, key=lambda s: similarity[tracklet, s])
-        return speakers, found
+        together = [tracklets[:, [a, b]] for a, b in permutations(range(tracklets.shape[1]), 2)]
+        conflicts = np.unique(np.concatenate([np.zeros((0, 2), int), *together]), axis=0)
+        at = np.searchsorted(evident, conflicts).clip(max=len(evident) - 1)
+        conflicts = at[(evident[at] == conflicts).all(axis=1)]
+        labels = cluster(sums[evident], seconds[evident], conflicts, self.settings, count)
+        return _normalise(_group(sums[evident[labels >= 0]], labels[labels >= 0]))
 
-    def _sum_up(self, speakers: np.ndarray, found: int) -> np.ndarray:
-        """(frames, found) mean activity over the windows that saw a frame, their edges counting less."""
+    def _path(self, voices: np.ndarray) -> np.ndarray:
+        """(windows, local speakers) the speaker each of them is, -1 where absent: the best path through all windows.
+
+        A state names all local speakers of one window, each differently.
+        """
+        path = np.full((len(self.starts), self.activities[0].shape[1]), -1)
+        states, scores, steps = [], np.zeros(1), []
+        for window, (activity, vectors, tracklets) in enumerate(zip(self.activities, self.embeddings, self.tracklets)):
+            likeness = solo_seconds(activity)[:, None] * (vectors.astype(np.float32) @ voices.T)
+            here, likely = _states(likeness, np.flatnonzero(tracklets >= 0))
+            if window:
+                shift = self.starts[window] - self.starts[window - 1]
+                before = states[-1]
+                both, _ = agreement(self.activities[window - 1][shift:], activity[: len(activity) - shift])
+                same = (before[:, None, :, None] == here[None, :, None]) & (before[:, None, :, None] >= 0)
+                total = scores[:, None] + AGREEMENT_WEIGHT * FRAME_SECONDS * (same * both).sum(axis=(2, 3))
+                steps.append(total.argmax(axis=0))
+                scores = total.max(axis=0)
+            states.append(here)
+            scores = scores + likely
+        state = int(scores.argmax())
+        for window in range(len(states) - 1, -1, -1):
+            path[window] = states[window][state]
+            state = int(steps[window - 1][state]) if window else state
+        return path
+
+    def _mean_voices(self, path: np.ndarray, speakers: int) -> np.ndarray:
+        sums = np.zeros((speakers, self.embeddings[0].shape[1]), np.float32)
+        for activity, vectors, named in zip(self.activities, self.embeddings, path):
+            solo = solo_seconds(activity)
+            for local in np.flatnonzero(named >= 0):
+                sums[named[local]] += solo[local] * vectors[local]
+        return _normalise(sums)
+
+    def _sum_up(self, path: np.ndarray, speakers: int) -> np.ndarray:
+        """(frames, speakers) mean activity over the windows that saw a frame, their edges counting less."""
         length = len(self.activities[0])
         edge = np.hamming(length + 2)[1:-1].astype(np.float32)[:, None]
-        total = np.zeros((self.starts[-1] + length, found), np.float32)
+        total = np.zeros((self.starts[-1] + length, speakers), np.float32)
         weight = np.zeros((len(total), 1), np.float32)
-        for start, activity, tracklets in zip(self.starts, self.activities, self.tracklets):
+        for start, activity, named in zip(self.starts, self.activities, path):
             weight[start : start + length] += edge
-            mapped = np.zeros((length, found), np.float32)
-            for local in np.flatnonzero(tracklets >= 0):
-                speaker = speakers[tracklets[local]]
-                mapped[:, speaker] = np.maximum(mapped[:, speaker], activity[:, local])
+            mapped = np.zeros((length, speakers), np.float32)
+            for local in np.flatnonzero(named >= 0):
+                mapped[:, named[local]] = np.maximum(mapped[:, named[local]], activity[:, local])
             total[start : start + length] += edge * mapped
         total /= np.maximum(weight, 1e-6)
         return total
+
+
+def _states(likeness: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The likeliest ways of naming the local speakers present, (ways, local speakers), and their likeness (ways,).
+
+    Args:
+        likeness: (local speakers, speakers).
+        present: indices of local speakers; the others are -1.
+    """
+    likeliest = [np.argsort(-likeness[local], kind="stable")[:CANDIDATES] for local in present]
+    ways = np.array(list(product(*likeliest)), int)
+    distinct = np.array([len(set(way)) == len(way) for way in ways.tolist()])
+    if distinct.any():  # it is not where fewer speakers are looked for than a window has
+        ways = ways[distinct]
+    total = likeness[present, ways].sum(axis=1)
+    best = np.argsort(-total, kind="stable")[:BEAM]
+    states = np.full((len(best), len(likeness)), -1)
+    states[:, present] = ways[best]
+    return states, total[best]
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -332,55 +375,47 @@ def best_order(scores: np.ndarray) -> tuple[int, ...]:
 def cluster(
     sums: np.ndarray, seconds: np.ndarray, conflicts: np.ndarray, settings: LinkingSettings, count: SpeakerCount
 ) -> np.ndarray:
-    """Agglomerative clustering of tracklets in stages.
+    """Agglomerative clustering of tracklets, in stages so that the cost grows with their number and not its cube.
 
     Args:
         sums: (tracklets, dim) embeddings times seconds.
         seconds: (tracklets,) of each heard alone.
-        conflicts: (pairs, 2) tracklets that must stay apart.
+        conflicts: (pairs, 2) tracklets that must stay apart, each pair in both orders.
 
     Returns:
         (tracklets,) cluster from 0 on, or -1 for a tracklet of no speaker of its own.
     """
-    labels = np.arange(len(sums))
     threshold = settings.same_speaker_similarity
-    while (items := labels.max() + 1) > CLUSTERED_TOGETHER:
-        merged = np.empty(items, int)
-        made = 0
-        for at in range(0, items, CLUSTERED_TOGETHER):
-            part = np.arange(at, min(at + CLUSTERED_TOGETHER, items))
-            apart = _between(conflicts, labels, part)
-            groups = _merge(_group(sums, labels, items)[part], apart, threshold, 1, len(part))
-            merged[part] = groups + made
-            made += groups.max() + 1
-        labels = merged[labels]
-        if made > 0.9 * items:
-            break
-    items = labels.max() + 1
-    everyone = np.arange(items)
-    groups = _merge(
-        _group(sums, labels, items), _between(conflicts, labels, everyone), threshold, count.fewest, count.most
-    )
-    labels = groups[labels]
+    labels, left = np.arange(len(sums)), len(sums)
+    shrinking = True
+    while left > CLUSTERED_TOGETHER and shrinking:
+        grouped, parts = _group(sums, labels), []
+        for first in range(0, left, CLUSTERED_TOGETHER):
+            part = grouped[first : first + CLUSTERED_TOGETHER]
+            merged = _merge(part, _apart(conflicts, labels, first, len(part)), threshold, 1, len(part))
+            parts.append(merged + sum(p.max() + 1 for p in parts))
+        labels = np.concatenate(parts)[labels]
+        shrinking, left = labels.max() + 1 < 0.9 * left, labels.max() + 1
+    merged = _merge(_group(sums, labels), _apart(conflicts, labels, 0, left), threshold, count.fewest, count.most)
+    labels = merged[labels]
+
     lengths = np.bincount(labels, seconds)
-    order = np.argsort(-lengths, kind="stable")
-    keep = order[: count.most]
-    if count.num_speakers is None:
-        long = [c for c in keep if lengths[c] >= settings.min_speaker_seconds]
-        keep = long if len(long) >= count.fewest else keep[: count.fewest]
-    new = np.full(len(lengths), -1)
-    new[list(keep)] = np.arange(len(keep))
-    return new[labels]
+    order = np.argsort(-lengths, kind="stable")[: count.most]
+    keep = order[lengths[order] >= (0 if count.num_speakers else settings.min_speaker_seconds)]
+    if len(keep) < count.fewest:
+        keep = order[: count.fewest]
+    renamed = np.full(len(lengths), -1)
+    renamed[keep] = np.arange(len(keep))
+    return renamed[labels]
 
 
-def _merge(sums: np.ndarray, conflicts: np.ndarray, threshold: float, fewest: int, most: int) -> np.ndarray:
+def _merge(sums: np.ndarray, apart: np.ndarray, threshold: float, fewest: int, most: int) -> np.ndarray:
     """Merge the nearest two clusters until none are near enough, or `most` are left; never below `fewest`."""
-    sums, apart = sums.copy(), conflicts | np.eye(len(sums), dtype=bool)
+    sums, apart = sums.copy(), apart | np.eye(len(sums), dtype=bool)
     labels = np.arange(len(sums))
     vectors = _normalise(sums)
     similarity = np.where(apart, -np.inf, vectors @ vectors.T)
-    left = len(sums)
-    while left > fewest:
+    for left in range(len(sums), fewest, -1):
         a, b = np.unravel_index(similarity.argmax(), similarity.shape)
         nearest = similarity[a, b]
         if nearest == -np.inf or (nearest < threshold and left <= most):
@@ -389,34 +424,26 @@ def _merge(sums: np.ndarray, conflicts: np.ndarray, threshold: float, fewest: in
         vectors[a] = _normalise(sums[a])
         apart[a] |= apart[b]
         apart[:, a] = apart[a]
-        similarity[a] = np.where(apart[a], -np.inf, vectors @ vectors[a])
-        similarity[:, a] = similarity[a]
-        similarity[b] = similarity[:, b] = -np.inf
         apart[b] = apart[:, b] = True
+        similarity[a] = similarity[:, a] = np.where(apart[a], -np.inf, vectors @ vectors[a])
+        similarity[b] = similarity[:, b] = -np.inf
         labels[labels == b] = a
-        left -= 1
     return np.unique(labels, return_inverse=True)[1]
 
 
-def _group(sums: np.ndarray, labels: np.ndarray, items: int) -> np.ndarray:
-    grouped = np.zeros((items, sums.shape[1]), np.float32)
+def _group(sums: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    grouped = np.zeros((labels.max() + 1, sums.shape[1]), np.float32)
     np.add.at(grouped, labels, sums)
     return grouped
 
 
-def _between(conflicts: np.ndarray, labels: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """(part, part) which clusters of a run of them hold tracklets that must stay apart."""
-    ends = labels[conflicts] - part[0]
-    ends = ends[((ends >= 0) & (ends < len(part))).all(axis=1)]
-    apart = np.zeros((len(part), len(part)), bool)
+def _apart(conflicts: np.ndarray, labels: np.ndarray, first: int, length: int) -> np.ndarray:
+    """(length, length) which of the clusters from `first` on hold tracklets that must stay apart."""
+    ends = labels[conflicts] - first
+    ends = ends[((ends >= 0) & (ends < length)).all(axis=1)]
+    apart = np.zeros((length, length), bool)
     apart[ends[:, 0], ends[:, 1]] = True
     return apart
-
-
-def _among(pairs: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """The pairs of which both ends are chosen, as indices into `chosen`."""
-    at = np.searchsorted(chosen, pairs).clip(max=len(chosen) - 1)
-    return at[(chosen[at] == pairs).all(axis=1)]
 
 
 def _normalise(vectors: np.ndarray) -> np.ndarray:

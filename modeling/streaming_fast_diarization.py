@@ -5,8 +5,10 @@ import numpy as np
 from .linking_fast_diarization import (
     FRAME_SAMPLES,
     FRAME_SECONDS,
+    MIN_ACTIVE_FRAMES,
+    MIN_SAMPLES,
+    MIN_SHARED_FRAMES,
     MOST_SPEAKERS,
-    SAMPLING_RATE,
     LinkingSettings,
     Network,
     Segment,
@@ -18,8 +20,6 @@ from .linking_fast_diarization import (
 )
 
 STEP_FRAMES = 25
-MIN_ACTIVE_FRAMES = 8
-MIN_SHARED_FRAMES = 10
 AGREEMENT_BONUS = 0.3
 
 
@@ -103,7 +103,7 @@ class StreamingDiarizer:
         """The segments still open at the end of the stream."""
         self.finished = True
         frames = self.heard // FRAME_SAMPLES
-        if frames > self.seen and len(self.audio) >= SAMPLING_RATE // 10:
+        if frames > self.seen and len(self.audio) >= MIN_SAMPLES:
             return self._step(frames)
         return self._decide(self.seen)
 
