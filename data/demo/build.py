@@ -189,9 +189,7 @@ def main() -> None:
         waveform = np.load(path)
         seconds = len(waveform) / SAMPLE_RATE
         if not 3 <= seconds <= 8:
-            raise SystemExit(
-                f"{utterance['id']} lasts {seconds:.1f} s, not 3 to 8 s: reword {utterance['text']!r}"
-            )
+            raise SystemExit(f"{utterance['id']} lasts {seconds:.1f} s, not 3 to 8 s: reword {utterance['text']!r}")
         splits["validation" if voice in VALIDATION_VOICES else "train"].append(
             {
                 "id": utterance["id"],
