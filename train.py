@@ -31,6 +31,7 @@ from modeling import (
 from training.card import write_card
 from training.checkpoints import Keeper, newest
 from training.hub import HubRepository
+from training.teacher_voices import TeacherVoices
 from training.trainer import Clock, SaveAndLeave, StreamingTrainer, stream_state_file
 
 
@@ -53,6 +54,9 @@ class Arguments:
     window_seconds: float = field(default=3.0, metadata={"help": "Length of a training window."})
     start_from: str | None = field(
         default=None, metadata={"help": "Model directory or Hub id whose weights to start from (phase two)."}
+    )
+    teacher_voices: str | None = field(
+        default=None, metadata={"help": "Table of voices to learn from, as training/teacher_voices.py makes it."}
     )
     resume: bool = field(
         default=False,
@@ -135,6 +139,7 @@ def main():
         workers=training.dataloader_num_workers,
         eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size),
         keeper=keeper,
+        voices=TeacherVoices(arguments.teacher_voices) if arguments.teacher_voices else None,
     )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     keeper.close()

@@ -39,6 +39,8 @@ class FastDiarizationConfig(PretrainedConfig):
         window_seconds (`float`, defaults to 3.0): length of the windows the network is trained on.
         affinity_loss_weight (`float`, defaults to 1.0): weight of the within-window affinity loss.
         speaker_loss_weight (`float`, defaults to 0.3): weight of the contrastive loss on embeddings.
+        distillation_loss_weight (`float`, defaults to 2.0): weight of the distance to a teacher's embeddings, where
+            training is given them.
         sliding_window_seconds, hop_seconds, onset, offset, min_duration_on, min_duration_off, min_solo_seconds,
         same_tracklet_similarity, same_speaker_similarity, min_speaker_seconds (`float`): how windows are linked to
             whole recordings; see [`LinkingSettings`], which has their defaults.
@@ -67,6 +69,7 @@ class FastDiarizationConfig(PretrainedConfig):
         window_seconds=3.0,
         affinity_loss_weight=1.0,
         speaker_loss_weight=0.3,
+        distillation_loss_weight=2.0,
         sliding_window_seconds=LinkingSettings.sliding_window_seconds,
         hop_seconds=LinkingSettings.hop_seconds,
         onset=LinkingSettings.onset,
@@ -99,6 +102,7 @@ class FastDiarizationConfig(PretrainedConfig):
         self.window_seconds = window_seconds
         self.affinity_loss_weight = affinity_loss_weight
         self.speaker_loss_weight = speaker_loss_weight
+        self.distillation_loss_weight = distillation_loss_weight
         linking = LinkingSettings(
             sliding_window_seconds=sliding_window_seconds,
             hop_seconds=hop_seconds,

@@ -71,8 +71,7 @@ def contrastive_speaker_loss(
         labels: (batch, frames, num_speakers), 0 or 1.
         temperature: of the softmax over cosines.
     """
-    alone = (labels * (labels.sum(-1, keepdim=True) == 1)).sum(1) >= 20
-    heard = ((speaker_labels >= 0) & alone).flatten()
+    heard = ((speaker_labels >= 0) & _heard_alone(labels)).flatten()
     names = speaker_labels.flatten()
     embeddings = embeddings.flatten(0, 1)
     others = heard[:, None] & heard[None] & ~torch.eye(len(names), dtype=torch.bool, device=names.device)
@@ -82,3 +81,21 @@ def contrastive_speaker_loss(
     count = positive.sum(-1)
     per_voice = -(positive * log_probability).sum(-1) / count.clamp(min=1)
     return per_voice.sum() / (count > 0).sum().clamp(min=1)
+
+
+def distillation_loss(embeddings: torch.Tensor, voice_targets: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean of 1 - cosine between each voice and a teacher's embedding of the same person.
+
+    Args:
+        embeddings: (batch, num_speakers, dim), unit vectors.
+        voice_targets: (batch, num_speakers, dim), unit vectors, zero for voices the teacher does not know.
+        labels: (batch, frames, num_speakers), 0 or 1. Voices with less than 0.4 s alone are left out.
+    """
+    known = (voice_targets.square().sum(-1) > 0) & _heard_alone(labels)
+    distance = 1 - (embeddings * voice_targets).sum(-1)
+    return (distance * known).sum() / known.sum().clamp(min=1)
+
+
+def _heard_alone(labels: torch.Tensor) -> torch.Tensor:
+    """(batch, num_speakers) whether each speaker is alone for 0.4 s or more."""
+    return (labels * (labels.sum(-1, keepdim=True) == 1)).sum(1) >= 20

@@ -16,7 +16,12 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_fast_diarization import FastDiarizationConfig
-from .loss_fast_diarization import affinity_loss, contrastive_speaker_loss, permutation_invariant_loss
+from .loss_fast_diarization import (
+    affinity_loss,
+    contrastive_speaker_loss,
+    distillation_loss,
+    permutation_invariant_loss,
+)
 
 SAMPLING_RATE = 16_000
 FRAME_SAMPLES = 320
@@ -381,6 +386,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         speaker_labels: torch.Tensor | None = None,
+        voice_targets: torch.Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs,
     ) -> FastDiarizationOutput | tuple:
@@ -392,6 +398,8 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
                 active; the order of speakers does not matter. With labels a loss is returned.
             speaker_labels (`torch.LongTensor` of shape `(batch, num_speakers)`, *optional*): any integer that
                 stands for the person on a track of `labels`, -1 for nobody. With it the embeddings are trained.
+            voice_targets (`torch.FloatTensor` of shape `(batch, num_speakers, embedding_size)`, *optional*): a
+                teacher's embedding of each person, zero where there is none, for the embeddings to learn from.
         """
         features = self.fast_diarization(input_values, attention_mask)
         frames = input_values.shape[1] // FRAME_SAMPLES
@@ -424,6 +432,10 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
                 if speaker_labels is not None and self.config.speaker_loss_weight:
                     loss = loss + self.config.speaker_loss_weight * contrastive_speaker_loss(
                         embeddings, speaker_labels, activity
+                    )
+                if voice_targets is not None:
+                    loss = loss + self.config.distillation_loss_weight * distillation_loss(
+                        embeddings, voice_targets, activity
                     )
         output = FastDiarizationOutput(loss, logits, embeddings)
         return output if return_dict is not False else output.to_tuple()

@@ -16,6 +16,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from data.streaming import PositionedLoader
 from evaluation.windows import WindowScores
 from training.checkpoints import Keeper, seal
+from training.teacher_voices import TeacherVoices
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +33,22 @@ class StreamingTrainer(Trainer):
     The loader is used as it is, without accelerate's wrapper, which would read a batch ahead and lose the place.
     """
 
-    def __init__(self, *args, workers: int, eval_batches: int, keeper: Keeper, **kwargs):
+    def __init__(
+        self, *args, workers: int, eval_batches: int, keeper: Keeper, voices: TeacherVoices | None = None, **kwargs
+    ):
         super().__init__(*args, **kwargs)
-        self.keeper = keeper
+        self.keeper, self.voices = keeper, voices
         self.loader = PositionedLoader(self.train_dataset, workers)
         self.eval_windows = list(islice(PositionedLoader(self.eval_dataset, 0), eval_batches))
         self.model_accepts_loss_kwargs = False
 
     def get_train_dataloader(self) -> PositionedLoader:
         return self.loader
+
+    def compute_loss(self, model, inputs, **kwargs):
+        if self.voices:
+            inputs = inputs | {"voice_targets": self.voices.of(inputs["speaker_labels"]).to(self.args.device)}
+        return super().compute_loss(model, inputs, **kwargs)
 
     @torch.no_grad()
     def score_windows(self) -> WindowScores:
