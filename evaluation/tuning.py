@@ -1,0 +1,145 @@
+"""Chooses how windows are linked to recordings, on simulated recordings of validation speakers only.
+
+    python -m evaluation.tuning --model runs/mine/model --dataset path/to/speech --noise path/to/noise
+
+The network runs once for each length and step of windows; every other setting is then tried on its answers, one after
+the other, and kept where it lowers the DER with the number of speakers unknown. What is found can be written into the
+model's configuration with `--write`.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from pyannote.core import Annotation
+from pyannote.core import Segment as Interval
+from tqdm import tqdm
+
+from data.augmentation import load_noises
+from data.corpora import CorpusError, open_corpus
+from data.recordings import Recording, SimulatedRecordings
+from diarization.formats import to_annotation
+from diarization.networks import ModelError, open_network
+from evaluation.markdown import table
+from evaluation.recordings import RecordingScores
+from modeling.linking_fast_diarization import (
+    Linker,
+    LinkingSettings,
+    Network,
+    SpeakerCount,
+    sliding_windows,
+)
+
+SPEAKERS = (2, 2, 3, 4)
+CANDIDATES = {
+    "same_speaker_similarity": tuple(np.arange(0.2, 0.92, 0.05).round(2).tolist()),
+    "same_tracklet_similarity": (0.3, 0.5, 0.6, 0.7, 0.8),
+    "min_solo_seconds": (0.5, 1.0, 1.5, 2.0),
+    "min_speaker_seconds": (1.0, 2.0, 3.0, 4.0, 6.0),
+    "onset": (0.4, 0.5, 0.6),
+    "offset": (0.3, 0.4, 0.5),
+    "min_duration_on": (0.0, 0.1, 0.2, 0.3),
+    "min_duration_off": (0.0, 0.1, 0.2, 0.3, 0.5),
+}
+ROUNDS = 2
+
+
+class Trial:
+    """Recordings and the network's answers for their windows, to be linked again and again."""
+
+    def __init__(self, network: Network, recordings: list[Recording], settings: LinkingSettings):
+        self.references = [_annotation(r) for r in recordings]
+        self.answers = []
+        for recording in tqdm(recordings, f"{settings.sliding_window_seconds:g} s windows", leave=False):
+            batches = sliding_windows([recording.waveform], settings)
+            self.answers.append([(starts, *network(windows)) for starts, windows in batches])
+
+    def score(self, settings: LinkingSettings, known: bool) -> tuple[dict, float]:
+        """Total scores, and the share of recordings whose number of speakers was found."""
+        scores = RecordingScores()
+        right = 0
+        for reference, batches in zip(self.references, self.answers):
+            linker = Linker(settings)
+            for batch in batches:
+                linker.add(*batch)
+            speakers = len(reference.labels())
+            segments = linker.segments(SpeakerCount(num_speakers=speakers if known else None))
+            scores.add(reference, to_annotation(reference.uri, segments))
+            right += len({s.speaker for s in segments}) == speakers
+        return scores.result()["total"], right / len(self.references)
+
+
+def tune(trial: Trial, settings: LinkingSettings) -> LinkingSettings:
+    """Coordinate descent over `CANDIDATES`."""
+    best = trial.score(settings, known=False)[0]["diarization_error_rate"]
+    for _, name in tqdm(list(product(range(ROUNDS), CANDIDATES)), "settings", leave=False):
+        for tried in _changed(settings, name):
+            error = trial.score(tried, known=False)[0]["diarization_error_rate"]
+            if error < best - 1e-4:
+                best, settings = error, tried
+    return settings
+
+
+def _changed(settings: LinkingSettings, name: str) -> Iterator[LinkingSettings]:
+    for value in CANDIDATES[name]:
+        changes = {name: value}
+        if name == "onset":
+            changes["offset"] = min(settings.offset, value)
+        if value != getattr(settings, name) and not (name == "offset" and value > settings.onset):
+            yield replace(settings, **changes)
+
+
+def _annotation(recording: Recording) -> Annotation:
+    reference = Annotation(uri=recording.name)
+    for number, (start, end, speaker) in enumerate(recording.turns):
+        reference[Interval(start, end), number] = speaker
+    return reference
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="directory, ONNX file or Hub id")
+    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it (default %(default)s)")
+    parser.add_argument("--noise", help="directory of background recordings")
+    parser.add_argument("--recordings", type=int, default=24, help="default %(default)s, of 2 to 4 speakers each")
+    parser.add_argument("--minutes", type=float, default=3.0, help="length of each (default %(default)s)")
+    parser.add_argument("--windows", type=float, nargs="+", default=[3, 5, 10], help="lengths to try, in seconds")
+    parser.add_argument("--hops", type=float, nargs="+", default=[0.5, 1.0], help="steps to try, in seconds")
+    parser.add_argument("--write", action="store_true", help="write the best into the model's config.json")
+    arguments = parser.parse_args()
+    try:
+        network, settings = open_network(arguments.model)
+        simulated = SimulatedRecordings(
+            open_corpus(arguments.dataset, "validation"), seed=1, noises=load_noises(arguments.noise)
+        )
+    except (CorpusError, ModelError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
+    recordings = [
+        simulated.make(i, 60 * arguments.minutes, SPEAKERS[i % len(SPEAKERS)]) for i in range(arguments.recordings)
+    ]
+    rows, found = [], []
+    for window, hop in product(arguments.windows, arguments.hops):
+        settings = replace(settings, sliding_window_seconds=window, hop_seconds=hop)
+        trial = Trial(network, recordings, settings)
+        settings = tune(trial, settings)
+        unknown, right = trial.score(settings, known=False)
+        known, _ = trial.score(settings, known=True)
+        found.append((unknown["diarization_error_rate"], settings))
+        rates = (unknown["diarization_error_rate"], known["diarization_error_rate"], right, known["confusion"])
+        rows.append([f"{window:g}", f"{hop:g}", *(f"{100 * rate:.1f}" for rate in rates)])
+        print(f"{window:g} s windows every {hop:g} s: {rows[-1][2:]} {settings}", flush=True)
+    header = ["window (s)", "hop (s)", "DER", "DER, count known", "count right", "confusion, count known"]
+    print(table(header, rows))
+    best = min(found, key=lambda pair: pair[0])[1]
+    print(json.dumps(vars(best), indent=1))
+    if arguments.write:
+        file = Path(arguments.model) / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | vars(best), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
