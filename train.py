@@ -49,7 +49,13 @@ class Arguments:
     noise: str | None = field(
         default=None, metadata={"help": "Directory of background recordings; without it noise is synthetic."}
     )
-    encoder_type: str = field(default="lightweight-cnn", metadata={"help": "lightweight-cnn or attention-gru."})
+    encoder_type: str | None = field(
+        default=None,
+        metadata={
+            "help": "lightweight-cnn (default) or attention-gru; with --start_from that of the weights, "
+            "or another one, which starts with the layers that both have."
+        },
+    )
     dropout: float = field(default=0.3, metadata={"help": "Dropout before the context layers and the head."})
     window_seconds: float = field(default=3.0, metadata={"help": "Length of a training window."})
     start_from: str | None = field(
@@ -118,11 +124,15 @@ def main():
 
     train, evaluation = open_streams(arguments, training, checkpoint)
     if arguments.start_from:
-        model = FastDiarizationForAudioFrameClassification.from_pretrained(arguments.start_from)
+        model = FastDiarizationForAudioFrameClassification.from_pretrained(
+            arguments.start_from, **({"encoder_type": arguments.encoder_type} if arguments.encoder_type else {})
+        )
     else:
         model = FastDiarizationForAudioFrameClassification(
             FastDiarizationConfig(
-                encoder_type=arguments.encoder_type, dropout=arguments.dropout, window_seconds=arguments.window_seconds
+                encoder_type=arguments.encoder_type or "lightweight-cnn",
+                dropout=arguments.dropout,
+                window_seconds=arguments.window_seconds,
             )
         )
     logging.info(
