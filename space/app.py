@@ -1,0 +1,184 @@
+"""A page that shows who speaks when: in an uploaded or recorded file, or live from the microphone.
+
+    python -m space.app                                                  # from the repository's root
+    FAST_DIARIZATION_MODEL=runs/demo/model python -m space.app           # with another model
+
+Runs on a CPU with the ONNX model; neither torch nor transformers is needed. `space/README.md` tells how it becomes a
+Space on the Hub.
+"""
+
+import os
+import warnings
+from itertools import islice
+from math import ceil
+from pathlib import Path
+
+import av
+import gradio as gr
+import numpy as np
+
+from diarization.formats import FORMATS, recording_name
+from diarization.networks import ONNX_FILE, open_network
+from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, AudioWarning, audio_blocks
+from modeling.linking_fast_diarization import Segment, SpeakerCount, diarize, join_segments
+from modeling.streaming_fast_diarization import StreamingDiarizer
+
+MODEL = Path(os.environ.get("FAST_DIARIZATION_MODEL", "pretrained/lightweight-cnn"))
+NETWORK, SETTINGS = open_network(str(MODEL / ONNX_FILE))
+AUTOMATIC = "automatic"
+DOWNLOADS = ("rttm", "srt", "json")
+COLOURS = ("#2f6fdb", "#e0662f", "#2e9e5b", "#b5469b", "#8a6d00", "#0e93a3", "#c43c4c", "#6d5bd0", "#5d6b78", "#a0622d")
+LIVE_SECONDS = 40.0
+CSS = """
+.timeline {font-size: 13px; padding: 4px 0}
+.timeline .row {display: flex; align-items: center; margin: 4px 0}
+.timeline .name {flex: 0 0 100px}
+.timeline .track {position: relative; flex: 1; height: 24px; border-radius: 4px; background: rgba(128,128,128,.14)}
+.timeline .track i {position: absolute; top: 2px; bottom: 2px; border-radius: 2px; min-width: 2px}
+.timeline .axis {position: relative; margin-left: 100px; height: 18px; opacity: .7}
+.timeline .axis span {position: absolute; transform: translateX(-50%)}
+.timeline .axis span:first-child {transform: none}
+.timeline .axis span:last-child {transform: translateX(-100%)}
+"""
+
+
+def clock(seconds: float, decimals: int = 0) -> str:
+    minutes, rest = divmod(round(seconds, decimals), 60)
+    return f"{int(minutes)}:{rest:0{3 + decimals if decimals else 2}.{decimals}f}"
+
+
+def timeline(segments: list[Segment], begin: float, end: float) -> str:
+    """HTML with one row a speaker from `begin` to `end` (seconds), darker where more confident."""
+    span = max(end - begin, 1e-3)
+    rows = []
+    for number, speaker in enumerate(sorted({s.speaker for s in segments})):
+        bars = "".join(
+            f'<i title="{clock(s.start, 1)} to {clock(s.end, 1)}" style="left:{100 * (s.start - begin) / span:.3f}%;'
+            f"width:{100 * (s.end - s.start) / span:.3f}%;background:{COLOURS[number % len(COLOURS)]};"
+            f'opacity:{0.35 + 0.65 * s.confidence:.2f}"></i>'
+            for s in segments
+            if s.speaker == speaker
+        )
+        rows.append(f'<div class="row"><div class="name">{speaker}</div><div class="track">{bars}</div></div>')
+    marks = "".join(
+        f'<span style="left:{25 * quarter}%">{clock(begin + quarter * span / 4)}</span>' for quarter in range(5)
+    )
+    return f'<div class="timeline">{"".join(rows)}<div class="axis">{marks}</div></div>'
+
+
+def speakers_of_file(recording: str | None, speakers: str):
+    """The answer for a whole recording, in the order of the outputs of the first tab."""
+    if recording is None:
+        return nothing("upload or record something first")
+    file = Path(recording)
+    count = SpeakerCount(None if speakers == AUTOMATIC else int(speakers))
+    try:
+        segments = diarize(NETWORK, audio_blocks(file), SETTINGS, count)
+    except AudioError as error:
+        return nothing(str(error).replace(recording, file.name))
+    found = len({s.speaker for s in segments})
+    if not found:
+        return nothing(f"{file.name}: no speech found")
+    table = [[clock(s.start, 1), clock(s.end, 1), s.speaker, f"{s.confidence:.2f}"] for s in segments]
+    downloads = []
+    for name in DOWNLOADS:
+        suffix, to_text = FORMATS[name]
+        answer = file.with_suffix(suffix)
+        answer.write_text(to_text(recording_name(file.stem), segments), encoding="utf-8")
+        downloads.append(gr.DownloadButton(value=answer, interactive=True))
+    summary = f"**{found} speaker{'s' * (found > 1)}** in {len(segments)} segments"
+    bars = timeline(segments, 0.0, max(s.end for s in segments))
+    return summary, bars, gr.Dataframe(table, visible=True), segments, None, *downloads
+
+
+def nothing(reason: str):
+    """The same outputs where there is no answer."""
+    downloads = [gr.DownloadButton(value=None, interactive=False) for _ in DOWNLOADS]
+    return f"error: {reason}", "", gr.Dataframe(visible=False), [], None, *downloads
+
+
+def excerpt(recording: str, segments: list[Segment], chosen: gr.SelectData) -> gr.Audio:
+    """The sound of the segment in the row that was clicked."""
+    segment = segments[chosen.index[0]]
+    first, last = int(segment.start), ceil(segment.end)
+    samples = np.concatenate(list(islice(audio_blocks(recording, 1.0), first, last)))
+    start, end = (round((second - first) * SAMPLING_RATE) for second in (segment.start, segment.end))
+    label = f"{segment.speaker}, {clock(segment.start, 1)} to {clock(segment.end, 1)}"
+    return gr.Audio((SAMPLING_RATE, (samples[start:end].clip(-1, 1) * 32767).astype(np.int16)), label=label)
+
+
+class Live:
+    """One visitor's microphone: what was said so far."""
+
+    def __init__(self):
+        self.diarizer = StreamingDiarizer(NETWORK, SETTINGS)
+        self.resampler = av.AudioResampler("fltp", "mono", SAMPLING_RATE)
+        self.segments: list[Segment] = []
+        self.seconds = 0.0
+
+    def hear(self, sampling_rate: int, samples: np.ndarray):
+        """16 bit samples, (samples,) or (samples, channels), at the rate of the browser."""
+        mono = samples.reshape(len(samples), -1).mean(axis=1, dtype=np.float32) / 32768
+        frame = av.AudioFrame.from_ndarray(mono[None], "fltp", "mono")
+        frame.sample_rate = sampling_rate
+        for resampled in self.resampler.resample(frame):
+            self.segments += self.diarizer.push(resampled.to_ndarray()[0])
+        self.seconds += len(mono) / sampling_rate
+        self.segments = join_segments(self.segments)
+
+
+def speakers_live(sound: tuple[int, np.ndarray] | None, live: Live | None):
+    """What the microphone has heard lately, and the state for the next piece of sound."""
+    live = live or Live()
+    if sound is not None and len(sound[1]):
+        live.hear(*sound)
+    end = max(live.seconds, LIVE_SECONDS)
+    begin = end - LIVE_SECONDS
+    recent = [Segment(max(s.start, begin), s.end, s.speaker, s.confidence) for s in live.segments if s.end > begin]
+    now = sorted({s.speaker for s in recent if s.end > live.seconds - 1.5})
+    return timeline(recent, begin, end), f"**Speaking now:** {', '.join(now) or 'nobody'}", live
+
+
+def build() -> gr.Blocks:
+    with gr.Blocks(title="Fast Diarization", delete_cache=(3600, 3600), analytics_enabled=False) as page:
+        gr.Markdown("# Who speaks when\nOne small network on a CPU. Nothing you upload is kept for more than an hour.")
+        with gr.Tab("Recording"):
+            recording = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Recording")
+            with gr.Row(equal_height=True):
+                choices = [AUTOMATIC, *map(str, range(1, 11))]
+                speakers = gr.Dropdown(choices, value=AUTOMATIC, label="Number of speakers", elem_id="speakers")
+                start = gr.Button("Find the speakers", variant="primary", elem_id="start")
+            summary = gr.Markdown(elem_id="summary")
+            bars = gr.HTML(elem_id="timeline")
+            table = gr.Dataframe(
+                headers=["start", "end", "speaker", "confidence"],
+                label="Segments: click one to hear it",
+                interactive=False,
+                visible=False,
+                max_height=320,
+                elem_id="segments",
+            )
+            sound = gr.Audio(label="Segment", autoplay=True, interactive=False, elem_id="sound")
+            with gr.Row():
+                downloads = [
+                    gr.DownloadButton(f"Download {name.upper()}", interactive=False, elem_id=name) for name in DOWNLOADS
+                ]
+            segments = gr.State([])
+            start.click(speakers_of_file, [recording, speakers], [summary, bars, table, segments, sound, *downloads])
+            table.select(excerpt, [recording, segments], sound)
+        with gr.Tab("Live"):
+            microphone = gr.Audio(sources=["microphone"], streaming=True, type="numpy", label="Microphone")
+            now = gr.Markdown(elem_id="now")
+            live_bars = gr.HTML(elem_id="live-timeline")
+            live = gr.State()
+            microphone.start_recording(lambda: None, None, live)
+            microphone.stream(
+                speakers_live, [microphone, live], [live_bars, now, live], stream_every=0.5, show_progress="hidden"
+            )
+    return page.queue(default_concurrency_limit=4)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("always", AudioWarning)
+    warnings.showwarning = lambda message, *_: gr.Warning(str(message))
+    build().launch(css=CSS, theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]))
