@@ -1,0 +1,166 @@
+"""How far the speech activity of the labels agrees with silero-vad, frame by frame, and what it costs.
+
+python -m data.speech_agreement --dataset path/to/speech
+
+needs requirements-dev.txt. Neither detector is the truth: the table shows how much the convention alone is worth.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from itertools import islice
+
+import numpy as np
+import torch
+
+import data.speech_activity as rule
+from data.corpora import CorpusError, Utterances, open_corpus
+from data.decoding import RowError, decode
+from evaluation.markdown import table
+
+SAMPLING_RATE = 16_000
+FRAME = 320
+BRIDGES_MS = (100, 200, 300, 500)
+NEAR = 10
+"""Frames: a difference that begins within 0.2 s of an onset or an end is put down to that boundary."""
+
+
+def frames_of(segments: np.ndarray, samples: int) -> np.ndarray:
+    """(segments, 2) samples to bool (frames of 20 ms,): those whose middle lies in a segment."""
+    middles = np.arange(samples // FRAME) * FRAME + FRAME // 2
+    segments = np.asarray(segments).reshape(-1, 2)
+    return (np.searchsorted(segments[:, 0], middles, "right") - np.searchsorted(segments[:, 1], middles, "right")) > 0
+
+
+def disagreement(ours: list[np.ndarray], theirs: list[np.ndarray]) -> dict[str, float]:
+    """Shares of all frames, given bool (frames,) of every utterance: `differ`, and its parts.
+
+    `missed` is speech to them alone, `extra` to us alone. Each is told apart by where in their answer it lies: at an
+    onset, at an end, inside (a pause we do not bridge, a stretch we do), or elsewhere.
+    """
+    total = sum(map(len, ours))
+    counts = dict.fromkeys(
+        ("missed at onset", "missed at end", "missed inside", "extra at onset", "extra at end", "extra inside"), 0
+    )
+    for mine, their in zip(ours, theirs):
+        onset, end = (
+            _near(np.flatnonzero(np.diff(their.astype(int), prepend=0, append=0) == s), their) for s in (1, -1)
+        )
+        for kind, wrong in (("missed", their & ~mine), ("extra", mine & ~their)):
+            counts[f"{kind} at onset"] += np.count_nonzero(wrong & onset & ~end)
+            counts[f"{kind} at end"] += np.count_nonzero(wrong & end)
+            counts[f"{kind} inside"] += np.count_nonzero(wrong & ~onset & ~end)
+    return {"differ": sum(counts.values()) / total} | {name: count / total for name, count in counts.items()}
+
+
+def _near(edges: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    near = np.zeros(len(frames), bool)
+    for edge in edges:
+        near[max(edge - NEAR, 0) : edge + NEAR] = True
+    return near
+
+
+def boundary_shifts(ours: list[np.ndarray], theirs: list[np.ndarray], sign: int) -> np.ndarray:
+    """Seconds from each of their onsets (`sign` 1) or ends (-1) to our nearest one within 0.5 s; positive is later."""
+    shifts = []
+    for mine, their in zip(ours, theirs):
+        mine, their = (np.flatnonzero(np.diff(f.astype(int), prepend=0, append=0) == sign) for f in (mine, their))
+        if len(mine):
+            nearest = mine[np.abs(mine[None] - their[:, None]).argmin(axis=1)] - their
+            shifts.extend(nearest[np.abs(nearest) <= 25])
+    return np.array(shifts) * FRAME / SAMPLING_RATE
+
+
+def sample(utterances: Utterances, count: int) -> list[np.ndarray]:
+    """Waveforms of `count` utterances taken in turn from units spread over the corpus."""
+    waveforms = []
+    units = np.random.default_rng(0).permutation(len(utterances))
+    for unit in units:
+        for row in islice(utterances.read(unit), max(1, -(-count // len(units)))):
+            try:
+                waveforms.append(decode(row.audio))
+            except RowError:
+                continue
+    return waveforms[:count]
+
+
+def our_frames(waveforms: list[np.ndarray], bridge_ms: int) -> list[np.ndarray]:
+    """Our rule's answers when pauses up to `bridge_ms` are bridged."""
+    usual, rule.BRIDGE = rule.BRIDGE, bridge_ms // 10
+    try:
+        return [frames_of(rule.speech_segments(waveform), len(waveform)) for waveform in waveforms]
+    finally:
+        rule.BRIDGE = usual
+
+
+def silero_frames(waveforms: list[np.ndarray], bridge_ms: int) -> list[np.ndarray]:
+    """silero-vad's answers at its default threshold when pauses up to `bridge_ms` are bridged."""
+    from silero_vad import get_speech_timestamps, load_silero_vad
+
+    model, answers = load_silero_vad(), []
+    for waveform in waveforms:
+        found = get_speech_timestamps(torch.from_numpy(waveform), model, min_silence_duration_ms=bridge_ms)
+        answers.append(frames_of(np.array([[s["start"], s["end"]] for s in found]), len(waveform)))
+    return answers
+
+
+def report(waveforms: list[np.ndarray]) -> str:
+    """Markdown tables: who bridges how much, where the two differ, and the cost."""
+    seconds = sum(map(len, waveforms)) / SAMPLING_RATE
+    usual = 10 * rule.BRIDGE
+    ours = {bridge: our_frames(waveforms, bridge) for bridge in BRIDGES_MS}
+    theirs = {bridge: silero_frames(waveforms, bridge) for bridge in BRIDGES_MS}
+    differ = table(
+        ["% of frames that differ", *(f"silero bridges {bridge} ms" for bridge in BRIDGES_MS)],
+        [
+            [f"ours bridges {b} ms", *(f"{100 * disagreement(ours[b], theirs[t])['differ']:.1f}" for t in BRIDGES_MS)]
+            for b in BRIDGES_MS
+        ],
+    )
+    parts = disagreement(ours[usual], theirs[usual])
+    where = table(["% of frames, against silero", "share"], [[name, f"{100 * p:.1f}"] for name, p in parts.items()])
+    quantiles = (10, 25, 50, 75, 90)
+    shifts = table(
+        ["ours later than silero (ms)", *(f"{q} %" for q in quantiles)],
+        [
+            [
+                name,
+                *(
+                    f"{1000 * s:.0f}"
+                    for s in np.percentile(boundary_shifts(ours[usual], theirs[usual], sign), quantiles)
+                ),
+            ]
+            for name, sign in (("onsets", 1), ("ends", -1))
+        ],
+    )
+    costs = [("this rule", our_frames), ("silero-vad", silero_frames)]
+    cost = table(
+        ["cost", "share of real time, one thread"],
+        [[name, f"{_seconds(detect, waveforms, usual) / seconds:.5f}"] for name, detect in costs],
+    )
+    head = f"{len(waveforms)} utterances, {seconds / 60:.1f} min; both bridge {usual} ms where nothing else is said."
+    return "\n\n".join([head, differ, where, shifts, cost])
+
+
+def _seconds(detect: Callable, waveforms: list[np.ndarray], bridge_ms: int) -> float:
+    started = time.process_time()
+    detect(waveforms, bridge_ms)
+    return time.process_time() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it")
+    parser.add_argument("--utterances", type=int, default=150, help="how many of its validation split to compare")
+    arguments = parser.parse_args()
+    if arguments.utterances < 1:
+        raise SystemExit(f"error: --utterances must be at least 1, got {arguments.utterances}")
+    torch.set_num_threads(1)
+    try:
+        print(report(sample(open_corpus(arguments.dataset, "validation"), arguments.utterances)))
+    except CorpusError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
