@@ -393,7 +393,7 @@ def cluster(
         for first in range(0, left, CLUSTERED_TOGETHER):
             part = grouped[first : first + CLUSTERED_TOGETHER]
             merged = _merge(part, _apart(conflicts, labels, first, len(part)), threshold, 1, len(part))
-            parts.append(merged + sum(p.max() + 1 for p in parts))
+            parts.append(merged + (parts[-1].max() + 1 if parts else 0))
         labels = np.concatenate(parts)[labels]
         shrinking, left = labels.max() + 1 < 0.9 * left, labels.max() + 1
     merged = _merge(_group(sums, labels), _apart(conflicts, labels, 0, left), threshold, count.fewest, count.most)
