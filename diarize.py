@@ -1,13 +1,17 @@
-"""Who speaks when in recordings of any length, format and number of speakers.
+"""Who speaks when in recordings of any length, container and number of speakers.
 
-    python diarize.py call.wav meeting.mp4 --output results --plot
-    python diarize.py interview.mp3 --num_speakers 2 --format srt --output results
-    python diarize.py call.wav --reference call.rttm
-    python diarize.py call.wav --model path/to/model.onnx          # numpy and onnxruntime, no torch
-    accelerate launch diarize.py --dataset user/name --split test --output results
+    python diarize.py call.wav                                  a timeline here, the answer in results/call.rttm
+    python diarize.py *.mp4 --output answers --plot             many files, videos too, and a picture of each
+    python diarize.py interview.mp3 --num_speakers 2 --format rttm,srt,audacity
+    python diarize.py call.wav --reference call.rttm            scored: DER and its parts
+    python diarize.py call.wav --model runs/demo/model          a model of your own
+    python diarize.py call.wav --model model.onnx               numpy and onnxruntime only, no torch
+    accelerate launch diarize.py --dataset user/name --split test --output answers
 
-Without --output the answer goes to standard output. The exit code is 0 if every recording was done, 1 if one or more
-could not be, 2 for wrong usage.
+The last one spreads a data set over all processes and machines it is launched on, writes the answers as a data set
+(`load_dataset("answers")`), and goes on where it was when it is given again.
+
+Exit code: 0 if every recording was done, 1 if one or more could not be (the others are), 2 for wrong usage.
 """
 
 import argparse
@@ -21,72 +25,96 @@ from pathlib import Path
 import numpy as np
 
 from diarization.formats import FORMATS, recording_name, to_annotation
-from diarization.networks import ModelError, open_network
-from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, audio_blocks
+from diarization.networks import open_network
+from diarization.timeline import plot_timeline, text_timeline
+from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, AudioWarning, audio_blocks, declared_seconds
 from modeling.linking_fast_diarization import Segment, SpeakerCount, diarize
 
-DEFAULT_MODEL = Path(__file__).parent / "pretrained" / "lightweight-cnn"
+DEFAULT_MODEL = os.path.relpath(Path(__file__).parent / "pretrained" / "lightweight-cnn")
 
 
-def main() -> int:
-    arguments = parse()
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; whatever hinders it is one line on standard error."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # of a terminal that knows no block characters
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", AudioWarning)
+        warnings.showwarning = show_warning
+        try:
+            return run(parse(arguments))
+        except ImportError as error:
+            print(f"error: {error}; pip install -r requirements.txt has all that is needed", file=sys.stderr)
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def run(arguments: argparse.Namespace) -> int:
     count = SpeakerCount(arguments.num_speakers, arguments.min_speakers, arguments.max_speakers)
-    if arguments.output:
-        check_writable(Path(arguments.output))
+    output = Path(arguments.output)
     if arguments.dataset:
         from diarization.dataset import diarize_dataset
 
-        return diarize_dataset(arguments.dataset, arguments.split, arguments.model, Path(arguments.output), count)
-    names = output_names(arguments.files)
-    references = read_references(arguments.reference, names) if arguments.reference else {}
-    network, settings = open_network(arguments.model)
+        make_directory(output)
+        return diarize_dataset(arguments.dataset, arguments.split, arguments.model, output, count)
 
-    suffix, to_text = FORMATS[arguments.format]
-    done = []
-    failed = 0
+    names = output_names(arguments.files)
+    references = read_references(arguments.reference, names, output) if arguments.reference else {}
+    network, settings = open_network(arguments.model)
+    make_directory(output)
+    answers: dict[str, list[Segment]] = {}
     for number, (file, name) in enumerate(zip(arguments.files, names), 1):
         try:
-            blocks = with_progress(audio_blocks(file), f"{number}/{len(names)} {name}")
+            blocks = with_progress(file, f"{number}/{len(names)} {name}")
             segments = diarize(network, blocks, settings, count)
-            if arguments.output:
-                target = Path(arguments.output) / f"{name}{suffix}"
-                write(target, to_text(recording_name(name), segments))
-                if arguments.plot:
-                    plot(target.with_suffix(".png"), name, segments, references.get(name))
-            else:
-                sys.stdout.write(to_text(recording_name(name), segments))
+            targets = [output / f"{name}{FORMATS[choice][0]}" for choice in arguments.format]
+            for choice, target in zip(arguments.format, targets):
+                write(target, FORMATS[choice][1](recording_name(name), segments))
+            if arguments.plot:
+                targets.append(output / f"{name}.png")
+                plot_timeline(targets[-1], name, segments, _segments(references.get(name)))
         except (AudioError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
-            failed += 1
             continue
-        done.append((name, segments))
-    if references:
-        print_scores(references, done)
-    return 1 if failed else 0
+        answers[name] = segments
+        print(f"{file} -> {', '.join(map(str, targets))}\n{text_timeline(segments)}", flush=True)
+    if references and answers:
+        print_scores(references, answers)
+    return 0 if len(answers) == len(names) else 1
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("files", nargs="*", metavar="FILE", help="recordings: any container FFmpeg reads, video too")
-    parser.add_argument("--model", default=str(DEFAULT_MODEL), help="directory, ONNX file or Hub id of a model")
-    parser.add_argument("--output", metavar="DIR", help="directory for one file a recording")
-    parser.add_argument("--format", choices=FORMATS, default="rttm", help="of the answers (default: rttm)")
-    parser.add_argument("--plot", action="store_true", help="a picture of each recording beside its answer")
+    parser.add_argument("--output", default="results", metavar="DIR", help="where answers go (default: %(default)s)")
+    parser.add_argument(
+        "--format", type=formats, metavar="NAMES", help=f"one or more of {','.join(FORMATS)} (default: rttm)"
+    )
+    parser.add_argument("--plot", action="store_true", help="a picture of each recording beside its answer, PNG")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="directory, ONNX file or Hub id (default: %(default)s)")
+    parser.add_argument("--num_speakers", type=int, metavar="N", help="how many people speak in each, if known")
+    parser.add_argument("--min_speakers", type=int, metavar="N", help="at least so many")
+    parser.add_argument("--max_speakers", type=int, metavar="N", help="at most so many")
     parser.add_argument("--reference", metavar="RTTM", help="RTTM file or directory of them, to score the answers with")
-    parser.add_argument("--num_speakers", type=int, help="how many people speak in each recording, if known")
-    parser.add_argument("--min_speakers", type=int, help="at least so many")
-    parser.add_argument("--max_speakers", type=int, help="at most so many")
     parser.add_argument("--dataset", metavar="HUB_ID", help="data set with an audio column, instead of files")
-    parser.add_argument("--split", default="test", help="of the data set (default: test)")
-    arguments = parser.parse_args()
+    parser.add_argument("--split", default="test", help="of the data set (default: %(default)s)")
+    arguments = parser.parse_intermixed_args(arguments)
     if bool(arguments.files) == bool(arguments.dataset):
-        parser.error("give one or more recordings, or --dataset")
-    if (arguments.dataset or arguments.plot) and not arguments.output:
-        parser.error("--dataset and --plot need --output DIR")
+        parser.error("give one or more recordings, or --dataset HUB_ID")
+    if arguments.dataset and (arguments.format or arguments.plot or arguments.reference):
+        parser.error("--dataset writes Parquet; --format, --plot and --reference are for files")
+    arguments.format = arguments.format or ["rttm"]
     return arguments
+
+
+def formats(names: str) -> list[str]:
+    """The value of --format."""
+    for name in names.split(","):
+        if name not in FORMATS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(FORMATS)}")
+    return names.split(",")
 
 
 def output_names(files: list[str]) -> list[str]:
@@ -95,15 +123,15 @@ def output_names(files: list[str]) -> list[str]:
     Raises:
         ValueError: two recordings of one name.
     """
-    names = [Path(file).stem for file in files]
-    for name in names:
-        if names.count(name) > 1:
-            both = [file for file in files if Path(file).stem == name]
-            raise ValueError(f"{both[0]} and {both[1]} would both be written as {name!r}; do them apart")
-    return names
+    by_name: dict[str, str] = {}
+    for file in files:
+        other = by_name.setdefault(Path(file).stem, file)
+        if other is not file:
+            raise ValueError(f"{other} and {file} would both be written as {Path(file).stem!r}; do them apart")
+    return list(by_name)
 
 
-def check_writable(directory: Path):
+def make_directory(directory: Path):
     """Find out before hours of work, not after.
 
     Raises:
@@ -123,59 +151,63 @@ def write(target: Path, text: str):
     os.replace(part, target)
 
 
-def with_progress(blocks: Iterable[np.ndarray], title: str) -> Iterator[np.ndarray]:
-    """The same blocks, with the minutes read so far on a terminal."""
+def with_progress(file: str, title: str) -> Iterator[np.ndarray]:
+    """The recording in blocks, with a bar in minutes on a terminal."""
     try:
         from tqdm import tqdm
     except ImportError:
-        yield from blocks
+        yield from audio_blocks(file)
         return
-    with tqdm(desc=title, unit="min", disable=None, leave=False, bar_format="{desc}: {n:.1f} min read, {elapsed}") as bar:
-        for block in blocks:
+    seconds = declared_seconds(file)
+    with tqdm(desc=title, total=seconds and round(seconds / 60, 1), unit="min", disable=None, leave=False) as bar:
+        for block in audio_blocks(file):
             yield block
-            bar.update(len(block) / SAMPLING_RATE / 60)
+            bar.update(round(len(block) / SAMPLING_RATE / 60, 3))
 
 
-def read_references(path: str, names: list[str]) -> dict:
+def show_warning(message, category, *location):
+    print(f"{'warning' if category is AudioWarning else category.__name__}: {message}", file=sys.stderr)
+
+
+def read_references(path: str, names: list[str], output: Path) -> dict:
     """References by recording, from an RTTM file or all those of a directory.
 
     Raises:
-        ValueError, OSError: a file that cannot be read, or no reference for a recording.
+        ValueError, OSError: a file that cannot be read, or that an answer would replace, or no reference for a
+            recording.
     """
     from evaluation.recordings import read_rttm
 
     files = sorted(Path(path).glob("*.rttm")) if Path(path).is_dir() else [Path(path)]
+    for name in names:
+        if (output / f"{name}.rttm").resolve() in [file.resolve() for file in files]:
+            raise ValueError(f"the answer would replace the reference {output / name}.rttm; name another --output")
     found = {name: reference for file in files for name, reference in read_rttm(file).items()}
     if len(names) == len(found) == 1:
         return dict(zip(names, found.values()))
     for name in names:
         if recording_name(name) not in found:
-            raise ValueError(f"--reference {path} has no recording {recording_name(name)!r}, only: {', '.join(found)}")
+            there = ", ".join(found) or "none"
+            raise ValueError(f"--reference {path} has no recording {recording_name(name)!r}; it has: {there}")
     return {name: found[recording_name(name)] for name in names}
 
 
-def plot(file: Path, name: str, segments: list[Segment], reference):
-    from diarization.timeline import plot_timeline
-
-    tracks = reference.itertracks(yield_label=True) if reference else ()
-    plot_timeline(file, name, segments, [Segment(turn.start, turn.end, speaker, 1.0) for turn, _, speaker in tracks])
-
-
-def print_scores(references: dict, done: list[tuple[str, list[Segment]]]):
+def print_scores(references: dict, answers: dict[str, list[Segment]]):
     from evaluation.recordings import RecordingScores, to_markdown
 
     scores = RecordingScores()
-    for name, segments in done:
+    for name, segments in answers.items():
         scores.add(references[name], to_annotation(name, segments))
-    if done:
-        print(to_markdown(scores.result()))
+    print(to_markdown(scores.result()))
+
+
+def _segments(annotation) -> list[Segment]:
+    turns: Iterable = annotation.itertracks(yield_label=True) if annotation else ()
+    return [Segment(turn.start, turn.end, speaker, 1.0) for turn, _, speaker in turns]
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (ModelError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,9 +1,17 @@
-"""A picture of who speaks when."""
+"""Pictures of who speaks when, for files and for the terminal."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from modeling.linking_fast_diarization import Segment
+
+BLOCKS = np.array(list(" ▁▂▃▄▅▆▇█"))
+TICK_SECONDS = (1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
+MOST_LISTED = 40
+"""Turns of a short recording are listed one by one in the terminal."""
 
 
 def plot_timeline(file: Path, title: str, segments: Sequence[Segment], reference: Sequence[Segment] = ()):
@@ -14,24 +22,71 @@ def plot_timeline(file: Path, title: str, segments: Sequence[Segment], reference
     """
     from matplotlib.figure import Figure
 
-    rows = [("", s) for s in segments] + [("reference ", s) for s in reference]
-    names = list(dict.fromkeys(group + s.speaker for group, s in rows))
-    figure = Figure(figsize=(12, 1.2 + 0.35 * max(len(names), 1)), layout="constrained")
+    rows = [
+        (name, [s for s in segments if s.speaker == name], f"C{row % 10}") for row, name in enumerate(_names(segments))
+    ]
+    rows += [
+        (f"reference {name}", [s for s in reference if s.speaker == name], "dimgray") for name in _names(reference)
+    ]
+    figure = Figure(figsize=(12, 1.3 + 0.4 * max(len(rows), 1)), layout="constrained")
     axes = figure.subplots()
-    for row, name in enumerate(names):
-        mine = [s for group, s in rows if group + s.speaker == name]
-        hue = "tab:gray" if name.startswith("reference ") else f"C{row % 10}"
-        axes.broken_barh(
-            [(s.start, s.end - s.start) for s in mine], (row - 0.4, 0.8), color=hue, alpha=[_shade(s) for s in mine]
-        )
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
-    axes.set_xlim(0, max([s.end for _, s in rows], default=1))
-    axes.set_xlabel("seconds")
-    axes.set_title(title if segments else f"{title}: no speech found")
+    for row, (_, turns, hue) in enumerate(rows):
+        spans = [(s.start, s.end - s.start) for s in turns]
+        axes.broken_barh(spans, (row - 0.4, 0.8), color=hue, alpha=[_shade(s) for s in turns], linewidth=0)
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
+    seconds = _seconds([*segments, *reference]) or 1
+    step = next((step for step in TICK_SECONDS if seconds / step <= 12), seconds / 12)
+    axes.set_xlim(0, seconds)
+    axes.set_xticks(ticks := np.arange(0, seconds, step), [_clock(tick) for tick in ticks])
+    axes.set_axisbelow(True)
+    axes.set_title(title if segments else f"{title}: no speech found", loc="left")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file, dpi=100, format="png")
 
 
+def text_timeline(segments: Sequence[Segment], width: int | None = None) -> str:
+    """Lines of `width` characters (as wide as the terminal): one row a speaker, higher blocks where more is said.
+
+    A short recording's turns follow one by one.
+    """
+    if not segments:
+        return "  no speech found\n"
+    width, seconds = width or shutil.get_terminal_size().columns, _seconds(segments)
+    names = _names(segments)
+    margin = max(len(name) for name in names) + 12
+    columns = max(width - margin - 1, 10)
+    edges = np.linspace(0, seconds, columns + 1)
+    lines = []
+    for name in names:
+        turns = [s for s in segments if s.speaker == name]
+        said = sum(np.clip(edges, s.start, s.end) for s in turns)
+        levels = np.ceil(np.diff(said) / (seconds / columns) * (len(BLOCKS) - 1) - 1e-6).astype(int)
+        spoken = _clock(sum(s.end - s.start for s in turns))
+        lines.append(f"  {name} {spoken:>7}  {''.join(BLOCKS[levels.clip(0, len(BLOCKS) - 1)])}".rstrip())
+    lines.append(" " * margin + "0:00" + _clock(seconds).rjust(columns - 4))
+    if len(segments) <= MOST_LISTED:
+        lines += [
+            f"  {_clock(s.start, 2):>11}  {_clock(s.end, 2):>11}  {s.speaker}  {s.confidence:.2f}" for s in segments
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _names(segments: Sequence[Segment]) -> list[str]:
+    return sorted({s.speaker for s in segments})
+
+
+def _seconds(segments: Sequence[Segment]) -> float:
+    return max((s.end for s in segments), default=0.0)
+
+
 def _shade(segment: Segment) -> float:
-    return 0.2 + 0.8 * min(max(segment.confidence, 0.0), 1.0)
+    """Opacity: a segment's mean activity is seldom below a half."""
+    return 0.2 + 1.6 * min(max(segment.confidence - 0.5, 0.0), 0.5)
+
+
+def _clock(seconds: float, digits: int = 0) -> str:
+    minutes, seconds = divmod(round(seconds, digits), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    rest = f"{seconds:0{3 + digits if digits else 2}.{digits}f}"
+    return f"{hours}:{minutes:02d}:{rest}" if hours else f"{minutes}:{rest}"

@@ -63,6 +63,15 @@ def load_audio(source: Source) -> np.ndarray:
     return np.concatenate(list(audio_blocks(source)))
 
 
+def declared_seconds(source: str | os.PathLike) -> float | None:
+    """The length written in a file, if it can be read and says so; the samples may be fewer."""
+    try:
+        with _open(source, _name(source)) as container:
+            return _declared_seconds(container, container.streams.best("audio"))
+    except AudioError:
+        return None
+
+
 def to_mono_16k(array: np.ndarray, sampling_rate: int) -> np.ndarray:
     """
     Args:
