@@ -12,15 +12,18 @@ after any interruption and it goes on exactly where it was.
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from accelerate.utils import broadcast_object_list
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 
 from data.corpora import CORPORA, CorpusError, open_corpus
+from data.network import limit_silence
 from data.streaming import ConversationStream, StreamConfig
 from evaluation.windows import to_markdown
 from modeling import (
@@ -29,10 +32,10 @@ from modeling import (
     FastDiarizationForAudioFrameClassification,
 )
 from training.card import write_card
-from training.checkpoints import Keeper, newest
+from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, open_drive
 from training.hub import HubRepository
 from training.teacher_voices import TeacherVoices
-from training.trainer import Clock, SaveAndLeave, StreamingTrainer, stream_state_file
+from training.trainer import Clock, SaveAndLeave, StreamingTrainer, read_stream_state
 
 
 @dataclass
@@ -56,6 +59,7 @@ class Arguments:
             "or another one, which starts with the layers that both have."
         },
     )
+    hidden_size: int = field(default=256, metadata={"help": "Width of the network."})
     dropout: float = field(default=0.3, metadata={"help": "Dropout before the context layers and the head."})
     window_seconds: float = field(default=3.0, metadata={"help": "Length of a training window."})
     start_from: str | None = field(
@@ -111,30 +115,12 @@ def main():
         level=logging.INFO if training.process_index == 0 else logging.ERROR,
     )
     set_seed(training.seed)
-    run = Path(training.output_dir)
-    # The Trainer's own pushes skip a checkpoint while one is in flight and fail with the network; ours do neither.
-    hub = (
-        HubRepository(training.hub_model_id or run.name, bool(training.hub_private_repo))
-        if training.push_to_hub
-        else None
-    )
-    training.push_to_hub = False
+    limit_silence()
+    hub = open_hub(training)
     drive = Path(arguments.checkpoint_dir) if arguments.checkpoint_dir else None
-    checkpoint = find_checkpoint(arguments, training, run, drive, hub)
-
+    checkpoint = find_checkpoint(arguments, training, drive, hub)
     train, evaluation = open_streams(arguments, training, checkpoint)
-    if arguments.start_from:
-        model = FastDiarizationForAudioFrameClassification.from_pretrained(
-            arguments.start_from, **({"encoder_type": arguments.encoder_type} if arguments.encoder_type else {})
-        )
-    else:
-        model = FastDiarizationForAudioFrameClassification(
-            FastDiarizationConfig(
-                encoder_type=arguments.encoder_type or "lightweight-cnn",
-                dropout=arguments.dropout,
-                window_seconds=arguments.window_seconds,
-            )
-        )
+    model = make_model(arguments, checkpoint)
     logging.info(
         "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
     )
@@ -151,35 +137,75 @@ def main():
         keeper=keeper,
         voices=TeacherVoices(arguments.teacher_voices) if arguments.teacher_voices else None,
     )
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    keeper.close()
-    if leave.signal:
-        logging.info("saved at step %d; run the same command with --resume to go on", trainer.state.global_step)
-        raise SystemExit(128 + leave.signal)
-    finish(arguments, training, trainer, hub)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if leave.signal:
+            logging.info("saved at step %d; run the same command with --resume to go on", trainer.state.global_step)
+            raise SystemExit(128 + leave.signal)
+        finish(arguments, training, trainer, hub)
+    finally:
+        keeper.close()
+
+
+def open_hub(training: Training) -> HubRepository | None:
+    """The run's repository. The Trainer's own pushes skip a checkpoint while one is in flight and fail with the
+    network, ours do neither. The token goes no further: the Trainer would keep it in every checkpoint."""
+    asked, token = training.push_to_hub, training.hub_token
+    training.push_to_hub, training.hub_token = False, None
+    if not asked or training.process_index:
+        return None
+    name = training.hub_model_id or Path(training.output_dir).resolve().name
+    return HubRepository(name, bool(training.hub_private_repo), token)
 
 
 def find_checkpoint(
-    arguments: Arguments, training: Training, run: Path, drive: Path | None, hub: HubRepository | None
+    arguments: Arguments, training: Training, drive: Path | None, hub: HubRepository | None
 ) -> Path | None:
-    """The checkpoint to go on from. Without `--resume`, an output directory in use is refused, not overwritten."""
-    if not arguments.resume:
-        if any(run.glob("checkpoint-*")):
-            raise SystemExit(f"error: {run} already holds a run; add --resume to go on, or choose another --output_dir")
-        return None
-    with training.main_process_first():
-        checkpoint = newest(run, drive, hub.download_checkpoint if hub and training.process_index == 0 else None)
-    logging.info("going on from %s", checkpoint) if checkpoint else logging.info(
-        "no checkpoint yet: starting a new run"
-    )
+    """The checkpoint to go on from, the same for all processes. Without `--resume` a place in use is refused."""
+    run, checkpoint = Path(training.output_dir), None
+    if training.process_index == 0:
+        if drive:
+            open_drive(drive)
+        if arguments.resume:
+            checkpoint = newest(run, drive, hub.download_checkpoint if hub else None)
+            logging.info("going on from %s", checkpoint or "the start: there is no checkpoint yet")
+        elif any(run.glob("checkpoint-*")) or drive and any((drive / slot).exists() for slot in SLOTS):
+            raise CheckpointError(
+                f"{run if any(run.glob('checkpoint-*')) else drive} already holds a run; add --resume to go on, or "
+                "choose another directory"
+            )
+        elif hub and hub.has_checkpoint():
+            raise CheckpointError(f"{hub.name} on the Hub already holds a run; add --resume, or another --hub_model_id")
+    (checkpoint,) = broadcast_object_list([checkpoint])
+    if checkpoint and not checkpoint.is_dir():
+        raise CheckpointError(
+            f"{checkpoint} is not there for process {training.process_index}; all need one output_dir"
+        )
     return checkpoint
+
+
+def make_model(arguments: Arguments, checkpoint: Path | None) -> FastDiarizationForAudioFrameClassification:
+    """A new network, that of `--start_from`, or one like the checkpoint's, whose weights the Trainer loads."""
+    shape = {name: getattr(arguments, name) for name in ("hidden_size", "dropout", "window_seconds")}
+    encoder = {"encoder_type": arguments.encoder_type} if arguments.encoder_type else {}
+    if checkpoint:
+        config = FastDiarizationConfig.from_pretrained(checkpoint)
+        for name, value in encoder.items() if arguments.start_from else (shape | encoder).items():
+            if getattr(config, name) != value:
+                raise CheckpointError(
+                    f"{checkpoint} has {name} {getattr(config, name)!r} and this run {value!r}; resume with the same"
+                )
+        return FastDiarizationForAudioFrameClassification(config)
+    if arguments.start_from:
+        return FastDiarizationForAudioFrameClassification.from_pretrained(arguments.start_from, **encoder)
+    return FastDiarizationForAudioFrameClassification(FastDiarizationConfig(**shape, **encoder))
 
 
 def open_streams(
     arguments: Arguments, training: Training, checkpoint: Path | None
 ) -> tuple[ConversationStream, ConversationStream]:
     """The stream to train on, at the checkpoint's place, and that of held-out speakers."""
-    state = json.loads(stream_state_file(checkpoint, training.process_index).read_text()) if checkpoint else None
+    state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
     config = StreamConfig(
         seed=training.seed,
         batch_size=training.per_device_train_batch_size,
@@ -188,9 +214,10 @@ def open_streams(
         windows_per_utterance=arguments.windows_per_utterance,
         units_per_block=arguments.units_per_block,
     )
-    utterances = open_corpus(arguments.dataset, "train", arguments.speaker_column)
+    revision = state and state["stream"].get("revision")
+    utterances = open_corpus(arguments.dataset, "train", arguments.speaker_column, revision)
     train = ConversationStream(utterances, config, training.process_index, training.world_size, state)
-    held_out = open_corpus(arguments.dataset, "validation", arguments.speaker_column)
+    held_out = open_corpus(arguments.dataset, "validation", arguments.speaker_column, revision)
     return train, ConversationStream(held_out, replace(config, seed=1, speeds=(1.0,)))
 
 
@@ -212,12 +239,16 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
     print(f"\nmodel and ONNX: {final}\ncheckpoints:    {training.output_dir}")
     print(f"curves:         tensorboard --logdir {training.output_dir}")
     if hub:
-        print(f"on the Hub:     {hub.upload_model(final)}")
+        try:
+            print(f"on the Hub:     {hub.upload_model(final)}")
+        except OSError as error:
+            logging.error("the model was not pushed (%s); run the same command with --resume to try again", error)
 
 
 def describe(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> dict:
     """What the model card says of the training."""
     clock = trainer.state.stateful_callbacks["Clock"]
+    command = " ".join(["accelerate launch train.py", *sys.argv[1:]])
     corpus = CORPORA.get(arguments.dataset)
     cuda = training.device.type == "cuda"
     return {
@@ -232,7 +263,7 @@ def describe(arguments: Arguments, training: Training, trainer: StreamingTrainer
         "schedule": str(training.lr_scheduler_type.value),
         "hours": clock["args"]["seconds"] / 3600,
         "device": torch.cuda.get_device_name() if cuda else f"a CPU with {os.cpu_count()} cores",
-        "command": "accelerate launch " + " ".join(["train.py", *sys.argv[1:]]),
+        "command": re.sub(r"(--hub_token[ =])\S+", r"\1...", command),
     }
 
 
@@ -258,5 +289,5 @@ def parse() -> tuple[Arguments, Training]:
 if __name__ == "__main__":
     try:
         main()
-    except (CorpusError, FileNotFoundError) as error:
+    except (CorpusError, CheckpointError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from None

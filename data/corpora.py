@@ -1,11 +1,13 @@
 """Speech corpora as lists of units that can be read in any order: nothing is downloaded beyond what is read.
 
 A unit is the smallest part of a corpus that can be fetched alone: a Parquet row group, a WebDataset tar, or the
-folder of one speaker. `datasets` resolves the files of a Hub repository or directory and streams everything that is
-not Parquet; Parquet row groups are read by byte range, because `datasets` (4.4 to 4.8) cannot start inside a file.
+folder of one speaker. `datasets` resolves the files of a Hub repository or directory and streams what is neither
+Parquet nor tar. Parquet row groups are read by byte range, because `datasets` (4.4 to 4.8) cannot start inside a file;
+tars are read here, because it takes a damaged header for the end of the archive and says nothing.
 """
 
 import hashlib
+import re
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,7 @@ import fsspec
 import pyarrow.parquet as pq
 from datasets import IterableDataset, load_dataset_builder
 
+from data.network import GaveUp, persist
 from data.solo_speech import cut, solo_stretches
 from modeling.audio_fast_diarization import AudioError
 
@@ -24,6 +27,10 @@ SPEAKER_COLUMNS = ("speaker_id", "speaker", "speaker_name", "client_id", "spk_id
 TURN_COLUMNS = ("timestamps_start", "timestamps_end", "speakers")
 AUDIO_FILES = {".wav", ".flac", ".ogg", ".opus", ".m4a", ".mp3"}
 HELD_OUT_PERCENT = 3
+READABLE_AMONG = 3
+"""Of so many tars one must be readable for a run to start."""
+OPENING_SECONDS = 20.0
+"""How long a corpus that cannot be reached is tried again before a run starts."""
 
 
 class CorpusError(ValueError):
@@ -97,11 +104,12 @@ class Utterances:
     """The utterances of one split, unit by unit.
 
     `len()` is the number of units; `read(unit)` yields the rows of one, and may raise whatever the network or the
-    decoder of the container raises.
+    decoder of the container raises. `revision` is the commit of the Hub repository they are of.
     """
 
-    def __init__(self, units: list, reader, corpus: Corpus, held_out: bool | None):
+    def __init__(self, units: list, reader, corpus: Corpus, held_out: bool | None, revision: str | None = None):
         self.units, self.reader, self.corpus, self.held_out = units, reader, corpus, held_out
+        self.revision = revision
 
     def __len__(self) -> int:
         return len(self.units)
@@ -109,6 +117,11 @@ class Utterances:
     def describe(self, unit: int) -> str:
         """Name of a unit in messages."""
         return str(self.units[unit])
+
+    def fingerprint(self) -> str:
+        """A digest of the names and sizes of the units in order, the same wherever a directory lies."""
+        names = [repr(unit.relative_to(unit.parent) if isinstance(unit, Path) else unit) for unit in self.units]
+        return hashlib.sha256("\n".join([*names, str(self.held_out)]).encode()).hexdigest()[:12]
 
     def read(self, unit: int) -> Iterator[Row]:
         for number, (audio, speaker, path) in enumerate(self.reader(self.units[unit])):
@@ -128,8 +141,21 @@ class RowGroup:
     def __str__(self) -> str:
         return f"{self.url.rsplit('/', 1)[-1]}, row group {self.index}"
 
+    def __repr__(self) -> str:
+        return f"{self}, {self.metadata.row_group(self.index).total_byte_size} bytes"
 
-def open_corpus(name: str, split: str, speaker_column: str | None = None) -> Utterances:
+
+@dataclass(frozen=True)
+class Tar:
+    url: str
+
+    def __str__(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+    __repr__ = __str__
+
+
+def open_corpus(name: str, split: str, speaker_column: str | None = None, revision: str | None = None) -> Utterances:
     """Open a corpus for streaming.
 
     Args:
@@ -138,6 +164,7 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None) -> Utt
             speakers) give the stretches in which one person speaks alone.
         split: `"train"`, `"validation"`, or any split the corpus has.
         speaker_column: the column that tells speakers apart, where it has an unusual name.
+        revision: commit of the Hub repository, or `None` for the newest.
 
     Raises:
         CorpusError: what is missing, and what was found instead.
@@ -157,7 +184,9 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None) -> Utt
             f"corpus {corpus.path!r} is no directory, no Hub id (user/name) and none of: {', '.join(CORPORA)}"
         )
     try:
-        builder = load_dataset_builder(corpus.path, corpus.config)
+        builder = persist(
+            lambda: load_dataset_builder(corpus.path, corpus.config, revision=revision), corpus.path, OPENING_SECONDS
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise CorpusError(
             f"corpus {corpus.path!r} cannot be opened: {_first_line(error)}; check its name, the connection and, for "
@@ -165,26 +194,47 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None) -> Utt
         ) from None
     files = builder.config.data_files or {}
     splits, held_out = _choose_splits(corpus, split, [str(s) for s in files])
-    parquet = all(url.endswith(".parquet") for s in splits for url in files[s])
-    try:
-        streams = {s: builder.as_streaming_dataset(split=s) for s in splits}
-        if not parquet:
-            # Rows as they lie in the files: the features of datasets would encode audio, which needs torchcodec.
-            streams = {s: IterableDataset(stream._ex_iterable) for s, stream in streams.items()}
-        columns = streams[splits[0]].column_names or list(next(iter(streams[splits[0]]), {}))
-    except (OSError, ValueError, RuntimeError, tarfile.TarError) as error:
-        raise CorpusError(f"corpus {corpus.path!r} cannot be read: {_first_line(error)}") from None
-    conversations = parquet and corpus.speaker_column is None and set(TURN_COLUMNS) <= set(columns)
-    audio, speaker = _choose_columns(corpus, columns, conversations)
-    if parquet:
-        with ThreadPoolExecutor(8) as pool:
-            footers = pool.map(_footer, urls := [url for s in splits for url in files[s]])
-        units = [RowGroup(url, i, m) for url, m in zip(urls, footers) for i in range(m.num_row_groups)]
-        reader = _ConversationReader(audio) if conversations else _RowGroupReader(audio, speaker)
+    urls = [url for s in splits for url in files[s]]
+    commit = re.search(r"@([0-9a-f]{40})/", urls[0]) if urls else None
+    if urls and all(url.endswith(".parquet") for url in urls):
+        units, reader = _parquet(corpus, urls)
+    elif urls and all(url.endswith(".tar") for url in urls):
+        units, reader = _tars(corpus, urls)
     else:
-        units = [(s, i) for s in splits for i in range(streams[s].num_shards)]
-        reader = _ShardReader(streams, audio, speaker)
-    return Utterances(units, reader, corpus, held_out)
+        units, reader = _streamed(corpus, builder, splits)
+    return Utterances(units, reader, corpus, held_out, commit and commit[1])
+
+
+def _parquet(corpus: Corpus, urls: list[str]) -> tuple[list[RowGroup], "_RowGroupReader | _ConversationReader"]:
+    with ThreadPoolExecutor(8) as pool:
+        footers = list(pool.map(_footer, urls))
+    columns = footers[0].schema.to_arrow_schema().names
+    conversations = corpus.speaker_column is None and set(TURN_COLUMNS) <= set(columns)
+    audio, speaker = _choose_columns(corpus, columns, conversations)
+    units = [RowGroup(url, i, m) for url, m in zip(urls, footers) for i in range(m.num_row_groups)]
+    return units, _ConversationReader(audio) if conversations else _RowGroupReader(audio, speaker)
+
+
+def _tars(corpus: Corpus, urls: list[str]) -> tuple[list[Tar], "_TarReader"]:
+    fault = None
+    for url in urls[:READABLE_AMONG]:
+        try:
+            columns = list(persist(lambda url=url: next(_samples(url), {}), url, OPENING_SECONDS))
+            return [Tar(url) for url in urls], _TarReader(*_choose_columns(corpus, columns, conversations=False))
+        except (OSError, tarfile.TarError) as error:
+            fault = _first_line(error)
+    raise CorpusError(f"corpus {corpus.path!r} cannot be read: {fault}")
+
+
+def _streamed(corpus: Corpus, builder, splits: list[str]) -> tuple[list[tuple[str, int]], "_ShardReader"]:
+    try:
+        # Rows as they lie in the files: the features of datasets would encode audio, which needs torchcodec.
+        streams = {s: IterableDataset(builder.as_streaming_dataset(split=s)._ex_iterable) for s in splits}
+        columns = streams[splits[0]].column_names or list(next(iter(streams[splits[0]]), {}))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CorpusError(f"corpus {corpus.path!r} cannot be read: {_first_line(error)}") from None
+    audio, speaker = _choose_columns(corpus, columns, conversations=False)
+    return [(s, i) for s in splits for i in range(streams[s].num_shards)], _ShardReader(streams, audio, speaker)
 
 
 def _choose_splits(corpus: Corpus, split: str, available: list[str]) -> tuple[list[str], bool | None]:
@@ -219,17 +269,22 @@ def _first_line(error: Exception) -> str:
 
 
 def _footer(url: str) -> pq.FileMetaData:
-    try:
+    def read() -> pq.FileMetaData:
         with fsspec.open(url, "rb") as file:
             return pq.read_metadata(file)
+
+    try:
+        return persist(read, url, OPENING_SECONDS)
+    except GaveUp as error:
+        raise CorpusError(f"{error}; check the connection and resume") from None
     except (OSError, ValueError) as error:
         raise CorpusError(f"{url} cannot be read as Parquet: {_first_line(error)}; remove or replace it") from None
 
 
-def _open(url: str):
+def _open(url: str, **remote):
     filesystem, path = fsspec.url_to_fs(url)
-    remote = {"cache_type": "none"} if "://" in url else {}  # or 5 MB would be read ahead of every range
-    return filesystem.open(path, "rb", **remote)
+    # Without a cache, or 5 MB would be read ahead of every range.
+    return filesystem.open(path, "rb", **({"cache_type": "none", **remote} if "://" in url else {}))
 
 
 @dataclass
@@ -268,6 +323,49 @@ class _ConversationReader:
                         yield utterance, f"{unit}, row {number}, {speaker}", path
                 except AudioError:
                     yield encoded, f"{unit}, row {number}", path  # skipped and counted when it is decoded
+
+
+class _StrictMember(tarfile.TarInfo):
+    """A damaged header is an error wherever it lies; tarfile takes one that is not the first for the end."""
+
+    @classmethod
+    def fromtarfile(cls, archive):
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:
+            raise tarfile.ReadError(f"damaged at byte {archive.offset}: {error}") from None
+
+
+def _samples(url: str) -> Iterator[dict[str, str | bytes]]:
+    """The samples of a WebDataset tar: members that follow each other and share the name before the first dot."""
+    sample: dict[str, str | bytes] = {}
+    with (
+        _open(url, block_size=0) as file,
+        tarfile.open(fileobj=file, mode="r|", bufsize=1 << 18, tarinfo=_StrictMember) as archive,
+    ):
+        for member in archive:
+            named = re.fullmatch(r"((?:.*/)?[^./]+)\.([^/]*)", member.name)
+            if not member.isfile() or not named:
+                continue
+            if sample and sample["__key__"] != named[1]:
+                yield sample
+                sample = {}
+            sample["__key__"] = named[1]
+            sample[named[2]] = archive.extractfile(member).read()
+    if sample:
+        yield sample
+
+
+@dataclass
+class _TarReader:
+    audio: str
+    speaker: str
+
+    def __call__(self, unit: Tar) -> Iterator[tuple[bytes | None, str, str]]:
+        for sample in _samples(unit.url):
+            speaker = sample.get(self.speaker)
+            name = speaker.decode() if isinstance(speaker, bytes) else speaker
+            yield sample.get(self.audio) if name else None, name or "", f"{sample['__key__']}.{self.audio}"
 
 
 @dataclass

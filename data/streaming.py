@@ -12,29 +12,27 @@ sequence is the same for every number of workers that divides the lanes, and the
 number and one batch number a lane.
 """
 
+import json
 import logging
 import signal
-import tarfile
-import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-import urllib3
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from data.augmentation import Augmentation, Scenery, load_noises
 from data.conversations import GRID, Pool, cast_speakers, plan_windows, render, speaker_number
 from data.corpora import CorpusError, Row, Utterances
 from data.decoding import RowError, decode
+from data.network import GaveUp, persist
 
 logger = logging.getLogger(__name__)
 
-PERMANENT = (FileNotFoundError, CorpusError)
-NETWORK = (urllib3.exceptions.HTTPError, tarfile.ReadError)
-"""Faults of the network that are no `OSError`: a body cut short, and a tar that ends early because of it."""
+READINGS = 3
+"""How often a unit that is gone or damaged is read before it counts as lost."""
 
 
 @dataclass(frozen=True)
@@ -104,26 +102,23 @@ class ConversationStream(IterableDataset):
 
     def identity(self) -> dict:
         """What must not change between a run and its continuation for the windows to be the same."""
-        config = self.config
-        return {
-            "corpus": self.utterances.corpus.path,
+        settings = json.loads(json.dumps(asdict(self.config)))
+        del settings["noise"], settings["retry_seconds"]
+        return {name.replace("_", " "): value for name, value in settings.items()} | {
+            "data": self.utterances.fingerprint(),
+            "revision": self.utterances.revision,
             "units": len(self.utterances),
             "processes": self.world_size,
-            "seed": config.seed,
-            "batch size": config.batch_size,
-            "window seconds": config.window_seconds,
-            "units per block": config.units_per_block,
-            "windows per utterance": config.windows_per_utterance,
-            "lanes": config.lanes,
             "background recordings": len(self.noises),
         }
 
     def _restore(self, state: dict) -> None:
         for name, value in self.identity().items():
-            if state["stream"][name] != value:
+            before = state["stream"].get(name, value)
+            if before != value:
                 raise CorpusError(
-                    f"the checkpoint was made with {name} {state['stream'][name]!r} and this run has {value!r}; "
-                    "resume with the same setting, or start a new run from its weights with --start_from"
+                    f"the checkpoint was made with {name} {before!r} and this run has {value!r}; "
+                    "resume with the same, or start a new run from its weights with --start_from"
                 )
         self.state = {"turn": state["turn"], "lanes": state["lanes"]}
 
@@ -135,9 +130,14 @@ class ConversationStream(IterableDataset):
             raise ValueError(f"{workers} data workers cannot share {lanes} lanes evenly; use a divisor of {lanes}")
         mine = [(self.state["turn"] + number + k * workers) % lanes for k in range(lanes // workers)]
         batches = {lane: self._lane(lane) for lane in mine}
-        while True:
-            for lane in mine:
-                yield next(batches[lane])
+        try:
+            while True:
+                for lane in mine:
+                    yield next(batches[lane])
+        except CorpusError as error:
+            if worker is None:
+                raise
+            yield {"failure": str(error)}  # raised here it would arrive with a traceback in its message
 
     def _lane(self, lane: int) -> Iterator[dict]:
         block, first = self.state["lanes"][lane]
@@ -211,33 +211,20 @@ class ConversationStream(IterableDataset):
             logger.warning("skipped %d rows (%s), the last one %s", self.skipped[reason], reason, name)
 
     def _read(self, unit: int) -> list[Row]:
-        """All rows of a unit. Transient faults are tried again; a unit that is gone or broken is lost and said."""
-        started, attempt = time.monotonic(), 0
-        while True:
+        """All rows of a unit. Transient faults are tried again; a unit that is gone or damaged is lost and said."""
+        name = self.utterances.describe(unit)
+        for _ in range(READINGS):
             try:
-                return list(self.utterances.read(unit))
+                return persist(lambda: list(self.utterances.read(unit)), name, self.config.retry_seconds)
+            except GaveUp as error:
+                raise CorpusError(f"{error}; check the connection and resume") from error
             except Exception as error:
-                attempt += 1
-                waited = time.monotonic() - started
-                reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-                gone = isinstance(error, PERMANENT) or getattr(
-                    getattr(error, "response", None), "status_code", None
-                ) in (401, 403, 404, 410)
-                broken = not isinstance(error, (OSError, *NETWORK)) and not gone
-                if (gone or broken) and attempt >= 3:
-                    logger.warning("lost %s: %s", self.utterances.describe(unit), reason)
-                    self.skipped["lost unit"] += 1
-                    return []
-                if waited > self.config.retry_seconds:
-                    raise CorpusError(
-                        f"{self.utterances.describe(unit)} could not be read for {waited:.0f} s ({reason}); "
-                        "check the connection and resume"
-                    ) from error
-                pause = min(2.0 ** (attempt - 1), 60.0) / 2
-                logger.warning(
-                    "reading %s failed (%s), trying again in %.1f s", self.utterances.describe(unit), reason, pause
-                )
-                time.sleep(pause)
+                reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+                if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+                    raise CorpusError(f"{name} may not be read ({reason}); run hf auth login and resume") from error
+        logger.warning("lost %s: %s", name, reason)
+        self.skipped["lost unit"] += 1
+        return []
 
 
 def change_speed(waveform: np.ndarray, speaker: str, factor: float) -> tuple[np.ndarray, str]:
@@ -284,6 +271,17 @@ class PositionedLoader:
         self.stream, self.workers = stream, workers
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        before = None
+        while True:
+            try:
+                yield from self._batches()
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error) or self.stream.state == before:
+                    raise
+                logger.warning("a data worker was killed, perhaps for want of memory; starting them again")
+                before = self.stream.state
+
+    def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
         # Its own generator, because a loader draws a seed when it starts and would disturb the dropout of a resumed
         # run. Workers leave Ctrl-C to the training loop, which saves first.
         loader = DataLoader(
@@ -295,7 +293,13 @@ class PositionedLoader:
             generator=torch.Generator(),
             worker_init_fn=_ignore_interrupt,
         )
-        for batch in loader:
+        batches = iter(loader)
+        if self.workers and hasattr(signal, "SIGCHLD"):
+            # torch would raise the death of a worker in the middle of a training step.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for batch in batches:
+            if "failure" in batch:
+                raise CorpusError(batch["failure"])
             lane, block, i = (int(p) for p in batch.pop("position"))
             self.stream.state = {
                 "turn": (lane + 1) % self.stream.config.lanes,

@@ -2,10 +2,20 @@
 
 from pathlib import Path
 
-from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub import HfApi
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+)
 
-from training.checkpoints import HUB_FILE
+from data.network import GaveUp, persist
+from training.checkpoints import HUB_FILE, CheckpointError
+
+PATIENCE = 120.0
+"""Seconds for which a push of the finished model, or the look for a checkpoint, is tried again."""
 
 
 class HubRepository:
@@ -13,29 +23,65 @@ class HubRepository:
     Args:
         name: repository id, `user/name`, or a bare name for one's own account.
         private: whether a repository that does not exist yet is made private.
+        token: of an account that may write there; `None` takes that of `hf auth login`.
+
+    Raises:
+        CheckpointError: nobody is logged in, or the Hub does not answer.
     """
 
-    def __init__(self, name: str, private: bool = False):
-        self.api = HfApi()
-        self.name = name if "/" in name else f"{self.api.whoami()['name']}/{name}"
+    def __init__(self, name: str, private: bool = False, token: str | None = None):
+        self.api = HfApi(token=token)
         self.private = private
+        try:
+            self.name = name if "/" in name else f"{self._persist(self.api.whoami)['name']}/{name}"
+            self._persist(self._create)
+        except (LocalTokenNotFoundError, HfHubHTTPError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"cannot push to {name} on the Hub ({reason}); run hf auth login") from None
+        except GaveUp as error:
+            raise CheckpointError(f"cannot push to the Hub: {error}; leave out --push_to_hub or try later") from None
+
+    def _persist(self, action):
+        return persist(action, f"{self.api.endpoint}", PATIENCE)
+
+    def _create(self) -> None:
+        self.api.create_repo(self.name, private=self.private, exist_ok=True)
+
+    def has_checkpoint(self) -> bool:
+        return self._persist(lambda: self.api.file_exists(self.name, HUB_FILE))
 
     def upload_checkpoint(self, archive: Path) -> None:
         """Replace the repository's last checkpoint by a packed one."""
-        self.api.create_repo(self.name, private=self.private, exist_ok=True)
         self.api.upload_file(
             path_or_fileobj=archive, path_in_repo=HUB_FILE, repo_id=self.name, commit_message="Checkpoint"
         )
 
-    def download_checkpoint(self) -> Path | None:
-        """The packed last checkpoint as a local file, or `None` where there is none."""
-        try:
-            return Path(hf_hub_download(self.name, HUB_FILE))
-        except (RepositoryNotFoundError, EntryNotFoundError):
-            return None
+    def download_checkpoint(self, directory: Path) -> Path | None:
+        """The packed last checkpoint as a file in `directory`, or `None` where there is none.
+
+        Raises:
+            OSError: the Hub does not answer.
+        """
+
+        def download() -> Path | None:
+            try:
+                return Path(self.api.hf_hub_download(self.name, HUB_FILE, local_dir=directory))
+            except LocalEntryNotFoundError as error:  # says "not found", means "no connection"
+                raise ConnectionError(str(error)) from None
+            except (RepositoryNotFoundError, EntryNotFoundError):
+                return None
+
+        return self._persist(download)
 
     def upload_model(self, directory: Path) -> str:
-        """Push a model directory (weights, remote code, ONNX, card) to the top of the repository."""
-        self.api.create_repo(self.name, private=self.private, exist_ok=True)
-        self.api.upload_folder(repo_id=self.name, folder_path=directory, commit_message="Model")
+        """Push a model directory (weights, remote code, ONNX, card) to the top of the repository; gives its address.
+
+        Raises:
+            OSError: the Hub does not take it.
+        """
+        self._persist(
+            lambda: self.api.upload_folder(
+                repo_id=self.name, folder_path=directory, commit_message="Model", ignore_patterns="training_args.bin"
+            )
+        )
         return f"{self.api.endpoint}/{self.name}"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import signal
 import time
 from itertools import islice
@@ -10,12 +11,14 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_callback import ExportableState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from data.corpora import CorpusError
 from data.streaming import PositionedLoader
 from evaluation.windows import WindowScores
-from training.checkpoints import Keeper, seal
+from training.checkpoints import Keeper, discard_old, fault_of, seal, step_of
 from training.teacher_voices import TeacherVoices
 
 logger = logging.getLogger(__name__)
@@ -50,6 +53,35 @@ class StreamingTrainer(Trainer):
             inputs = inputs | {"voice_targets": self.voices.of(inputs["speaker_labels"]).to(self.args.device)}
         return super().compute_loss(model, inputs, **kwargs)
 
+    def train(self, resume_from_checkpoint: Path | None = None) -> None:
+        """Train to the last step; with a checkpoint that is there already, only load it.
+
+        Raises:
+            CorpusError: the stream gave up. What was trained is saved first.
+        """
+        if resume_from_checkpoint and step_of(resume_from_checkpoint) >= self.args.max_steps:
+            self.state = TrainerState.load_from_json(str(resume_from_checkpoint / TRAINER_STATE_NAME))
+            logger.info("trained to step %d already, no step is left to do", self.state.global_step)
+            return self._load_from_checkpoint(str(resume_from_checkpoint))
+        try:
+            super().train(resume_from_checkpoint=resume_from_checkpoint and str(resume_from_checkpoint))
+        except CorpusError:
+            if self.state.global_step and self.args.world_size == 1 and fault_of(self._checkpoint()):
+                self._save_checkpoint(self.model, trial=None)
+            raise
+
+    def compare_trainer_and_checkpoint_args(self, training_args, trainer_state) -> None:
+        # Lines, evaluations and checkpoints come as often as this run asks, not as the checkpoint's did.
+        trainer_state.compute_steps(training_args, training_args.max_steps)
+
+    def get_batch_samples(self, *args, **kwargs):
+        place = self.loader.stream.state
+        try:
+            return super().get_batch_samples(*args, **kwargs)
+        except CorpusError:
+            self.loader.stream.state = place  # of the last step done, so that it can be saved
+            raise
+
     @torch.no_grad()
     def score_windows(self) -> WindowScores:
         """Score the model on the evaluation windows, speakers it was never trained on."""
@@ -71,20 +103,48 @@ class StreamingTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _checkpoint(self) -> Path:
+        return Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+
     def _save_checkpoint(self, model, trial):
-        checkpoint = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        checkpoint = self._checkpoint()
+        try:
+            self._write_checkpoint(checkpoint, model)
+        except Exception as error:  # a full disk shows in each library's own way
+            if self.args.world_size > 1:
+                raise
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            logger.error("%s could not be saved (%s); the one before it is kept", checkpoint.name, reason)
+            return
+        if self.is_world_process_zero():
+            discard_old(checkpoint.parent, self.args.save_total_limit)
+            self.keeper.keep(checkpoint)
+
+    def _write_checkpoint(self, checkpoint: Path, model) -> None:
+        if self.is_world_process_zero():
+            shutil.rmtree(checkpoint, ignore_errors=True)  # what an interrupted save left
+        self.accelerator.wait_for_everyone()
         checkpoint.mkdir(parents=True, exist_ok=True)
         stream_state_file(checkpoint, self.args.process_index).write_text(json.dumps(self.loader.state_dict()))
-        super()._save_checkpoint(model, trial)
+        super()._save_checkpoint(model, trial=None)
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             seal(checkpoint)
-            self.keeper.keep(checkpoint)
+
+    def _rotate_checkpoints(self, use_mtime=False, output_dir=None) -> None:
+        """Nothing: the Trainer would count checkpoints that are not complete. `discard_old` does it after sealing."""
 
 
 def stream_state_file(checkpoint: Path, rank: int) -> Path:
     """Where a checkpoint keeps the place in the stream of one process."""
     return checkpoint / f"stream_state_{rank}.json"
+
+
+def read_stream_state(checkpoint: Path, rank: int) -> dict:
+    """The place of a process in the stream; of the first one where the checkpoint is of fewer (then refused)."""
+    file = stream_state_file(checkpoint, rank)
+    return json.loads((file if file.exists() else stream_state_file(checkpoint, 0)).read_text())
 
 
 class SaveAndLeave(TrainerCallback):
@@ -94,8 +154,11 @@ class SaveAndLeave(TrainerCallback):
         self.signal: int | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
+        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def on_train_end(self, args, state, control, **kwargs):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def _note(self, number, frame):
         logger.warning("%s: saving after this step", signal.Signals(number).name)

@@ -1,0 +1,86 @@
+"""Patience with a network that fails: a time limit for every request, and growing pauses between attempts."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import requests
+import urllib3
+from huggingface_hub import configure_http_backend, constants
+from huggingface_hub.errors import LocalTokenNotFoundError
+from requests.adapters import HTTPAdapter
+
+logger = logging.getLogger(__name__)
+
+SILENCE_SECONDS = 60.0
+"""How long a server may be silent before a request counts as failed, where its caller sets no limit."""
+LONGEST_PAUSE = 30.0
+T = TypeVar("T")
+
+
+class GaveUp(ConnectionError):
+    """Something that could not be read within the time allowed."""
+
+
+class _LimitedAdapter(HTTPAdapter):
+    def send(self, request, *args, timeout=None, **kwargs):
+        return super().send(request, *args, timeout=timeout or SILENCE_SECONDS, **kwargs)
+
+
+def limit_silence() -> None:
+    """Give every request of huggingface_hub (and so of datasets) a time limit; most of its own have none."""
+
+    def session() -> requests.Session:
+        session = requests.Session()
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, _LimitedAdapter())
+        return session
+
+    if not constants.HF_HUB_OFFLINE:
+        configure_http_backend(session)
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether to try again: faults of connections and servers, not what is gone or damaged."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return status >= 500 or status in (408, 425, 429)
+    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError, LocalTokenNotFoundError)):
+        return False
+    if type(error) is OSError and error.errno is None:  # Arrow's word for damaged data
+        return False
+    return isinstance(error, (OSError, urllib3.exceptions.HTTPError))
+
+
+def persist(action: Callable[[], T], what: str, seconds: float) -> T:
+    """Call `action` until it succeeds, with growing pauses, or those the server asks for, for at most `seconds`.
+
+    Args:
+        what: is read, for messages.
+
+    Raises:
+        GaveUp: `action` did not succeed in time.
+        Exception: of `action`, where trying again is of no use.
+    """
+    started, attempt = time.monotonic(), 0
+    while True:
+        try:
+            return action()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            waited = time.monotonic() - started
+            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            pause = _asked_for(error) or min(0.5 * 2.0**attempt, LONGEST_PAUSE)
+            if waited + pause > seconds:
+                raise GaveUp(f"{what} could not be read for {waited:.0f} s ({reason})") from error
+            logger.warning("reading %s failed (%s), trying again in %.1f s", what, reason, pause)
+            time.sleep(pause)
+            attempt += 1
+
+
+def _asked_for(error: Exception) -> float | None:
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    value = headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else None

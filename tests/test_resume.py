@@ -1,0 +1,292 @@
+"""Runs that are killed and resumed end with the bits of a run that was never interrupted."""
+
+import functools
+import itertools
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from training_runs import Run, start, write_corpus
+
+from data import streaming
+from data.corpora import CorpusError, Utterances, open_corpus
+from data.streaming import ConversationStream, PositionedLoader, StreamConfig
+from training.checkpoints import fault_of, local_checkpoints, newest_local, step_of
+
+STEPS = 80
+SHORT = 12
+EXACT = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "stream_state_0.json")
+
+
+def skip_export() -> None:
+    subprocess.run = lambda *_args, **_kwargs: SimpleNamespace(returncode=0)
+
+
+def kill_at(event: str, name: str) -> None:
+    """SIGKILL for this process when it is about to open (rename, remove) a file of that name."""
+
+    def hook(happening: str, arguments: tuple) -> None:
+        if happening == event and isinstance(arguments[0], (str, Path)):
+            path = Path(arguments[0])
+            if path.name == name:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def kill_a_worker(mark: Path) -> None:
+    """SIGKILL for the first data worker that makes its fourth batch; `mark` is left as a sign."""
+    skip_export()
+    made, count, parent = streaming.make_batch, itertools.count(), os.getpid()
+
+    def make_batch(*arguments):
+        if os.getpid() != parent and next(count) == 3 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return made(*arguments)
+
+    streaming.make_batch = make_batch
+
+
+class Runs:
+    """Runs on one corpus below one directory."""
+
+    def __init__(self, directory: Path):
+        self.directory, self.corpus = directory, directory / "corpus"
+        write_corpus(self.corpus)
+
+    def start(self, name: str, *flags: str, steps: int = SHORT, workers: int = 2, prepare=skip_export) -> Run:
+        settings = ["--dataset", self.corpus, "--output_dir", self.directory / name, "--max_steps", steps]
+        settings += ["--save_steps", 2, "--dataloader_num_workers", workers, *flags]
+        return start(*map(str, settings), log=self.directory / f"{name}.log", prepare=prepare)
+
+    def finished(self, name: str, *flags: str, steps: int = SHORT, **settings) -> Path:
+        """The last checkpoint of a run that goes to its end."""
+        run = self.start(name, *flags, steps=steps, **settings).ended()
+        assert run.exitcode == 0, run.text()
+        return self.directory / name / f"checkpoint-{steps}"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def short(runs) -> Path:
+    """The end of a run of `SHORT` steps that nothing interrupts, with two workers."""
+    return runs.finished("short")
+
+
+def assert_same(one: Path, other: Path) -> None:
+    for name in EXACT:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def reached(directory: Path) -> int:
+    steps = [step_of(checkpoint) for checkpoint in local_checkpoints(directory) if not fault_of(checkpoint)]
+    return max(steps, default=0)
+
+
+IN_A_SAVE = [
+    ("open", "stream_state_0.json"),
+    ("open", "trainer_state.json"),
+    ("open", "manifest.json.part"),
+    ("os.rename", "manifest.json.part"),
+    ("os.remove", "optimizer.pt"),
+]
+
+
+def test_twenty_kills_leave_no_trace(runs):
+    reference = runs.finished("reference", steps=STEPS)
+    directory, rng = runs.directory / "killed", random.Random(20)
+    for number in range(20):
+        before = reached(directory)
+        if number % 4 == 3:
+            kill = functools.partial(kill_at, *IN_A_SAVE[number // 4])
+            run = runs.start("killed", "--resume", steps=STEPS, prepare=kill).ended()
+        else:
+            run = runs.start("killed", "--resume", steps=STEPS)
+            if number % 4 == 0:  # anywhere from the start of the program on
+                time.sleep(rng.uniform(0, 2))
+            elif number % 4 == 1:  # anywhere in the steps that follow a save
+                run.wait_for(lambda at=before: reached(directory) > at)
+                time.sleep(rng.uniform(0, 0.15))
+            else:  # while files are being written
+                run.wait_for(lambda: any(fault_of(c) for c in local_checkpoints(directory)))
+                time.sleep(rng.uniform(0, 0.02))
+            run.kill()
+            run.join()
+        assert run.exitcode == -signal.SIGKILL, run.text()
+        assert reached(directory) < STEPS
+    assert_same(runs.finished("killed", "--resume", steps=STEPS), reference)
+    said = (runs.directory / "killed.log").read_text()
+    assert "passing over" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_asked_to_leave_it_saves_the_step_under_way(runs, short, number, code):
+    name = f"asked{code}"
+    run = runs.start(name, "--save_steps", "1000", "--logging_steps", "1")
+    run.wait_for(lambda: "'loss'" in run.text())
+    os.kill(run.pid, number)
+    assert run.ended().exitcode == code, run.text()
+    assert "with --resume to go on" in run.text() and "Traceback" not in run.text()
+    assert 0 < reached(runs.directory / name) < SHORT
+    assert_same(runs.finished(name, "--resume"), short)
+
+
+def test_the_number_of_workers_may_change(runs, short):
+    for workers in (0, 4, 1):
+        run = runs.start("workers", "--resume", workers=workers)
+        before = reached(runs.directory / "workers")
+        run.wait_for(lambda at=before: reached(runs.directory / "workers") > at)
+        run.kill()
+        run.join()
+    assert_same(runs.finished("workers", "--resume", workers=2), short)
+
+
+def test_a_killed_worker_is_replaced(runs, short):
+    mark = runs.directory / "killed a worker"
+    checkpoint = runs.finished("worker", prepare=functools.partial(kill_a_worker, mark))
+    assert mark.exists()
+    assert "a data worker was killed" in (runs.directory / "worker.log").read_text()
+    assert_same(checkpoint, short)
+
+
+def test_evaluating_and_saving_leave_no_trace(runs, short):
+    assert_same(runs.finished("often", "--eval_steps", "3", "--save_steps", "1", "--save_total_limit", "1"), short)
+    assert [step_of(c) for c in local_checkpoints(runs.directory / "often")] == [SHORT]
+
+
+def test_gradient_accumulation_resumes_too(runs):
+    flags = ("--gradient_accumulation_steps", "3")
+    reference = runs.finished("accumulated", *flags)
+    run = runs.start("accumulating", *flags)
+    run.wait_for(lambda: reached(runs.directory / "accumulating") >= 4)
+    run.kill()
+    run.join()
+    assert_same(runs.finished("accumulating", *flags, "--resume"), reference)
+
+
+def test_a_run_that_is_at_its_end_only_finishes_again(runs, short):
+    before = {name: (short / name).read_bytes() for name in EXACT}
+    assert runs.finished("short", "--resume") == short
+    assert "no step is left to do" in (runs.directory / "short.log").read_text()
+    assert [step_of(c) for c in local_checkpoints(short.parent)] == [SHORT, SHORT - 2]
+    assert {name: (short / name).read_bytes() for name in EXACT} == before
+    assert (short.parent / "model" / "model.safetensors").read_bytes() == before["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "flags, reason",
+    [
+        (("--resume", "--per_device_train_batch_size", "8"), "made with batch size 4 and this run has 8"),
+        (("--resume", "--seed", "7"), "made with seed 42 and this run has 7"),
+        (("--resume", "--units_per_block", "3"), "made with units per block 2 and this run has 3"),
+        (("--resume", "--hidden_size", "32"), "has hidden_size 16 and this run 32"),
+        (("--resume", "--dropout", "0.1"), "has dropout 0.3 and this run 0.1"),
+        (("--resume", "--dataset", "demo"), "made with data '[0-9a-f]{12}' and this run has"),
+        ((), "already holds a run; add --resume to go on"),
+    ],
+)
+def test_what_would_not_be_the_same_run_is_refused(runs, short, flags, reason):
+    run = runs.start("short", *flags).ended()
+    assert run.exitcode == 1
+    last = run.text().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert re.search(reason, last), last
+
+
+def test_a_moved_corpus_is_the_same_corpus(runs, short, tmp_path):
+    write_corpus(tmp_path / "elsewhere")
+    there = open_corpus(str(tmp_path / "elsewhere"), "train")
+    assert there.fingerprint() == open_corpus(str(runs.corpus), "train").fingerprint()
+    (tmp_path / "elsewhere" / "train-1.parquet").rename(tmp_path / "elsewhere" / "train-2.parquet")
+    there = open_corpus(str(tmp_path / "elsewhere"), "train")
+    assert there.fingerprint() != open_corpus(str(runs.corpus), "train").fingerprint()
+
+
+# The stream alone
+
+SETTINGS = StreamConfig(batch_size=4, window_seconds=1.0, units_per_block=2, windows_per_utterance=2)
+
+
+class CountingUtterances(Utterances):
+    """Counts the units that are read."""
+
+    def __init__(self, utterances: Utterances):
+        self.__dict__.update(vars(utterances))
+        self.read_units = []
+
+    def read(self, unit: int):
+        self.read_units.append(unit)
+        return super().read(unit)
+
+
+@pytest.fixture(scope="module")
+def utterances(runs) -> Utterances:
+    return open_corpus(str(runs.corpus), "train")
+
+
+def batches(stream: ConversationStream, count: int, workers: int = 0) -> tuple[list[dict], dict]:
+    """The first batches and the state after them."""
+    loader = PositionedLoader(stream, workers)
+    return [batch for batch, _ in zip(loader, range(count))], loader.state_dict()
+
+
+@pytest.mark.parametrize("done", [1, 4, 7, 13, 18])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_goes_on_where_it_was(utterances, done, workers):
+    loader = PositionedLoader(ConversationStream(utterances, SETTINGS), 0)
+    whole, state = [], None
+    for batch, number in zip(loader, range(24)):
+        whole.append(batch)
+        if number == done - 1:
+            state = json.loads(json.dumps(loader.state_dict()))
+    rest, _ = batches(ConversationStream(utterances, SETTINGS, state=state), 24 - done, workers)
+    for one, other in zip(whole[done:], rest):
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+@pytest.mark.parametrize("step", [100, 10_000])
+def test_what_is_read_again_does_not_grow_with_the_step(utterances, step):
+    counting = CountingUtterances(utterances)
+    stream = ConversationStream(counting, SETTINGS)
+    blocks = step // 5 // SETTINGS.lanes
+    state = {"turn": 0, "lanes": [[k + SETTINGS.lanes * blocks, 3] for k in range(SETTINGS.lanes)]}
+    state["stream"] = stream.identity()
+    given, _ = batches(ConversationStream(counting, SETTINGS, state=state), SETTINGS.lanes)
+    assert len(given) == SETTINGS.lanes
+    again = [unit for k in range(SETTINGS.lanes) for unit in stream.units_of(k + SETTINGS.lanes * blocks)]
+    assert counting.read_units == again, "one block a lane, and nothing else"
+
+
+def test_no_window_comes_twice_in_lanes_of_several_processes(utterances):
+    streams = [ConversationStream(utterances, SETTINGS, rank, 3) for rank in range(3)]
+    places = [tuple(batch["position"]) for stream in streams for batch, _ in zip(stream, range(40))]
+    blocks = {place[1:] for place in places}
+    assert len(blocks) == len(places)
+    opened = {block for block, _ in blocks}
+    first_pass = range(streams[0].blocks_per_pass)
+    assert set(first_pass) <= opened, "no block of the first pass is left out"
+
+
+def test_a_stream_of_another_number_of_processes_is_refused(utterances):
+    _, state = batches(ConversationStream(utterances, SETTINGS, 0, 2), 3)
+    with pytest.raises(CorpusError, match="made with processes 2 and this run has 1"):
+        ConversationStream(utterances, SETTINGS, state=state)
+
+
+def test_newest_local_of_nothing(tmp_path):
+    assert newest_local(tmp_path / "none") is None
