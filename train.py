@@ -15,10 +15,11 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
+import yaml
 from accelerate.utils import broadcast_object_list
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 
@@ -273,8 +274,7 @@ def parse() -> tuple[Arguments, Training]:
     flags = sys.argv[1:]
     if "--config" in flags:
         at = flags.index("--config")
-        defaults = parser.parse_yaml_file(flags[at + 1])
-        parser.set_defaults(**{k: v for part in defaults for k, v in vars(part).items()})
+        parser.set_defaults(**read_config(flags[at + 1] if at + 1 < len(flags) else ""))
         flags = flags[:at] + flags[at + 2 :]
     arguments, training = parser.parse_args_into_dataclasses(flags)
     if training.max_steps < 1:
@@ -284,6 +284,19 @@ def parse() -> tuple[Arguments, Training]:
         training.bf16 = torch.cuda.get_device_capability() >= (8, 0)
         training.fp16 = not training.bf16
     return arguments, training
+
+
+def read_config(file: str) -> dict:
+    """Settings from a YAML file, by the names of the flags."""
+    try:
+        settings = yaml.safe_load(Path(file).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise SystemExit(f"error: --config {file!r} cannot be read: {str(error).splitlines()[0]}") from None
+    known = {each.name for kind in (Arguments, Training) for each in fields(kind)}
+    if not isinstance(settings, dict) or settings.keys() - known:
+        unknown = ", ".join(map(str, settings.keys() - known)) if isinstance(settings, dict) else "no settings at all"
+        raise SystemExit(f"error: --config {file} holds {unknown}; its keys must be flags, see python train.py --help")
+    return settings
 
 
 if __name__ == "__main__":
