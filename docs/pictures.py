@@ -1,0 +1,262 @@
+"""Draw the pictures of README and docs into docs/pictures.
+
+python -m docs.pictures                                  # all that need no model
+python -m docs.pictures --model pretrained/lightweight-cnn      # and an answer of this model
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from data.conversations import SAMPLING_RATE
+from data.corpora import open_corpus
+from data.example import simulate
+from data.streaming import ConversationStream, StreamConfig
+from diarization.networks import open_network
+from diarization.timeline import plot_timeline
+from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
+from modeling.linking_fast_diarization import Segment, diarize
+
+PICTURES = Path(__file__).parent / "pictures"
+SHARED, CNN, GRU, OUTPUT, GREY = "#dce6f2", "#fbe3d0", "#d9eed9", "#f3e2f3", "#eeeeee"
+COLOURS = ("#2f6fdb", "#e0662f")
+
+
+def save(figure: Figure, name: str) -> None:
+    figure.savefig(PICTURES / f"{name}.png", dpi=110, format="png", metadata={"Software": None})
+    print(PICTURES / f"{name}.png")
+
+
+def blank(width: float, height: float):
+    """A figure and axes in inches, without a frame."""
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, width)
+    axes.set_ylim(0.25, height)
+    axes.axis("off")
+    return figure, axes
+
+
+def box(axes, x: float, y: float, width: float, height: float, text: str, colour: str, size: float = 9.5) -> None:
+    """A box with text, its lower left corner at (x, y)."""
+    style = "round,pad=0,rounding_size=0.08"
+    axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=style, facecolor=colour, edgecolor="#444444"))
+    axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=size, linespacing=1.35)
+
+
+def arrow(axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#444444", "shrinkA": 0, "shrinkB": 0})
+
+
+def draw_architecture() -> None:
+    """Both encoders, with the parameters counted in the models themselves."""
+    models = {
+        name: FastDiarizationForAudioFrameClassification(FastDiarizationConfig(encoder_type=name))
+        for name in ("lightweight-cnn", "attention-gru")
+    }
+    cnn = models["lightweight-cnn"].fast_diarization
+
+    def count(*modules) -> str:
+        number = sum(p.numel() for module in modules for p in module.parameters())
+        return f"{number / 1e6:.2f} M" if number >= 1e6 else f"{number / 1e3:.0f} k"
+
+    figure, axes = blank(11, 11.6)
+    left, width, middle = 3.2, 4.6, 5.5
+    rows = [
+        (10.85, "waveform, 16 kHz, any length", GREY, ""),
+        (9.95, "log-mel: 25 ms windows, 64 bands,\ngain and offset removed (no parameters)", GREY, "10 ms"),
+        (9.0, f"stem: 2 convolutions, stride 2 each, 64 → 128 → 256\n{count(cnn.stem)}", SHARED, "40 ms"),
+        (8.05, f"local: 2 residual convolutions\n{count(cnn.local)}", SHARED, "40 ms"),
+        (7.1, f"down: stride 2, then a residual convolution\n{count(cnn.down)}", SHARED, "80 ms"),
+        (
+            6.15,
+            f"affinity pooling: each frame + the mean of\nframes that sound alike, {count(cnn.affinity)}",
+            SHARED,
+            "80 ms",
+        ),
+    ]
+    for number, (y, text, colour, step) in enumerate(rows):
+        box(axes, left, y, width, 0.62, text, colour)
+        if number:
+            arrow(axes, (middle, rows[number - 1][0]), (middle, y + 0.62))
+            axes.text(left + width + 0.12, y + 0.31, step, fontsize=9, color="#444444", va="center")
+    gru = models["attention-gru"].fast_diarization
+    contexts = (
+        (
+            0.35,
+            f"encoder_type lightweight-cnn: {count(models['lightweight-cnn'])} in all",
+            CNN,
+            "5 residual convolutions, width 3,\ndilated by 1, 4, 8, 16, 2:\nsees 2.5 s to either side\n"
+            + count(cnn.context),
+        ),
+        (
+            5.85,
+            f"encoder_type attention-gru: {count(models['attention-gru'])} in all",
+            GRU,
+            "2 bidirectional GRU layers,\nthen 2 self-attention layers of 4 heads:\nsees the whole window\n"
+            + count(gru.context),
+        ),
+    )
+    for x, title, colour, text in contexts:
+        box(axes, x, 4.2, 4.8, 1.05, text, colour)
+        axes.text(x + 2.4, 5.37, title, ha="center", fontsize=9.5, weight="bold")
+        arrow(axes, (middle + (-1.6 if x < 3 else 1.6), 6.15), (x + 2.4 + (0.9 if x < 3 else -0.9), 5.58))
+        arrow(axes, (x + 2.4, 4.2), (x + 2.4 + (0.9 if x < 3 else -0.9), 3.77))
+    axes.text(middle, 4.72, "or", ha="center", va="center", fontsize=11)
+    box(axes, left, 3.15, width, 0.62, f"up to 40 ms + skip connection, fuse: {count(cnn.up, cnn.fuse)}", SHARED)
+    axes.plot([left, 0.15, 0.15, left], [8.36, 8.36, 3.46, 3.46], color="#444444", lw=1)
+    axes.annotate("", (left, 3.46), (left - 0.2, 3.46), arrowprops={"arrowstyle": "-|>", "color": "#444444"})
+    axes.text(0.25, 7.6, "skip,\n40 ms", fontsize=8.5, color="#444444", va="center")
+    box(
+        axes,
+        0.35,
+        1.75,
+        4.8,
+        0.8,
+        "powerset head: 4 sets {}, {1}, {2}, {1, 2},\ntwo answers per 40 ms: every 20 ms\n"
+        f"{count(models['lightweight-cnn'].classifier)}",
+        OUTPUT,
+    )
+    box(
+        axes,
+        5.85,
+        1.75,
+        4.8,
+        0.8,
+        "voices: mean and deviation of the 80 ms features\nover frames where each speaker is alone\n"
+        f"{count(models['lightweight-cnn'].speaker_projection)}",
+        OUTPUT,
+    )
+    arrow(axes, (middle - 1.2, 3.15), (3.4, 2.55))
+    arrow(axes, (5.15, 2.15), (5.85, 2.15))
+    axes.text(5.5, 2.36, "who is\nalone", ha="center", va="center", fontsize=8.5, color="#444444")
+    axes.plot([left + width, 10.85, 10.85, 10.3], [7.2, 7.2, 3.0, 3.0], color="#444444", lw=1)
+    axes.annotate("", (10.3, 2.55), (10.3, 3.0), arrowprops={"arrowstyle": "-|>", "color": "#444444"})
+    axes.text(9.3, 7.28, "voice features", fontsize=8.5, color="#444444")
+    box(axes, 0.35, 0.5, 4.8, 0.62, "logits (batch, frames, 2): log-odds that\na speaker is active", GREY)
+    box(axes, 5.85, 0.5, 4.8, 0.62, "speaker_embeddings (batch, 2, 192):\nunit vectors", GREY)
+    arrow(axes, (2.75, 1.75), (2.75, 1.12))
+    arrow(axes, (8.25, 1.75), (8.25, 1.12))
+    save(figure, "architecture")
+
+
+def draw_conversation() -> None:
+    """A simulated conversation, what the network hears of it and what it is told."""
+    waveform, segments = simulate("demo", 18.0, seed=3)
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    wave, turns = figure.subplots(2, 1, sharex=True, height_ratios=(1.4, 1))
+    time = np.arange(len(waveform)) / SAMPLING_RATE
+    wave.plot(time[::8], waveform[::8], color="#555555", lw=0.4)
+    wave.set_yticks([])
+    wave.set_ylabel("waveform")
+    names = list(dict.fromkeys(s.speaker for s in segments))
+    for row, name in enumerate(names):
+        mine = [(s.start, s.end - s.start) for s in segments if s.speaker == name]
+        turns.broken_barh(mine, (row - 0.35, 0.7), color=COLOURS[row % 2])
+    turns.set_yticks(range(len(names)), names)
+    turns.set_ylim(len(names) - 0.5, -0.5)
+    turns.set_xlabel("seconds")
+    turns.set_xlim(0, len(waveform) / SAMPLING_RATE)
+    for axes in (wave, turns):
+        axes.axvspan(6, 9, color="#ffd94a", alpha=0.35, lw=0, zorder=0)
+    wave.set_title("Two synthetic voices of the demo corpus; in yellow one training window of 3 s", fontsize=10)
+    save(figure, "conversation")
+
+
+def draw_stream() -> None:
+    """How the n-th batch is found: real numbers of a small corpus of 24 units."""
+
+    class Units(list):
+        """Stands for a corpus of which only the number of units matters."""
+
+        held_out, corpus = None, None
+
+    config = StreamConfig(units_per_block=4, lanes=4, seed=0)
+    stream = ConversationStream(Units(range(24)), config)
+    blocks = [stream.units_of(block) for block in range(stream.blocks_per_pass + 2)]
+    figure, axes = blank(11.5, 6.6)
+    axes.text(
+        0.3,
+        6.3,
+        "24 units as they lie in the corpus (row groups or tars; neighbours are the same few people)",
+        fontsize=10,
+    )
+    hues = ["#2f6fdb", "#e0662f", "#2e9e5b", "#b5469b", "#8a6d00", "#0e93a3", "#c43c4c", "#6d5bd0"]
+    owner = {unit: block for block in range(stream.blocks_per_pass) for unit in blocks[block]}
+    for unit in range(24):
+        box(axes, 0.3 + 0.455 * unit, 5.7, 0.4, 0.4, str(unit), hues[owner[unit]] + "55", 9)
+    axes.text(
+        0.3,
+        5.25,
+        "blocks: a seeded permutation of all units, cut; a new one for every pass over the corpus",
+        fontsize=10,
+    )
+    for block, units in enumerate(blocks):
+        column, row = block % 4, block // 4
+        x, y = 0.3 + 2.75 * column, 4.6 - 0.5 * row
+        hue = hues[block] + ("55" if block < stream.blocks_per_pass else "22")
+        second = "" if block < stream.blocks_per_pass else "  (pass 2)"
+        box(axes, x, y, 2.55, 0.4, f"block {block}: {', '.join(map(str, sorted(units)))}{second}", hue, 9)
+    axes.text(
+        0.3, 3.65, "lanes: block g goes to lane g mod 4; batch n of the stream comes from lane n mod 4", fontsize=10
+    )
+    for lane in range(4):
+        y = 2.95 - 0.6 * lane
+        axes.text(0.3, y + 0.2, f"lane {lane}", fontsize=9.5, va="center")
+        for turn in range(6):
+            block = lane + (4 if turn >= 3 else 0)
+            batch = 4 * turn + lane
+            box(
+                axes,
+                1.2 + 1.68 * turn,
+                y,
+                1.55,
+                0.42,
+                f"batch {batch}: block {block}, {turn % 3}",
+                hues[block] + "55",
+                9,
+            )
+    axes.text(
+        0.3,
+        0.62,
+        "A batch is a function of (seed, block, number in the block): no generator state, no shuffle buffer.\n"
+        "The place of the stream is the lane whose turn it is and a (block, number) of each lane. A block has 3 batches here.",
+        fontsize=9.5,
+        va="center",
+        linespacing=1.4,
+    )
+    save(figure, "stream")
+
+
+def draw_answer(model: str) -> None:
+    """A recording of synthetic voices the model was never trained on, its answer, and who really speaks."""
+    from data.recordings import SimulatedRecordings
+
+    recording = SimulatedRecordings(open_corpus("demo", "validation"), seed=11).make(0, 60.0, 2)
+    network, settings = open_network(model)
+    segments = diarize(network, [recording.waveform], settings)
+    names = {
+        speaker: f"voice {number + 1}" for number, speaker in enumerate(dict.fromkeys(t[2] for t in recording.turns))
+    }
+    truth = [Segment(float(start), float(end), names[speaker], 1.0) for start, end, speaker in recording.turns]
+    plot_timeline(PICTURES / "timeline.png", "Who speaks when: one minute of two synthetic voices", segments, truth)
+    print(PICTURES / "timeline.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="directory of a model whose answer to draw")
+    arguments = parser.parse_args()
+    PICTURES.mkdir(exist_ok=True)
+    draw_architecture()
+    draw_conversation()
+    draw_stream()
+    if arguments.model:
+        draw_answer(arguments.model)
+
+
+if __name__ == "__main__":
+    main()
