@@ -223,7 +223,7 @@ def draw_stream() -> None:
         0.3,
         0.62,
         "A batch is a function of (seed, block, number in the block): no generator state, no shuffle buffer.\n"
-        "The place of the stream is the lane whose turn it is and a (block, number) of each lane. A block has 3 batches here.",
+        "The place of the stream is the lane whose turn it is and (block, number) of each. Blocks here have 3 batches.",
         fontsize=9.5,
         va="center",
         linespacing=1.4,
