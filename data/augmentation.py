@@ -110,19 +110,19 @@ class Scenery:
         room, seat = rng.integers(ROOMS, size=count), rng.integers(SEATS, size=(count, parts))
         equaliser = rng.integers(EQUALISERS, size=(count, parts + 1))
         telephone = rng.integers(TELEPHONES, size=count)
-        mixture = np.empty((count, samples), np.float32)
-        for c in range(count):
-            heard = [p for p in range(parts) if speech.speakers[c][p] is not None]
-            if not heard or not (in_room[c] or equalised[c]):
-                mixture[c] = tracks[c].sum(axis=0)
-                continue
-            spectra = scipy.fft.rfft(tracks[c, heard], self.size)
+        mixture = tracks.sum(axis=1)
+        filtered = in_room | equalised
+        row = np.cumsum(filtered) - 1
+        spectra = np.zeros((filtered.sum(), self.size // 2 + 1), np.complex64)
+        audible = np.array([[name is not None for name in names] for names in speech.speakers])
+        window, part = np.nonzero(filtered[:, None] & audible)
+        for spectrum, c, p in zip(scipy.fft.rfft(tracks[window, part], self.size), window, part):
             if in_room[c]:
-                spectra *= self.rooms[room[c], seat[c, heard]]
-            spectrum = spectra.sum(axis=0)
-            if equalised[c]:
-                spectrum *= self.equalisers[equaliser[c, parts]]
-            mixture[c] = scipy.fft.irfft(spectrum, self.size)[:samples]
+                spectrum *= self.rooms[room[c], seat[c, p]]
+            spectra[row[c]] += spectrum
+        for c in np.flatnonzero(equalised):
+            spectra[row[c]] *= self.equalisers[equaliser[c, parts]]
+        mixture[filtered] = scipy.fft.irfft(spectra, self.size)[:, :samples]
 
         loud = rng.random(count) < augmentation.noise
         snr = np.where(loud, rng.uniform(*augmentation.noise_snr, count), rng.uniform(*augmentation.quiet_snr, count))
@@ -133,12 +133,12 @@ class Scenery:
         amplitude = np.sqrt(np.where(fraction > 0, power, LEVEL**2)) * 10 ** (-snr / 20)
         gain = 10 ** (rng.uniform(*augmentation.gain_db, count) / 20)
         for c in range(count):
-            background = self.backgrounds[which[c]][at[c] : at[c] + samples]
-            mixture[c] += np.float32(amplitude[c]) * background
-            if by_telephone[c]:  # it carries the background too
-                spectrum = scipy.fft.rfft(mixture[c], self.size) * self.telephones[telephone[c]]
-                mixture[c] = scipy.fft.irfft(spectrum, self.size)[:samples]
-        peak = np.maximum(np.abs(mixture).max(axis=1), 1e-9)
+            mixture[c] += np.float32(amplitude[c]) * self.backgrounds[which[c]][at[c] : at[c] + samples]
+        spectra = scipy.fft.rfft(mixture[by_telephone], self.size)  # the telephone carries the background too
+        for spectrum, line in zip(spectra, telephone[by_telephone]):
+            spectrum *= self.telephones[line]
+        mixture[by_telephone] = scipy.fft.irfft(spectra, self.size)[:, :samples]
+        peak = np.maximum(np.maximum(mixture.max(axis=1), -mixture.min(axis=1)), 1e-9)
         mixture *= (gain / peak).astype(np.float32)[:, None]
         return mixture
 

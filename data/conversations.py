@@ -66,26 +66,27 @@ def plan_turns(
     busy_until = np.full((count, num_speakers), -np.inf)
     turns = []
     while not turns or turns[-1][1].min() <= seconds:
-        one, two = rng.random((2, count))
-        longer = np.where(rng.random(count) < LEANING, np.maximum(one, two), one)
+        one, two, leaning, pause = rng.random((4, count))
+        longer = np.where(leaning < LEANING, np.maximum(one, two), one)
         rank = np.where(inside, np.minimum(one, two), longer)
         end = start + draw("turn_seconds", rank) * np.where(lively, 0.5, 1.0)
         busy_until[each, speaker] = end
         turns.append((speaker, start, end))
 
-        next_speaker, next_start = speaker.copy(), end + draw("same_speaker_pause_seconds", rng.random(count))
-        undecided = np.ones(count, bool)
-        for _ in range(ATTEMPTS):
-            undecided &= rng.random(count) < change
-            other = (speaker + rng.integers(1, max(num_speakers, 2), count)) % num_speakers
-            gap = draw("speaker_change_gap_seconds", rng.random(count))
-            depth = draw("speaker_change_overlap_seconds", np.where(rng.random(count) < DEPTH, rank, rng.random(count)))
-            depth = np.where(lively, rng.uniform(0.3, 2.5, count), depth)
-            begin = end + np.where(rng.random(count) < overlap, -depth, gap)
-            fits = undecided & (begin > start) & (begin >= busy_until[each, other] + SHORTEST_PAUSE)
-            next_speaker[fits], next_start[fits] = other[fits], begin[fits]
-            undecided &= ~fits
-        speaker, start = next_speaker, next_start
+        drawn = [
+            (rng.random(count), rng.integers(1, max(num_speakers, 2), count), *rng.random((5, count)))
+            for _ in range(ATTEMPTS)
+        ]
+        changes, step, gap, deep, depth, brisk, overlaps = (np.stack(column) for column in zip(*drawn))
+        other = (speaker + step) % num_speakers
+        depth = draw("speaker_change_overlap_seconds", np.where(deep < DEPTH, rank, depth))
+        depth = np.where(lively, 0.3 + (2.5 - 0.3) * brisk, depth)
+        begin = end + np.where(overlaps < overlap, -depth, draw("speaker_change_gap_seconds", gap))
+        fits = np.logical_and.accumulate(changes < change)
+        fits &= (begin > start) & (begin >= busy_until[each, other] + SHORTEST_PAUSE)
+        taken, changed = fits.argmax(axis=0), fits.any(axis=0)
+        start = np.where(changed, begin[taken, each], end + draw("same_speaker_pause_seconds", pause))
+        speaker = np.where(changed, other[taken, each], speaker)
         inside = busy_until.max(axis=1) > start
     return Turns(*(np.stack(column, axis=1) for column in zip(*turns)))
 

@@ -24,7 +24,8 @@ def speech_segments(waveform: np.ndarray) -> np.ndarray:
     frames = len(waveform) // FRAME
     if frames < 2:
         return np.zeros((0, 2), np.int64)
-    difference = np.diff(waveform[: frames * FRAME], append=waveform[frames * FRAME - 1]).reshape(frames, FRAME)
+    difference = np.zeros((frames, FRAME), waveform.dtype)
+    np.subtract(waveform[1 : frames * FRAME], waveform[: frames * FRAME - 1], out=difference.reshape(-1)[:-1])
     energy = np.einsum("ij,ij->i", difference, difference)
     if not energy.any():
         return np.zeros((0, 2), np.int64)
