@@ -3,7 +3,7 @@
     accelerate launch train.py                                        # the embedded demo corpus, about 8 minutes
     accelerate launch train.py --dataset path/to/speech --max_steps 20000 --resume
     accelerate launch train.py --config configs/librispeech.yaml --resume
-    accelerate launch train.py --help
+    accelerate launch train.py --start_from runs/librispeech/model --dataset path/to/speech --output_dir runs/tuned
 
 Two-speaker conversations are made on the fly from single-speaker utterances. Run the same command with `--resume`
 after any interruption and it goes on exactly where it was.
@@ -15,13 +15,13 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-import yaml
 from accelerate.utils import broadcast_object_list
-from transformers import HfArgumentParser, TrainingArguments, set_seed
+from safetensors import SafetensorError
+from transformers import set_seed
 
 from data.corpora import CORPORA, CorpusError, open_corpus
 from data.network import limit_silence
@@ -32,84 +32,24 @@ from modeling import (
     FastDiarizationFeatureExtractor,
     FastDiarizationForAudioFrameClassification,
 )
+from training.arguments import Arguments, Training, UsageError, parse
 from training.card import write_card
 from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, open_drive
+from training.curves import plot_curves
 from training.hub import HubRepository
 from training.teacher_voices import TeacherVoices
 from training.trainer import Clock, SaveAndLeave, StreamingTrainer, read_stream_state
 
 
-@dataclass
-class Arguments:
-    """What to train on what."""
-
-    dataset: str = field(
-        default="demo",
-        metadata={"help": f"{', '.join(CORPORA)}, a Hub id (user/name), or a directory of Parquet or speaker folders."},
-    )
-    speaker_column: str | None = field(
-        default=None, metadata={"help": "Column that tells speakers apart, where it has an unusual name."}
-    )
-    noise: str | None = field(
-        default=None, metadata={"help": "Directory of background recordings; without it noise is synthetic."}
-    )
-    encoder_type: str | None = field(
-        default=None,
-        metadata={
-            "help": "lightweight-cnn (default) or attention-gru; with --start_from that of the weights, "
-            "or another one, which starts with the layers that both have."
-        },
-    )
-    hidden_size: int = field(default=256, metadata={"help": "Width of the network."})
-    dropout: float = field(default=0.3, metadata={"help": "Dropout before the context layers and the head."})
-    window_seconds: float = field(default=3.0, metadata={"help": "Length of a training window."})
-    start_from: str | None = field(
-        default=None, metadata={"help": "Model directory or Hub id whose weights to start from (phase two)."}
-    )
-    teacher_voices: str | None = field(
-        default=None, metadata={"help": "Table of voices to learn from, as training/teacher_voices.py makes it."}
-    )
-    resume: bool = field(
-        default=False,
-        metadata={"help": "Go on from the newest complete checkpoint in output_dir, checkpoint_dir or on the Hub."},
-    )
-    checkpoint_dir: str | None = field(
-        default=None, metadata={"help": "A second place for checkpoints, such as a mounted Google Drive; two slots."}
-    )
-    eval_windows: int = field(default=640, metadata={"help": "Windows of unseen speakers scored at each evaluation."})
-    windows_per_utterance: int = field(
-        default=16, metadata={"help": "Windows made for every utterance read; fewer read more of the corpus."}
-    )
-    units_per_block: int = field(
-        default=8, metadata={"help": "Shards or row groups read side by side; more mix more speakers in memory."}
-    )
-
-
-@dataclass
-class Training(TrainingArguments):
-    """transformers' TrainingArguments with this project's defaults."""
-
-    output_dir: str = field(default="runs/demo", metadata={"help": "Where checkpoints and the model are written."})
-    max_steps: int = field(default=1000, metadata={"help": "Optimizer steps; the stream has no end of its own."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Windows in a batch."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule after the warm-up."})
-    warmup_steps: int = field(default=100, metadata={"help": "Steps of linear warm-up."})
-    logging_steps: float = field(default=20, metadata={"help": "Steps between lines of the log."})
-    eval_strategy: str = field(default="steps", metadata={"help": "Evaluate every eval_steps."})
-    eval_steps: float = field(default=250, metadata={"help": "Steps between evaluations."})
-    save_steps: float = field(default=250, metadata={"help": "Steps between checkpoints."})
-    save_total_limit: int = field(default=2, metadata={"help": "Checkpoints kept."})
-    dataloader_num_workers: int = field(default=1, metadata={"help": "Processes that make windows: 0, 1, 2 or 4."})
-    report_to: str = field(default="tensorboard", metadata={"help": "Where curves go."})
-    ignore_data_skip: bool = field(default=True, metadata={"help": "Always true: the stream resumes by its own state."})
-    restore_callback_states_from_checkpoint: bool = field(default=True, metadata={"help": "Always true."})
-    save_safetensors: bool = field(default=True, metadata={"help": "Always true."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Always false."})
-
-
 def main():
-    arguments, training = parse()
+    try:
+        run(*parse(__doc__))
+    except (CorpusError, CheckpointError, UsageError, FileNotFoundError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def run(arguments: Arguments, training: Training) -> None:
+    """Train, or go on, then save, score and export."""
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
@@ -198,8 +138,25 @@ def make_model(arguments: Arguments, checkpoint: Path | None) -> FastDiarization
                 )
         return FastDiarizationForAudioFrameClassification(config)
     if arguments.start_from:
-        return FastDiarizationForAudioFrameClassification.from_pretrained(arguments.start_from, **encoder)
+        return load_weights(arguments.start_from, encoder)
     return FastDiarizationForAudioFrameClassification(FastDiarizationConfig(**shape, **encoder))
+
+
+def load_weights(name: str, encoder: dict) -> FastDiarizationForAudioFrameClassification:
+    """The network of a model directory or Hub id, with another encoder if `encoder` names one.
+
+    Raises:
+        UsageError: there is no Fast Diarization model.
+    """
+    remedy = "give a model directory that train.py wrote (such as runs/demo/model) or a Hub id"
+    try:
+        kind = FastDiarizationConfig.get_config_dict(name)[0].get("model_type")
+        if kind != FastDiarizationConfig.model_type:
+            raise UsageError(f"--start_from {name} holds a model of type {kind!r}, no Fast Diarization model; {remedy}")
+        return FastDiarizationForAudioFrameClassification.from_pretrained(name, **encoder)
+    except (OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UsageError(f"--start_from {name} cannot be loaded ({reason}); {remedy}") from None
 
 
 def open_streams(
@@ -234,11 +191,12 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
     exported = subprocess.run([sys.executable, Path(__file__).parent / "export.py", "--model", final])
     if exported.returncode:
         logging.error("the export failed (see above); the model itself is complete in %s", final)
+    plot_curves(trainer.state.log_history, final / "curves.png")
     write_card(final)
     print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({arguments.dataset}), floor in brackets:\n")
     print(to_markdown(result))
     print(f"\nmodel and ONNX: {final}\ncheckpoints:    {training.output_dir}")
-    print(f"curves:         tensorboard --logdir {training.output_dir}")
+    print(f"curves:         {final / 'curves.png'}, tensorboard --logdir {training.output_dir}")
     if hub:
         try:
             print(f"on the Hub:     {hub.upload_model(final)}")
@@ -268,39 +226,5 @@ def describe(arguments: Arguments, training: Training, trainer: StreamingTrainer
     }
 
 
-def parse() -> tuple[Arguments, Training]:
-    """Arguments from flags, and from a YAML file named by `--config` that flags override."""
-    parser = HfArgumentParser((Arguments, Training), description=__doc__)
-    flags = sys.argv[1:]
-    if "--config" in flags:
-        at = flags.index("--config")
-        parser.set_defaults(**read_config(flags[at + 1] if at + 1 < len(flags) else ""))
-        flags = flags[:at] + flags[at + 2 :]
-    arguments, training = parser.parse_args_into_dataclasses(flags)
-    if training.max_steps < 1:
-        raise SystemExit(f"--max_steps must be at least 1, got {training.max_steps}: the stream has no end of its own")
-    if torch.cuda.is_available() and not (training.fp16 or training.bf16):
-        # A T4 reports bf16 support but runs it about four times slower than fp16.
-        training.bf16 = torch.cuda.get_device_capability() >= (8, 0)
-        training.fp16 = not training.bf16
-    return arguments, training
-
-
-def read_config(file: str) -> dict:
-    """Settings from a YAML file, by the names of the flags."""
-    try:
-        settings = yaml.safe_load(Path(file).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise SystemExit(f"error: --config {file!r} cannot be read: {str(error).splitlines()[0]}") from None
-    known = {each.name for kind in (Arguments, Training) for each in fields(kind)}
-    if not isinstance(settings, dict) or settings.keys() - known:
-        unknown = ", ".join(map(str, settings.keys() - known)) if isinstance(settings, dict) else "no settings at all"
-        raise SystemExit(f"error: --config {file} holds {unknown}; its keys must be flags, see python train.py --help")
-    return settings
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except (CorpusError, CheckpointError, FileNotFoundError) as error:
-        raise SystemExit(f"error: {error}") from None
+    main()

@@ -13,6 +13,7 @@ import scipy.fft
 import soundfile
 
 from data.conversations import LEVEL, SAMPLING_RATE, Conversations, Pool
+from data.corpora import CorpusError
 
 ROOM_SECONDS = 0.375
 ROOMS, SEATS, EQUALISERS, TELEPHONES, BACKGROUNDS = 8, 3, 24, 4, 6
@@ -42,12 +43,18 @@ CLEAN = Augmentation(room=0, equaliser=0, telephone=0, noise=0, quiet_snr=(60, 6
 
 
 def load_noises(directory: str | None) -> list[np.ndarray]:
-    """Read background recordings (16 kHz mono files libsndfile knows) from a directory, sorted by name."""
+    """Read background recordings (16 kHz mono files libsndfile knows) from a directory, sorted by name.
+
+    Raises:
+        CorpusError: no such directory, or no recording in it.
+    """
     if directory is None:
         return []
+    if not Path(directory).is_dir():
+        raise CorpusError(f"noise directory {directory!r} does not exist; leave it out for synthetic noise")
     files = sorted(f for f in Path(directory).iterdir() if f.suffix.lower() in {".flac", ".wav", ".ogg"})
     if not files:
-        raise ValueError(f"noise directory {directory!r} has no .flac, .wav or .ogg file")
+        raise CorpusError(f"noise directory {directory!r} has no .flac, .wav or .ogg file; put some in or leave it out")
     return [_normalise(soundfile.read(f, dtype="float32", always_2d=True)[0].mean(axis=1)) for f in files]
 
 

@@ -48,6 +48,7 @@ def write_card(model: Path) -> Path:
         else NOT_MEASURED,
         speed=_speed(export, latency),
         training=_training(training),
+        curves=(model / "curves.png").is_file(),
         command=training.get("command", "accelerate launch train.py"),
     )
     card.save(model / "README.md")

@@ -1,0 +1,439 @@
+"""The network: sizes, shapes, padding, invariances, losses against plain loops, loading by the Auto classes."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from itertools import combinations, permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModel, AutoModelForAudioFrameClassification, pipeline
+
+from data.corpora import open_corpus
+from data.decoding import decode
+from modeling import (
+    FastDiarizationConfig,
+    FastDiarizationFeatureExtractor,
+    FastDiarizationForAudioFrameClassification,
+    FastDiarizationModel,
+)
+from modeling.loss_fast_diarization import affinity_loss, contrastive_speaker_loss, permutation_invariant_loss
+
+ENCODERS = ("lightweight-cnn", "attention-gru")
+REAL = Path(__file__).parents[2] / "shared" / "speech"
+few = settings(max_examples=12, deadline=None)
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    """A minute of real speech, or of the demo corpus where there is none."""
+    utterances = open_corpus(str(REAL) if REAL.is_dir() else "demo", "validation")
+    return np.concatenate([decode(row.audio) for row in list(utterances.read(0))[:20]])[: 60 * 16_000]
+
+
+def windows_of(speech: np.ndarray, count: int, samples: int) -> torch.Tensor:
+    return torch.from_numpy(np.stack([np.resize(np.roll(speech, -77_777 * i), samples) for i in range(count)]))
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def network(request, speech) -> FastDiarizationForAudioFrameClassification:
+    """Default size, random weights, batch norm used to speech."""
+    torch.manual_seed(0)
+    model = FastDiarizationForAudioFrameClassification(FastDiarizationConfig(encoder_type=request.param))
+    with torch.no_grad():
+        for first in range(8):
+            model.train()(windows_of(np.roll(speech, -33_333 * first), 4, 48_000))
+    return model.eval()
+
+
+def small(**config) -> FastDiarizationForAudioFrameClassification:
+    torch.manual_seed(0)
+    return FastDiarizationForAudioFrameClassification(FastDiarizationConfig(**{"hidden_size": 32, **config}))
+
+
+@torch.no_grad()
+def answer(model, waveforms, mask=None):
+    return model(torch.as_tensor(waveforms), attention_mask=mask)
+
+
+# Sizes and shapes
+
+
+@pytest.mark.parametrize(("encoder", "millions"), [("lightweight-cnn", 2.3), ("attention-gru", 4.8)])
+def test_parameters(encoder, millions):
+    model = FastDiarizationForAudioFrameClassification(FastDiarizationConfig(encoder_type=encoder))
+    assert model.num_parameters() / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@few
+@given(samples=st.integers(1_600, 40_000), batch=st.integers(1, 3), speakers=st.integers(1, 4))
+def test_any_length_and_batch(encoder, samples, batch, speakers):
+    model = small(encoder_type=encoder, num_speakers=speakers).eval()
+    output = answer(model, torch.randn(batch, samples))
+    assert output.logits.shape == (batch, samples // 320, speakers)
+    assert output.speaker_embeddings.shape == (batch, speakers, 192)
+    assert torch.isfinite(output.logits).all()
+    assert torch.allclose(output.speaker_embeddings.norm(dim=-1), torch.ones(batch, speakers), atol=1e-5)
+
+
+def test_backbone_gives_40_and_80_ms(network, speech):
+    output = answer(network.fast_diarization, windows_of(speech, 2, 48_000 + 320))
+    assert output.last_hidden_state.shape == (2, 76, 256)
+    assert output.speaker_states.shape == (2, 38, 256)
+    assert output.affinity_states.shape == (2, 38, 128)
+
+
+def test_a_tuple_on_request_and_the_same_answer_twice(network, speech):
+    waveforms = windows_of(speech, 2, 20_000)
+    with torch.no_grad():
+        logits, embeddings = network(waveforms, return_dict=False)
+    again = answer(network, waveforms)
+    assert torch.equal(logits, again.logits) and torch.equal(embeddings, again.speaker_embeddings)
+
+
+def test_silence_and_full_scale_are_finite(network):
+    for waveform in (torch.zeros(1, 16_000), torch.ones(1, 16_000), torch.full((1, 16_000), 1e-20)):
+        assert torch.isfinite(answer(network, waveform).logits).all()
+
+
+# Padding
+
+
+@few
+@given(lengths=st.lists(st.integers(1_600, 50_000), min_size=2, max_size=4), extra=st.integers(0, 5_000))
+def test_padding_changes_no_real_frame(network, speech, lengths, extra):
+    waveforms = torch.zeros(len(lengths), max(lengths) + extra)
+    mask = torch.zeros(waveforms.shape, dtype=torch.long)
+    for row, length in enumerate(lengths):
+        waveforms[row, :length] = windows_of(speech, row + 1, length)[row]
+        waveforms[row, length:] = 0.3  # what lies in the padding is nobody's business
+        mask[row, :length] = 1
+    together = answer(network, waveforms, mask)
+    for row, length in enumerate(lengths):
+        alone = answer(network, waveforms[row : row + 1, :length])
+        frames = length // 320
+        assert (together.logits[row, :frames] - alone.logits[0]).abs().max() < 1e-4
+        assert (together.speaker_embeddings[row] - alone.speaker_embeddings[0]).abs().max() < 1e-4
+
+
+def test_a_mask_of_ones_is_no_mask(network, speech):
+    waveforms = windows_of(speech, 2, 48_000)
+    masked = answer(network, waveforms, torch.ones_like(waveforms))
+    assert (masked.logits - answer(network, waveforms).logits).abs().max() < 1e-4
+
+
+def test_padding_does_not_enter_the_loss(network, speech):
+    waveforms = windows_of(speech, 1, 32_000)
+    labels = (torch.rand(1, 100, 2, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    named = {"speaker_labels": torch.tensor([[3, 4]])}
+    mask = torch.ones(1, 48_000)
+    mask[:, 32_000:] = 0
+    with torch.no_grad():
+        alone = network(waveforms, labels=labels, **named).loss
+        padded = network(F.pad(waveforms, (0, 16_000)), mask, labels=F.pad(labels, (0, 0, 0, 50)), **named).loss
+    assert float(padded) == pytest.approx(float(alone), abs=1e-4)
+
+
+# Invariances
+
+
+@pytest.mark.parametrize("decibel", [-50, -20, 20])
+def test_gain_changes_nothing(network, speech, decibel):
+    waveforms = windows_of(speech, 2, 48_000)
+    quiet = answer(network, waveforms * 10 ** (decibel / 20))
+    assert (quiet.logits - answer(network, waveforms).logits).abs().max() < 5e-3
+
+
+@pytest.mark.parametrize("offset", [-0.5, 0.01, 0.3])
+def test_a_constant_offset_changes_nothing(network, speech, offset):
+    waveforms = windows_of(speech, 2, 48_000)
+    assert (answer(network, waveforms + offset).logits - answer(network, waveforms).logits).abs().max() < 5e-3
+
+
+# Losses
+
+
+def random_labels(seed: int, batch=3, frames=37, speakers=2) -> torch.Tensor:
+    """Runs of 5 frames or so, with silence, solo speech and overlap."""
+    drawn = torch.rand(batch, -(-frames // 5), speakers, generator=torch.Generator().manual_seed(seed)) > 0.5
+    return drawn.repeat_interleave(5, 1)[:, :frames].float()
+
+
+@pytest.mark.parametrize(("speakers", "most"), [(2, 2), (3, 2), (3, 3), (1, 1)])
+def test_logits_are_the_log_odds_of_the_powerset(speech, speakers, most):
+    model = small(num_speakers=speakers, max_simultaneous=most).eval()
+    seen = []
+    model.classifier.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    logits = answer(model, windows_of(speech, 1, 3_200)).logits[0]
+    sets = [s for n in range(most + 1) for s in combinations(range(speakers), n)]
+    probabilities = seen[0].reshape(-1, len(sets)).double().softmax(-1)[: len(logits)]
+    for frame, speaker in np.ndindex(*logits.shape):
+        present = sum(float(probabilities[frame, i]) for i, s in enumerate(sets) if speaker in s)
+        expected = math.log(present / (1 - present))
+        assert float(logits[frame, speaker]) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(("speakers", "most", "masked"), [(2, 2, False), (2, 2, True), (3, 2, True), (3, 3, False)])
+def test_permutation_invariant_loss_against_loops(speakers, most, masked):
+    sets = [s for n in range(most + 1) for s in combinations(range(speakers), n)]
+    membership = torch.tensor([[float(speaker in s) for s in sets] for speaker in range(speakers)])
+    labels = random_labels(1, speakers=speakers)
+    scores = torch.randn(3, 37, len(sets), generator=torch.Generator().manual_seed(2))
+    mask = torch.ones(3, 37)
+    if masked:
+        mask[0, 20:] = mask[2, 5:] = 0
+    expected = []
+    for window in range(3):
+        losses = []
+        for order in permutations(range(speakers)):
+            total = 0.0
+            for frame in np.flatnonzero(mask[window]):
+                active = {place for place, s in enumerate(order) if labels[window, frame, s]}
+                target = min(range(len(sets)), key=lambda i: len(active ^ set(sets[i])))
+                total -= float(scores[window, frame].double().log_softmax(-1)[target])
+            losses.append(total / float(mask[window].sum()))
+        expected.append(min(losses))
+    loss = permutation_invariant_loss(scores, labels, membership, mask if masked else None)
+    assert float(loss) == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_affinity_loss_against_loops(masked):
+    labels = random_labels(3)
+    labels[2] = 0
+    vectors = F.normalize(torch.randn(3, 10, 8, generator=torch.Generator().manual_seed(4)), dim=-1)
+    mask = torch.ones(3, 37)
+    if masked:
+        mask[0, 20:] = 0
+    owners = np.full((3, 10), -1)
+    for window, group in np.ndindex(3, 9):  # the tenth group has one frame only
+        frames = labels[window, 4 * group : 4 * group + 4] * mask[window, 4 * group : 4 * group + 4, None]
+        for speaker in range(2):
+            if frames[:, speaker].all() and not frames[:, 1 - speaker].any():
+                owners[window, group] = speaker
+    losses = {True: [], False: []}
+    for window, i, j in np.ndindex(3, 10, 10):
+        if min(owners[window, i], owners[window, j]) >= 0:
+            same = owners[window, i] == owners[window, j]
+            logit = 10 * (float(vectors[window, i] @ vectors[window, j]) - 0.5)
+            losses[same].append(math.log1p(math.exp(-logit if same else logit)))
+    assert losses[True] and losses[False]
+    expected = np.mean(losses[True]) / 2 + np.mean(losses[False]) / 2
+    assert float(affinity_loss(vectors, labels, mask if masked else None)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_contrastive_loss_against_loops():
+    labels = torch.zeros(4, 60, 2)
+    labels[:, :30, 0] = labels[:, 25:55, 1] = 1
+    labels[3, 19:, 1] = 0  # the last voice has no 0.4 s alone
+    names = torch.tensor([[7, 8], [8, 9], [7, -1], [9, 7]])
+    embeddings = F.normalize(torch.randn(4, 2, 8, generator=torch.Generator().manual_seed(5)), dim=-1)
+    voices = [
+        (int(names[i, s]), embeddings[i, s].double()) for i, s in np.ndindex(4, 2) if (i, s) not in [(2, 1), (3, 1)]
+    ]
+    losses = []
+    for i, (name, voice) in enumerate(voices):
+        others = [(n, math.exp(float(voice @ v) / 0.1)) for j, (n, v) in enumerate(voices) if j != i]
+        positive = [math.log(e / sum(e for _, e in others)) for n, e in others if n == name]
+        if positive:
+            losses.append(-np.mean(positive))
+    assert len(losses) == 6
+    loss = contrastive_speaker_loss(embeddings, names, labels)
+    assert float(loss) == pytest.approx(np.mean(losses), abs=1e-5)
+
+
+def test_losses_of_nobody_are_finite():
+    nobody = torch.zeros(2, 40, 2)
+    vectors = F.normalize(torch.randn(2, 10, 8), dim=-1).requires_grad_()
+    embeddings = F.normalize(torch.randn(2, 2, 8), dim=-1).requires_grad_()
+    for loss, leaf in (
+        (affinity_loss(vectors, nobody), vectors),
+        (contrastive_speaker_loss(embeddings, torch.full((2, 2), -1), nobody), embeddings),
+    ):
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        assert float(loss) == 0 and torch.isfinite(gradient).all()
+
+
+def test_the_order_of_speakers_does_not_matter(network, speech):
+    waveforms, labels = windows_of(speech, 4, 48_000), random_labels(6, 4, 150)
+    names = torch.tensor([[1, 2], [2, 3], [3, 1], [1, -1]])
+    labels[3, :, 1] = 0
+    order = torch.tensor([[0, 1], [1, 0], [1, 0], [1, 0]])
+    with torch.no_grad():
+        loss = network(waveforms, labels=labels, speaker_labels=names).loss
+        swapped = torch.stack([window[:, o] for window, o in zip(labels, order)])
+        again = network(waveforms, labels=swapped, speaker_labels=names.gather(1, order)).loss
+    assert float(again) == pytest.approx(float(loss), abs=1e-5)
+
+
+def test_every_parameter_learns(network, speech):
+    network.zero_grad()
+    names = torch.tensor([[1, 2], [2, 3], [3, 1], [1, 2]])
+    network(windows_of(speech, 4, 48_000), labels=random_labels(7, 4, 150), speaker_labels=names).loss.backward()
+    dead = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert dead == []
+    network.zero_grad()
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_overlap_can_be_learnt(speech, encoder):
+    model = small(encoder_type=encoder, hidden_size=64, dropout=0.0).train()
+    waveform = windows_of(speech, 1, 48_000)
+    labels = torch.zeros(1, 150, 2)
+    labels[0, 20:100, 0] = labels[0, 60:140, 1] = 1
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(200):
+        output = model(waveform, labels=labels)
+        predicted = output.logits > 0
+        if any(torch.equal(predicted, labels[..., order] > 0) for order in ([0, 1], [1, 0])):
+            return
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+    pytest.fail(f"after 200 steps {int((predicted.sum(-1) == 2).sum())} of 40 frames overlap")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_training_in_half_precision(network, speech, dtype):
+    inputs = {
+        "input_values": windows_of(speech, 4, 48_000),
+        "labels": random_labels(8, 4, 150),
+        "speaker_labels": torch.tensor([[1, 2], [2, 3], [3, 1], [1, 2]]),
+    }
+    expected = float(network(**inputs).loss)
+    with torch.autocast("cpu", dtype=dtype):
+        output = network(**inputs)
+    output.loss.backward()
+    assert output.logits.dtype == torch.float32
+    assert float(output.loss) == pytest.approx(expected, rel=0.03)
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+    network.zero_grad()
+
+
+# What is wrong is said
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"input_values": torch.zeros(16_000)}, r"shape \(batch, samples\), got \(16000,\)"),
+        ({"input_values": torch.zeros(1, 2, 16_000)}, r"shape \(batch, samples\), got \(1, 2, 16000\)"),
+        ({"input_values": torch.zeros(1, 1_599)}, r"at least 1600 samples \(0.1 s\), got 1599"),
+        (
+            {"input_values": torch.zeros(2, 16_000), "labels": torch.zeros(2, 49, 2)},
+            r"logits \(2, 50, 2\), got \(2, 49, 2\)",
+        ),
+        (
+            {"input_values": torch.zeros(2, 16_000), "labels": torch.zeros(2, 50, 3)},
+            r"logits \(2, 50, 2\), got \(2, 50, 3\)",
+        ),
+    ],
+)
+def test_wrong_inputs(inputs, message):
+    with pytest.raises(ValueError, match=message):
+        small()(**inputs)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"num_speakers": 0}, "num_speakers must be at least 1, got 0"),
+        ({"hidden_size": 100}, "hidden_size must be a positive multiple of 8, got 100"),
+        ({"hidden_size": 0}, "hidden_size must be a positive multiple of 8, got 0"),
+        ({"encoder_type": "lstm"}, "encoder_type must be one of lightweight-cnn, attention-gru, got 'lstm'"),
+        ({"dropout": -0.1}, r"dropout must be in \[0, 1\), got -0.1"),
+        ({"dropout": 1}, r"dropout must be in \[0, 1\), got 1"),
+        ({"window_seconds": 0.05}, "window_seconds must be at least 0.1, got 0.05"),
+        ({"onset": 0.3, "offset": 0.5}, "got offset 0.5 and onset 0.3"),
+    ],
+)
+def test_wrong_configurations(config, message):
+    with pytest.raises(ValueError, match=message):
+        FastDiarizationConfig(**config)
+
+
+def test_the_extractor_batches_pads_and_masks():
+    batch = FastDiarizationFeatureExtractor()(
+        [[0.1] * 1_600, np.ones(2_000)], sampling_rate=16_000, return_tensors="pt"
+    )
+    assert batch["input_values"].shape == batch["attention_mask"].shape == (2, 2_000)
+    assert batch["input_values"].dtype == torch.float32
+    assert batch["attention_mask"].sum(1).tolist() == [1_600, 2_000]
+    assert not batch["input_values"][0, 1_600:].any()
+
+
+@pytest.mark.parametrize(
+    ("waveform", "rate", "message"),
+    [
+        (np.zeros(8_000), 8_000, "at 16000 Hz, got 8000 Hz"),
+        (np.zeros((1, 2, 8_000)), 16_000, r"shape \(samples,\), got \(1, 2, 8000\)"),
+        ([np.zeros((2, 8_000))], 16_000, r"shape \(samples,\), got \(2, 8000\)"),
+    ],
+)
+def test_the_extractor_says_what_is_wrong(waveform, rate, message):
+    with pytest.raises(ValueError, match=message):
+        FastDiarizationFeatureExtractor()(waveform, sampling_rate=rate)
+
+
+# Saving and loading
+
+
+def test_auto_classes_know_the_network():
+    config = FastDiarizationConfig(hidden_size=32)
+    assert type(AutoModel.from_config(config)) is FastDiarizationModel
+    assert type(AutoModelForAudioFrameClassification.from_config(config)) is FastDiarizationForAudioFrameClassification
+
+
+def test_a_configuration_survives_its_file(tmp_path):
+    config = FastDiarizationConfig(num_speakers=3, encoder_type="attention-gru", dropout=0.1, onset=0.6)
+    config.save_pretrained(tmp_path)
+    assert FastDiarizationConfig.from_pretrained(tmp_path).to_diff_dict() == config.to_diff_dict()
+
+
+def test_the_backbone_of_a_classifier_can_be_taken(network, tmp_path, speech):
+    network.save_pretrained(tmp_path)
+    backbone = FastDiarizationModel.from_pretrained(tmp_path).eval()
+    waveforms = windows_of(speech, 1, 16_000)
+    expected = answer(network.fast_diarization, waveforms).last_hidden_state
+    assert torch.equal(answer(backbone, waveforms).last_hidden_state, expected)
+
+
+@pytest.mark.parametrize("variable", [None, "TRANSFORMERS_5_PYTHON"])
+def test_a_saved_directory_loads_where_this_repository_is_absent(network, speech, tmp_path, variable):
+    """In a new process, an empty directory and, where the variable names its interpreter, another transformers."""
+    interpreter = os.environ.get(variable, "") if variable else sys.executable
+    if not interpreter:
+        pytest.skip(f"{variable} is not set to the python of an environment with transformers 5")
+    model, elsewhere = tmp_path / "model", tmp_path / "empty"
+    elsewhere.mkdir()
+    network.save_pretrained(model)
+    FastDiarizationFeatureExtractor().save_pretrained(model)
+    waveforms = windows_of(speech, 2, 10 * 16_000)
+    np.save(tmp_path / "waveforms.npy", waveforms)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    script = Path(__file__).with_name("load_elsewhere.py")
+    command = [interpreter, "-I", script, model, tmp_path / "waveforms.npy", tmp_path / "answers.npz"]
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = np.load(tmp_path / "answers.npz")
+    if variable:
+        assert str(found["version"]).startswith("5.")
+    expected = answer(network, waveforms)
+    for way in ("usual", "meta"):
+        assert np.abs(found[f"{way}_logits"] - expected.logits.numpy()).max() < 1e-4
+        assert np.abs(found[f"{way}_embeddings"] - expected.speaker_embeddings.numpy()).max() < 1e-4
+    hidden = answer(network.fast_diarization, waveforms).last_hidden_state
+    assert np.abs(found["hidden"] - hidden.numpy()).max() < 1e-4
+    diarizer = pipeline("speaker-diarization", model=str(model), trust_remote_code=True)
+    segments = diarizer({"array": waveforms[0].numpy(), "sampling_rate": 16_000})
+    assert json.loads(str(found["segments"])) == segments
+    assert json.loads(str(found["config"]))["encoder_type"] == network.config.encoder_type

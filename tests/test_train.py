@@ -1,0 +1,185 @@
+"""The command `train.py`: what it makes and says, that it learns, and that whatever is wrong is one line."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import train
+from training.arguments import parse
+
+ROOT = Path(__file__).parents[1]
+REAL = ROOT.parent / "shared" / "speech"
+
+
+def run(monkeypatch, *flags) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, flags)])
+    train.main()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, str]:
+    """Directory and terminal of a short run on the demo corpus with a narrow network."""
+    output = tmp_path_factory.mktemp("demo")
+    flags = "--hidden_size 64 --window_seconds 2 --per_device_train_batch_size 16 --max_steps 80 --warmup_steps 5"
+    flags += " --learning_rate 3e-3 --eval_windows 128 --eval_on_start --eval_steps 40 --save_steps 40"
+    command = [sys.executable, "train.py", *flags.split(), "--output_dir", output]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return output, done.stdout
+
+
+def log_of(output: Path) -> list[dict]:
+    newest = max(output.glob("checkpoint-*"), key=lambda checkpoint: int(checkpoint.name.split("-")[1]))
+    return json.loads((newest / "trainer_state.json").read_text())["log_history"]
+
+
+def test_it_improves_on_its_own_start(trained):
+    log = log_of(trained[0])
+    accuracy = [entry["eval_frame_accuracy"] for entry in log if "eval_frame_accuracy" in entry]
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert accuracy[-1] > accuracy[0]
+    assert losses[-1] < losses[0]
+
+
+def test_it_says_how_good_the_model_is_and_where_everything_is(trained):
+    output, said = trained
+    for group in ("all windows", "one speaker windows", "two speaker windows", "overlapped frames"):
+        assert re.search(rf"^\| {group} \|.* \d+\.\d \(\d+\.\d\) \|$", said, re.M), said
+    for place in (output / "model", output / "model" / "curves.png"):
+        assert str(place) in said and place.exists()
+
+
+def test_the_model_directory_is_complete(trained):
+    model = trained[0] / "model"
+    names = {file.name for file in model.iterdir()}
+    assert {"config.json", "model.safetensors", "model.onnx", "preprocessor_config.json"} <= names
+    assert {"modeling_fast_diarization.py", "pipeline_fast_diarization.py"} <= names
+    assert "](curves.png)" in (model / "README.md").read_text()
+    assert (model / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_training_can_start_from_its_weights_with_another_encoder(trained):
+    model = train.load_weights(str(trained[0] / "model"), {"encoder_type": "attention-gru"})
+    assert (model.config.encoder_type, model.config.hidden_size) == ("attention-gru", 64)
+
+
+@pytest.mark.slow
+def test_real_speech_improves_on_its_own_start(tmp_path):
+    if not REAL.is_dir():
+        pytest.skip("needs real speech in ../shared/speech")
+    flags = (
+        f"--dataset {REAL} --max_steps 200 --eval_on_start --eval_steps 100 --eval_windows 160 --output_dir {tmp_path}"
+    )
+    done = subprocess.run(
+        ["accelerate", "launch", "train.py", *flags.split()], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    log = log_of(tmp_path)
+    rates = [entry["eval_der"] for entry in log if "eval_der" in entry]
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert rates[-1] < rates[0]
+    assert losses[-1] < losses[0]
+
+
+# Flags, files and help
+
+
+def test_help_teaches_this_projects_flags_first(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as left:
+        run(monkeypatch, "--help")
+    said = capsys.readouterr().out
+    assert left.value.code == 0
+    assert said.index("accelerate launch train.py --config") < said.index("--dataset") < said.index("--max_steps")
+    assert "--adam_beta1" not in said and "--help_all" in said
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--help_all")
+    assert "--adam_beta1" in capsys.readouterr().out
+
+
+def test_a_file_of_flags_is_read_and_flags_override_it(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("dataset: librispeech\nlearning_rate: 1e-4\nmax_steps: 7\nresume: true\nnoise: null\nseed: 3\n")
+    arguments, training = parse("", ["--config", str(file), "--max_steps", "9", "--output_dir", str(tmp_path)])
+    assert (arguments.dataset, arguments.resume, arguments.noise) == ("librispeech", True, None)
+    assert (training.learning_rate, training.max_steps, training.seed) == (1e-4, 9, 3)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_configurations_of_the_repository_are_read(file):
+    arguments, training = parse("", ["--config", str(file)])
+    assert training.output_dir == f"runs/{file.stem}"
+    assert training.per_device_train_batch_size == 32 and training.learning_rate == 1e-3
+    assert training.lr_scheduler_type == "cosine" and training.optim.startswith("adamw")
+
+
+def test_what_resuming_relies_on_cannot_be_switched_off(tmp_path):
+    flags = ["--ignore_data_skip", "False", "--remove_unused_columns", "True", "--output_dir", str(tmp_path)]
+    _, training = parse("", flags)
+    assert training.ignore_data_skip and training.save_safetensors and not training.remove_unused_columns
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max_steps", "0"], "--max_steps must be at least 1, got 0"),
+        (["--max_steps", "many"], "invalid int value: 'many'"),
+        (["--drop_out", "0.1"], "unknown flag --drop_out; did you mean --dropout?"),
+        (["--dropout=-0.1"], r"--dropout must be in \[0, 1\), got -0.1"),
+        (["--encoder_type", "lstm"], "--encoder_type must be one of lightweight-cnn, attention-gru, got 'lstm'"),
+        (["--hidden_size", "100"], "--hidden_size must be a positive multiple of 8, got 100"),
+        (["--window_seconds", "0"], "--window_seconds must be at least 0.1, got 0.0"),
+        (["--dataloader_num_workers", "3"], "use 0, 1, 2 or 4, got 3"),
+        (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size must be at least 1, got 0"),
+        (["--eval_windows", "0"], "--eval_windows must be at least 1, got 0"),
+        (["--learning_rate", "0"], "--learning_rate must be above 0, got 0.0"),
+        (["--lr_scheduler_type", "sine"], "'sine'"),
+        (["--config"], "--config: expected one argument"),
+        (["--config", "{tmp}/none.yaml"], "none.yaml: No such file or directory; there are examples in configs/"),
+        (["--config", "{tmp}/broken.yaml"], "broken.yaml is no YAML, see line 2"),
+        (["--config", "{tmp}/list.yaml"], "must hold lines of `flag: value`, got list"),
+        (["--config", "{tmp}/unknown.yaml"], "unknown key 'max_step'; did you mean max_steps?"),
+        (["--config", "{tmp}/value.yaml"], "invalid int value: 'ten'"),
+        (["--dataset", "{tmp}/nowhere"], "nowhere' is no directory, no Hub id .* and none of: demo"),
+        (["--dataset", "{tmp}/empty"], "is an empty directory; put Parquet files or speaker folders in it"),
+        (["--dataset", "{tmp}/nameless"], "has no speaker column .*--speaker_column"),
+        (["--noise", "{tmp}/nowhere"], "noise directory .*nowhere' does not exist"),
+        (["--noise", "{tmp}/empty"], "noise directory .*empty' has no .flac, .wav or .ogg file"),
+        (["--start_from", "{tmp}/empty"], "empty cannot be loaded .*give a model directory"),
+        (["--start_from", "{tmp}/other/model"], "holds a model of type 'wavlm', no Fast Diarization model"),
+        (["--start_from", "{tmp}/torn"], "torn cannot be loaded"),
+        (["--teacher_voices", "{tmp}/none"], "none"),
+    ],
+)
+def test_whatever_is_wrong_is_one_line(monkeypatch, tmp_path, flags, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.yaml").write_text("dataset: demo\n\tmax_steps: 3\n")
+    (tmp_path / "list.yaml").write_text("- dataset\n")
+    (tmp_path / "unknown.yaml").write_text("max_step: 3\n")
+    (tmp_path / "value.yaml").write_text("max_steps: ten\n")
+    (tmp_path / "nameless").mkdir()
+    pq.write_table(pa.table({"audio": [b"RIFF"], "text": ["hello"]}), tmp_path / "nameless" / "train.parquet")
+    for name, kind in (("other/model", "wavlm"), ("torn", "fast-diarization")):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text(json.dumps({"model_type": kind}))
+    (tmp_path / "torn" / "model.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(SystemExit) as left:
+        run(monkeypatch, "--output_dir", tmp_path / "out", *(flag.format(tmp=tmp_path) for flag in flags))
+    assert str(left.value).startswith("error: ") and "\n" not in str(left.value)
+    assert re.search(message, str(left.value)), left.value
+
+
+def test_a_run_is_not_overwritten(monkeypatch, trained):
+    with pytest.raises(SystemExit, match="already holds a run; add --resume to go on, or choose another"):
+        run(monkeypatch, "--output_dir", trained[0])
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(monkeypatch, trained):
+    flags = ["--output_dir", trained[0], "--resume", "--hidden_size", 64, "--encoder_type", "attention-gru"]
+    with pytest.raises(SystemExit, match="has encoder_type 'lightweight-cnn' and this run 'attention-gru'"):
+        run(monkeypatch, *flags, "--window_seconds", 2, "--per_device_train_batch_size", 16)

@@ -1,0 +1,218 @@
+"""What `train.py` can be told, by flags or by a YAML file that flags override; whatever is wrong is one line."""
+
+import argparse
+import difflib
+import sys
+from dataclasses import dataclass, field
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from data.corpora import CORPORA
+from data.streaming import StreamConfig
+from modeling import FastDiarizationConfig
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done; the message names it, the value and the remedy."""
+
+
+@dataclass
+class Arguments:
+    """What to train on what."""
+
+    _argument_group_name = "what to train on what"
+
+    dataset: str = field(
+        default="demo",
+        metadata={"help": f"{', '.join(CORPORA)}, a Hub id (user/name), or a directory of Parquet or speaker folders."},
+    )
+    speaker_column: str | None = field(
+        default=None, metadata={"help": "Column that tells speakers apart, where it has an unusual name."}
+    )
+    noise: str | None = field(
+        default=None, metadata={"help": "Directory of background recordings; without it noise is synthetic."}
+    )
+    encoder_type: str | None = field(
+        default=None,
+        metadata={
+            "help": "lightweight-cnn (default) or attention-gru; with --start_from that of the weights, "
+            "or another one, which starts with the layers that both have."
+        },
+    )
+    hidden_size: int = field(default=256, metadata={"help": "Width of the network."})
+    dropout: float = field(default=0.3, metadata={"help": "Dropout before the context layers and the head."})
+    window_seconds: float = field(default=3.0, metadata={"help": "Length of a training window."})
+    start_from: str | None = field(
+        default=None, metadata={"help": "Model directory or Hub id whose weights to start from (phase two)."}
+    )
+    teacher_voices: str | None = field(
+        default=None, metadata={"help": "Table of voices to learn from, as training/teacher_voices.py makes it."}
+    )
+    resume: bool = field(
+        default=False,
+        metadata={"help": "Go on from the newest complete checkpoint in output_dir, checkpoint_dir or on the Hub."},
+    )
+    checkpoint_dir: str | None = field(
+        default=None, metadata={"help": "A second place for checkpoints, such as a mounted Google Drive; two slots."}
+    )
+    eval_windows: int = field(default=640, metadata={"help": "Windows of unseen speakers scored at each evaluation."})
+    windows_per_utterance: int = field(
+        default=16, metadata={"help": "Windows made for every utterance read; fewer read more of the corpus."}
+    )
+    units_per_block: int = field(
+        default=8, metadata={"help": "Shards or row groups read side by side; more mix more speakers in memory."}
+    )
+
+
+@dataclass
+class Training(TrainingArguments):
+    """transformers' TrainingArguments with this project's defaults."""
+
+    _argument_group_name = "how to train"
+
+    output_dir: str = field(default="runs/demo", metadata={"help": "Where checkpoints and the model are written."})
+    max_steps: int = field(default=1000, metadata={"help": "Optimizer steps; the stream has no end of its own."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Windows in a batch."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule after the warm-up."})
+    warmup_steps: int = field(default=100, metadata={"help": "Steps of linear warm-up."})
+    logging_steps: float = field(default=20, metadata={"help": "Steps between lines of the log."})
+    eval_strategy: str = field(default="steps", metadata={"help": "Evaluate every eval_steps."})
+    eval_steps: float = field(default=250, metadata={"help": "Steps between evaluations."})
+    save_steps: float = field(default=250, metadata={"help": "Steps between checkpoints."})
+    save_total_limit: int = field(default=2, metadata={"help": "Checkpoints kept."})
+    dataloader_num_workers: int = field(default=1, metadata={"help": "Processes that make windows: 0, 1, 2 or 4."})
+    report_to: str = field(default="tensorboard", metadata={"help": "Where curves go."})
+
+    def __post_init__(self):
+        # The stream resumes by its own state, and its batches are what the network takes.
+        self.ignore_data_skip = self.restore_callback_states_from_checkpoint = self.save_safetensors = True
+        self.remove_unused_columns = False
+        super().__post_init__()
+
+
+SHOWN = ("seed", "gradient_accumulation_steps", "bf16", "fp16", "push_to_hub", "hub_model_id", "hub_private_repo")
+"""Flags of TrainingArguments that `--help` shows beside this project's own."""
+
+
+class Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Examples as they are written, and the default of every flag that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+class Parser(HfArgumentParser):
+    """Flags of [`Arguments`] and [`Training`]; `--help` shows those of this project, `--help_all` every one."""
+
+    def __init__(self, description: str):
+        usage = "accelerate launch train.py [--config FILE.yaml] [--flag value ...]"
+        super().__init__(description=description, usage=usage, formatter_class=Help, allow_abbrev=False)
+        self.add_argument("--config", help="YAML file of flags without their dashes; flags given here override it.")
+        self.add_argument("--help_all", action="store_true", help="Show the other flags of transformers' Trainer too.")
+        self.dataclass_types = [Arguments, Training]
+        for dataclass_type in self.dataclass_types:
+            self._add_dataclass_arguments(dataclass_type)
+
+    def format_help(self, everything: bool = False) -> str:
+        shown = {*Arguments.__annotations__, *Training.__annotations__, *SHOWN, "help", "help_all", "config"}
+        for action in self._actions:
+            # The parser knows every flag with hyphens too; once is enough here.
+            action.option_strings = [o for o in action.option_strings if "-" not in o[2:]]
+            if action.dest not in shown and not everything:
+                action.help = argparse.SUPPRESS
+        return super().format_help()
+
+    def error(self, message: str):
+        raise UsageError(f"{message}; see --help")
+
+
+def parse(description: str, flags: list[str] | None = None) -> tuple[Arguments, Training]:
+    """
+    Args:
+        description: what `--help` says first.
+        flags: those of the command line by default.
+
+    Raises:
+        UsageError: an unknown flag or key, or a value that cannot be.
+    """
+    parser = Parser(description)
+    flags = sys.argv[1:] if flags is None else flags
+    given, unknown = parser.parse_known_args(flags)
+    if given.help_all:
+        print(parser.format_help(everything=True))
+        raise SystemExit(0)
+    if unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        raise UsageError(f"unknown flag {unknown[0]}{_similar(unknown[0].split('=')[0], known)}; see --help")
+    if given.config:
+        flags = [*_flags_of_file(given.config, {action.dest for action in parser._actions}), *flags]
+    try:
+        arguments, training, _ = parser.parse_args_into_dataclasses(flags)
+    except (ValueError, ImportError) as error:
+        raise error if isinstance(error, UsageError) else UsageError(str(error).splitlines()[0]) from None
+    check(arguments, training)
+    if torch.cuda.is_available() and not (training.fp16 or training.bf16):
+        # A T4 reports bf16 support but runs it about four times slower than fp16.
+        training.bf16 = torch.cuda.get_device_capability() >= (8, 0)
+        training.fp16 = not training.bf16
+    return arguments, training
+
+
+def check(arguments: Arguments, training: Training) -> None:
+    """Raise a `UsageError` for a value that would fail later, or never."""
+    if training.max_steps < 1:
+        raise UsageError(f"--max_steps must be at least 1, got {training.max_steps}: the stream has no end of its own")
+    positive = {
+        "per_device_train_batch_size": training,
+        "eval_windows": arguments,
+        "windows_per_utterance": arguments,
+        "units_per_block": arguments,
+    }
+    for name, part in positive.items():
+        if getattr(part, name) < 1:
+            raise UsageError(f"--{name} must be at least 1, got {getattr(part, name)}")
+    if not training.learning_rate > 0:
+        raise UsageError(f"--learning_rate must be above 0, got {training.learning_rate}")
+    lanes, workers = StreamConfig.lanes, training.dataloader_num_workers
+    if workers < 0 or (workers and lanes % workers):
+        raise UsageError(
+            f"--dataloader_num_workers must divide the {lanes} lanes of the stream: use 0, 1, 2 or 4, got {workers}"
+        )
+    try:
+        FastDiarizationConfig(
+            encoder_type=arguments.encoder_type or "lightweight-cnn",
+            hidden_size=arguments.hidden_size,
+            dropout=arguments.dropout,
+            window_seconds=arguments.window_seconds,
+        )
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
+
+
+def _flags_of_file(file: str, known: set[str]) -> list[str]:
+    """A YAML mapping as flags, so that both are checked alike."""
+    try:
+        with open(file, encoding="utf-8") as stream:
+            settings = yaml.safe_load(stream)
+    except OSError as error:
+        raise UsageError(f"--config {file}: {error.strerror}; there are examples in configs/") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise UsageError(f"--config {file} is no YAML{f', see line {mark.line + 1}' if mark else ''}") from None
+    if not isinstance(settings, dict):
+        raise UsageError(f"--config {file} must hold lines of `flag: value`, got {type(settings).__name__}")
+    flags = []
+    for key, value in settings.items():
+        if key not in known or key == "config":
+            raise UsageError(f"--config {file}: unknown key {key!r}{_similar(str(key), sorted(known))}")
+        if value is not None:
+            flags += [f"--{key}", *map(str, value)] if isinstance(value, list) else [f"--{key}={value}"]
+    return flags
+
+
+def _similar(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""
