@@ -1,0 +1,123 @@
+"""The stream of windows: the same for the same seed and any workers, and unharmed by rows that are damaged."""
+
+import io
+import logging
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+from corpora_fixtures import encode_flac, speech_utterances
+
+from data.corpora import open_corpus
+from data.decoding import MAX_SECONDS, RowError, decode
+from data.streaming import ConversationStream, PositionedLoader, StreamConfig
+
+SMALL = StreamConfig(batch_size=20, pool_size=24)
+
+
+def batches(config: StreamConfig, workers: int, count: int) -> list[dict]:
+    loader = PositionedLoader(ConversationStream(open_corpus("demo", "train"), config), workers)
+    return list(islice(loader, count))
+
+
+@pytest.fixture(scope="module")
+def first_hundred() -> list[dict]:
+    return batches(SMALL, 0, 5)
+
+
+def same(one: list[dict], two: list[dict]) -> bool:
+    return all(a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a) for a, b in zip(one, two, strict=True))
+
+
+def test_the_same_seed_gives_the_same_hundred_windows_bit_for_bit(first_hundred):
+    assert sum(len(batch["labels"]) for batch in first_hundred) == 100
+    assert same(first_hundred, batches(SMALL, 0, 5))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_any_number_of_workers_draws_the_same_sequence(first_hundred, workers):
+    assert same(first_hundred, batches(SMALL, workers, 5))
+
+
+def test_another_seed_gives_other_windows(first_hundred):
+    other = batches(StreamConfig(batch_size=20, pool_size=24, seed=1), 0, 1)
+    assert not torch.equal(other[0]["input_values"], first_hundred[0]["input_values"])
+
+
+def test_workers_must_share_the_lanes_evenly():
+    with pytest.raises(ValueError, match=r"3 data workers cannot share 4 lanes .*\[1, 2, 4\]"):
+        PositionedLoader(ConversationStream(open_corpus("demo", "train"), SMALL), 3)
+
+
+# Rows as corpora have them
+
+
+def encode(waveform: np.ndarray, rate: int, subtype: str = "PCM_16") -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, waveform, rate, format="WAV", subtype=subtype)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def spoken() -> list:
+    return speech_utterances(speakers=6, utterances=4, seconds=3.0)
+
+
+def test_stereo_and_other_rates_are_converted(spoken):
+    waveform = spoken[0].waveform
+    stereo = decode(encode(np.stack([waveform, 0.5 * waveform], axis=1), 16_000, "FLOAT"))
+    assert np.allclose(stereo, 0.75 * waveform, atol=1e-6)
+    slow = decode(encode(waveform[::2], 8_000))
+    assert abs(len(slow) - len(waveform)) < 100
+    fast = decode(encode(np.repeat(waveform, 3), 48_000))
+    assert np.corrcoef(fast[: len(waveform)], waveform[: len(fast)])[0, 1] > 0.9
+
+
+def test_fifty_minutes_are_read_for_one(spoken):
+    row = encode(np.resize(spoken[0].waveform[::2], 50 * 60 * 8_000), 8_000, "PCM_U8")
+    assert len(decode(row)) == pytest.approx(MAX_SECONDS * 16_000, abs=100)
+
+
+def bad_rows(waveform: np.ndarray) -> dict[str, tuple[bytes | None, str]]:
+    """Rows of no use, and how the reason begins."""
+    torn = waveform.copy()
+    torn[100] = np.nan
+    return {
+        "corrupt": (b"no audio at all" * 9, "not a recording"),
+        "torn": (encode_flac(waveform)[:60], ""),
+        "empty": (b"", "the file is empty"),
+        "null": (None, "the file is empty"),
+        "no samples": (encode(waveform[:0], 16_000), "no samples"),
+        "silent": (encode(np.zeros(16_000), 16_000), "silent throughout"),
+        "NaN": (encode(torn, 16_000, "FLOAT"), "NaN or infinite samples"),
+    }
+
+
+@pytest.mark.parametrize("name", bad_rows(np.ones(16_000, np.float32)))
+def test_a_row_of_no_use_says_why(spoken, name):
+    audio, reason = bad_rows(spoken[0].waveform)[name]
+    with pytest.raises(RowError, match=f"^{reason}"):
+        decode(audio or b"")
+
+
+def test_rows_of_no_use_are_skipped_and_counted_among_good_ones(tmp_path, spoken, caplog):
+    bad = bad_rows(spoken[0].waveform)
+    rows = [(encode_flac(u.waveform), u.speaker, u.id) for u in spoken]
+    rows += [(audio, spoken[0].speaker, name) for name, (audio, _) in bad.items()]
+    rows += [(encode(np.stack([u.waveform] * 2, 1), 16_000), u.speaker, "stereo") for u in spoken[:2]]
+    table = [{"audio": {"bytes": audio, "path": name}, "speaker_id": speaker} for audio, speaker, name in rows]
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "train-0.parquet")
+    pq.write_table(pa.Table.from_pylist(table[:8]), tmp_path / "validation-0.parquet")
+    config = StreamConfig(batch_size=8, lanes=1, pool_size=64, windows_per_utterance=2)
+    stream = ConversationStream(open_corpus(str(tmp_path), "train"), config)
+    with caplog.at_level(logging.WARNING):
+        made = [batch for _, batch in stream.block_batches(0)]
+    assert len(made) == len(rows) * config.windows_per_utterance // config.batch_size
+    assert all(np.isfinite(batch["input_values"]).all() for batch in made)
+    assert sum(stream.skipped.values()) == len(bad)
+    for name in ("silent", "NaN", "no samples"):
+        assert any(f"({bad[name][1]})" in message and name in message for message in caplog.messages)
