@@ -152,7 +152,8 @@ def load_weights(name: str, encoder: dict) -> FastDiarizationForAudioFrameClassi
     try:
         kind = FastDiarizationConfig.get_config_dict(name)[0].get("model_type")
         if kind != FastDiarizationConfig.model_type:
-            raise UsageError(f"--start_from {name} holds a model of type {kind!r}, no Fast Diarization model; {remedy}")
+            held = f"a model of type {kind!r}" if kind else "no model"
+            raise UsageError(f"--start_from {name} holds {held}; {remedy}")
         return FastDiarizationForAudioFrameClassification.from_pretrained(name, **encoder)
     except (OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0].rstrip(".")

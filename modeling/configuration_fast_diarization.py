@@ -19,6 +19,8 @@ CUSTOM_PIPELINES = {
         "tf": [],
     }
 }
+# A saved model names its own class only; its backbone can be loaded by AutoModel too.
+AUTO_MAP = {"AutoModel": "modeling_fast_diarization.FastDiarizationModel"}
 ENCODER_TYPES = ("lightweight-cnn", "attention-gru")
 
 
@@ -119,4 +121,5 @@ class FastDiarizationConfig(PretrainedConfig):
             setattr(self, name, value)
         kwargs.setdefault("custom_pipelines", CUSTOM_PIPELINES)
         kwargs.setdefault("num_labels", num_speakers)
+        kwargs.setdefault("auto_map", dict(AUTO_MAP))
         super().__init__(**kwargs)

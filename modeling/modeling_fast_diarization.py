@@ -455,9 +455,9 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         """
         total = activity.sum(-1, keepdim=True)
         solo = activity * (1 - (total - activity).clamp(0, 1))
-        if frame_mask is not None:
-            solo = solo * frame_mask[..., None]
         weights = solo.transpose(1, 2) + 1e-6
+        if frame_mask is not None:
+            weights = weights * frame_mask[:, None]
         weights = weights / weights.sum(-1, keepdim=True)
         states = _repeat_frames(speaker_states, 4, activity.shape[1])
         mean = weights @ states

@@ -75,4 +75,4 @@ def test_the_command_prints_agreement_and_cost(monkeypatch, capsys):
     assert said.startswith("4 utterances")
     agreement = float(said.split("| ours bridges 300 ms |")[1].split("|")[2])
     assert 0 < agreement < 15
-    assert "| this rule | 0.000" in said
+    assert "| this rule |" in said

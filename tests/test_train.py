@@ -95,7 +95,8 @@ def test_help_teaches_this_projects_flags_first(monkeypatch, capsys):
         run(monkeypatch, "--help")
     said = capsys.readouterr().out
     assert left.value.code == 0
-    assert said.index("accelerate launch train.py --config") < said.index("--dataset") < said.index("--max_steps")
+    order = ["accelerate launch train.py --config", "what to train on what:", "how to train:", "\n  --max_steps"]
+    assert sorted(order, key=said.index) == order
     assert "--adam_beta1" not in said and "--help_all" in said
     with pytest.raises(SystemExit):
         run(monkeypatch, "--help_all")
@@ -138,7 +139,7 @@ def test_what_resuming_relies_on_cannot_be_switched_off(tmp_path):
         (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size must be at least 1, got 0"),
         (["--eval_windows", "0"], "--eval_windows must be at least 1, got 0"),
         (["--learning_rate", "0"], "--learning_rate must be above 0, got 0.0"),
-        (["--lr_scheduler_type", "sine"], "'sine'"),
+        (["--lr_scheduler_type", "sine"], "sine is not a valid SchedulerType"),
         (["--config"], "--config: expected one argument"),
         (["--config", "{tmp}/none.yaml"], "none.yaml: No such file or directory; there are examples in configs/"),
         (["--config", "{tmp}/broken.yaml"], "broken.yaml is no YAML, see line 2"),
@@ -150,8 +151,8 @@ def test_what_resuming_relies_on_cannot_be_switched_off(tmp_path):
         (["--dataset", "{tmp}/nameless"], "has no speaker column .*--speaker_column"),
         (["--noise", "{tmp}/nowhere"], "noise directory .*nowhere' does not exist"),
         (["--noise", "{tmp}/empty"], "noise directory .*empty' has no .flac, .wav or .ogg file"),
-        (["--start_from", "{tmp}/empty"], "empty cannot be loaded .*give a model directory"),
-        (["--start_from", "{tmp}/other/model"], "holds a model of type 'wavlm', no Fast Diarization model"),
+        (["--start_from", "{tmp}/empty"], "empty holds no model; give a model directory that train.py wrote"),
+        (["--start_from", "{tmp}/other/model"], "holds a model of type 'wavlm'; give"),
         (["--start_from", "{tmp}/torn"], "torn cannot be loaded"),
         (["--teacher_voices", "{tmp}/none"], "none"),
     ],
