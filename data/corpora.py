@@ -84,7 +84,7 @@ CORPORA = {
 
 @dataclass(frozen=True)
 class Row:
-    """One utterance as it lies in the corpus: encoded `audio`, `speaker` and a `name` for messages."""
+    """One utterance as it lies in the corpus: encoded `audio`, `speaker` (empty if unnamed), a `name` for messages."""
 
     audio: bytes
     speaker: str
@@ -125,7 +125,7 @@ class Utterances:
 
     def read(self, unit: int) -> Iterator[Row]:
         for number, (audio, speaker, path) in enumerate(self.reader(self.units[unit])):
-            speaker = str(speaker)
+            speaker = "" if speaker is None else str(speaker)
             if self.corpus.speaker_prefix:
                 speaker = speaker.split("/")[0]
             if self.held_out is None or is_held_out(speaker) == self.held_out:

@@ -196,6 +196,9 @@ class ConversationStream(IterableDataset):
         speeds = rng.choice(len(self.config.speeds), size=len(rows))
         for row, speed in zip(rows, speeds):
             factor = self.config.speeds[speed]
+            if not row.speaker:
+                self._skip("no speaker", row.name)
+                continue
             try:
                 waveform = decode(row.audio)
             except RowError as error:

@@ -108,6 +108,7 @@ def test_rows_of_no_use_are_skipped_and_counted_among_good_ones(tmp_path, spoken
     bad = bad_rows(spoken[0].waveform)
     rows = [(encode_flac(u.waveform), u.speaker, u.id) for u in spoken]
     rows += [(audio, spoken[0].speaker, name) for name, (audio, _) in bad.items()]
+    rows += [(encode_flac(spoken[0].waveform), None, "nobody")]
     rows += [(encode(np.stack([u.waveform] * 2, 1), 16_000), u.speaker, "stereo") for u in spoken[:2]]
     table = [{"audio": {"bytes": audio, "path": name}, "speaker_id": speaker} for audio, speaker, name in rows]
     pq.write_table(pa.Table.from_pylist(table), tmp_path / "train-0.parquet")
@@ -118,6 +119,7 @@ def test_rows_of_no_use_are_skipped_and_counted_among_good_ones(tmp_path, spoken
         made = [batch for _, batch in stream.block_batches(0)]
     assert len(made) == len(rows) * config.windows_per_utterance // config.batch_size
     assert all(np.isfinite(batch["input_values"]).all() for batch in made)
-    assert sum(stream.skipped.values()) == len(bad)
+    assert sum(stream.skipped.values()) == len(bad) + 1
+    assert any("(no speaker)" in message and "nobody" in message for message in caplog.messages)
     for name in ("silent", "NaN", "no samples"):
         assert any(f"({bad[name][1]})" in message and name in message for message in caplog.messages)
