@@ -6,7 +6,8 @@
     accelerate launch train.py --start_from runs/librispeech/model --dataset path/to/speech --output_dir runs/tuned
 
 Two-speaker conversations are made on the fly from single-speaker utterances. Run the same command with `--resume`
-after any interruption and it goes on exactly where it was.
+after any interruption and it goes on exactly where it was. `accelerate launch -q` leaves out accelerate's own traceback
+where training ends with an error.
 """
 
 import json

@@ -9,9 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from transformers import TrainingArguments
 
 import train
-from training.arguments import parse
+from training.arguments import Training, parse
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "speech"
@@ -123,6 +125,26 @@ def test_what_resuming_relies_on_cannot_be_switched_off(tmp_path):
     flags = ["--ignore_data_skip", "False", "--remove_unused_columns", "True", "--output_dir", str(tmp_path)]
     _, training = parse("", flags)
     assert training.ignore_data_skip and training.save_safetensors and not training.remove_unused_columns
+
+
+@pytest.mark.parametrize(
+    ("capability", "flags", "launched_with", "chosen"),
+    [
+        ((7, 5), {}, "no", (True, False)),
+        ((8, 0), {}, "no", (False, True)),
+        ((8, 0), {"fp16": True}, "no", (True, False)),
+        ((8, 0), {"use_cpu": True}, "no", (False, False)),
+        ((7, 5), {}, "bf16", (False, False)),
+    ],
+)
+def test_precision_is_what_the_gpu_is_good_at(monkeypatch, tmp_path, capability, flags, launched_with, chosen):
+    """Chosen before transformers' own check, which tells accelerate."""
+    monkeypatch.setattr(TrainingArguments, "__post_init__", lambda self: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched_with)
+    training = Training(output_dir=str(tmp_path), **flags)
+    assert (training.fp16, training.bf16) == chosen
 
 
 @pytest.mark.parametrize(

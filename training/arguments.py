@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 import sys
 from dataclasses import dataclass, field
 
@@ -90,6 +91,11 @@ class Training(TrainingArguments):
         # The stream resumes by its own state, and its batches are what the network takes.
         self.ignore_data_skip = self.restore_callback_states_from_checkpoint = self.save_safetensors = True
         self.remove_unused_columns = False
+        asked = self.fp16 or self.bf16 or os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
+        if torch.cuda.is_available() and not (asked or self.use_cpu):
+            # A T4 reports bf16 support but runs it about four times slower than fp16.
+            self.bf16 = torch.cuda.get_device_capability() >= (8, 0)
+            self.fp16 = not self.bf16
         super().__post_init__()
 
 
@@ -154,10 +160,6 @@ def parse(description: str, flags: list[str] | None = None) -> tuple[Arguments, 
     except (ValueError, ImportError) as error:
         raise error if isinstance(error, UsageError) else UsageError(str(error).splitlines()[0]) from None
     check(arguments, training)
-    if torch.cuda.is_available() and not (training.fp16 or training.bf16):
-        # A T4 reports bf16 support but runs it about four times slower than fp16.
-        training.bf16 = torch.cuda.get_device_capability() >= (8, 0)
-        training.fp16 = not training.bf16
     return arguments, training
 
 
