@@ -1,0 +1,106 @@
+"""Score models where it is known who speaks when; every error rate stands beside its floor.
+
+    python -m evaluation RECORDINGS --model runs/mine/model --output scores      # directory of audio and RTTM files
+    python -m evaluation diarizers-community/voxconverse --split test --limit 20 # streamed from the Hub
+    python -m evaluation diarizers-community/ami --config ihm --split test
+    python -m evaluation evaluation/sets/demo.json                               # frozen simulated windows
+    python -m evaluation evaluation/sets/windows.json --dataset path/to/speech --noise path/to/noise
+    python -m evaluation voices --dataset path/to/speech                         # equal error rate of embeddings
+
+Several models are scored side by side, and with --peer segmentation-3.0 on the same windows. In a directory, an RTTM
+file may hold one recording or many; audio and reference belong together by name. Standard output is Markdown. The
+exit code is 1 if a recording could not be read, 2 for wrong usage.
+"""
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+
+from data.corpora import CorpusError
+from diarization.networks import ModelError
+from evaluation.results import Options, evaluate
+from evaluation.systems import Ours, Segmentation3
+from evaluation.tables import to_markdown
+
+DEFAULT_MODEL = Path(__file__).parent.parent / "pretrained" / "lightweight-cnn"
+
+
+def main() -> int:
+    arguments = parse()
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    output = Path(arguments.output) if arguments.output else None
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
+    systems = [Ours(model) for model in arguments.model]
+    if arguments.peer:
+        systems.append(Segmentation3(arguments.peer))
+    options = Options(
+        dataset=arguments.dataset,
+        noise=arguments.noise,
+        split=arguments.split,
+        config=arguments.config,
+        limit=arguments.limit,
+        counts=arguments.num_speakers,
+        collar=arguments.collar,
+        skip_overlap=arguments.skip_overlap,
+        hop_seconds=arguments.hop,
+        output=output,
+    )
+    result = evaluate(arguments.source, systems, options)
+    text = to_markdown(result)
+    print(text)
+    if output:
+        (output / "scores.md").write_text(text + "\n")
+        (output / "scores.json").write_text(json.dumps(result, indent=1) + "\n")
+    return 1 if result.get("failed") else 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help="directory, Hub id, frozen set (.json), or the word voices")
+    add("--model", nargs="+", default=[str(DEFAULT_MODEL)], help="directories, ONNX files or Hub ids")
+    add("--peer", metavar="ONNX", help="pyannote segmentation-3.0, scored on windows beside the models")
+    add("--output", metavar="DIR", help="where to keep scores.md, scores.json, every hypothesis (RTTM) and a picture")
+    add(
+        "--num_speakers",
+        nargs="+",
+        type=_count,
+        default=["unknown"],
+        metavar="N",
+        help="unknown (default), known, or N",
+    )
+    add("--collar", type=float, default=0.0, help="seconds not scored around a boundary, in TOTAL (default 0)")
+    add("--skip_overlap", action="store_true", help="leave out what two people say at once (default: scored)")
+    add("--hop", type=float, default=1.0, help="seconds between 3 s windows of recordings (default 1)")
+    add("--dataset", default="demo", help="corpus of a frozen set or of voices, as train.py takes it (default demo)")
+    add("--noise", metavar="DIR", help="background recordings of a frozen set")
+    add("--split", default="validation", help="of the corpus or of the Hub data set (default validation)")
+    add("--config", help="configuration of the Hub data set, such as ihm")
+    add("--limit", type=int, help="only so many recordings of the Hub data set")
+    return parser.parse_args()
+
+
+def _count(value: str) -> str | int:
+    if value in ("unknown", "known"):
+        return value
+    if not value.isdigit() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is neither unknown, known nor a number from 1")
+    return int(value)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (CorpusError, ModelError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,99 @@
+"""One result for each thing to score on: a directory, a Hub data set, a frozen set, or voices.
+
+A result is a dictionary of JSON: `kind` (`windows`, `recordings` or `voices`), `source`, `title`, `settings` in words,
+and `parts`: scores by part of the source and system.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.corpora import open_corpus
+from evaluation.scoring import TRACKS, WINDOW_SECONDS, score_recordings, score_windows
+from evaluation.sets import FrozenSet
+from evaluation.sources import Reference, SourceError, from_directory, from_hub, of_simulated
+from evaluation.systems import Ours, System
+from evaluation.voices import SECONDS, score_voices
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to score; see `python -m evaluation --help`."""
+
+    dataset: str = "demo"
+    noise: str | None = None
+    split: str = "validation"
+    config: str | None = None
+    limit: int | None = None
+    counts: Sequence[str | int] = ("unknown",)
+    collar: float = 0.0
+    skip_overlap: bool = False
+    hop_seconds: float = 1.0
+    output: Path | None = None
+
+
+def evaluate(source: str, systems: Sequence[System], options: Options) -> dict:
+    """
+    Args:
+        source: directory of audio and RTTM files, Hub id, file of a frozen set, or `"voices"`.
+
+    Raises:
+        SourceError, SetError, CorpusError, ModelError, ValueError: what is wrong, in one line.
+    """
+    if source == "voices":
+        return _voices(systems, options)
+    if source.endswith(".json"):
+        return _frozen(source, systems, options)
+    if Path(source).is_dir():
+        return _recordings(source, systems, from_directory(Path(source)), Path(source).resolve().name, options)
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise SourceError(f"{source!r} is no directory, no set (.json), no Hub id (user/name) and not 'voices'")
+    rows = from_hub(source, options.config, options.split, options.limit)
+    return _recordings(source, systems, rows, f"{source}, {options.split}", options)
+
+
+def _recordings(source: str, systems: Sequence[System], references, title: str, options: Options) -> dict:
+    parts, failed = score_recordings(
+        systems,
+        references,
+        options.counts,
+        options.collar,
+        options.skip_overlap,
+        options.hop_seconds,
+        options.output,
+    )
+    settings = f"{WINDOW_SECONDS:g} s windows every {options.hop_seconds:g} s, in them collar 0 and overlap scored."
+    return _result("recordings", source, title, settings, {"all recordings": parts}) | (
+        {"failed": failed} if failed else {}
+    )
+
+
+def _frozen(source: str, systems: Sequence[System], options: Options) -> dict:
+    frozen = FrozenSet(source, options.dataset, options.split, options.noise)
+    title = f"{frozen.definition['title']}, {options.split} speakers"
+    if frozen.conditions:
+        parts = {
+            condition: score_windows(systems, ((*batch, condition) for batch in frozen.windows(condition)))
+            for condition in frozen.conditions
+        }
+        return _result("windows", source, title, "Collar 0, overlap scored.", parts)
+    hop = frozen.definition["hop_seconds"]
+    parts = {}
+    for group in frozen.groups:
+        made: map[Reference] = map(of_simulated, frozen.recordings(group))
+        parts[group], _ = score_recordings(systems, made, ("unknown", "known"), hop_seconds=hop, output=options.output)
+    settings = f"{WINDOW_SECONDS:g} s windows every {hop:g} s, in them collar 0 and overlap scored."
+    return _result("recordings", source, title, settings, parts)
+
+
+def _voices(systems: Sequence[System], options: Options) -> dict:
+    ours = [system for system in systems if isinstance(system, Ours)]
+    title = f"Voices of {options.split} speakers of {Path(options.dataset).name}"
+    settings = f"Pieces of {SECONDS:g} s of speech, every pair of them, cosine similarity of the embeddings."
+    return _result("voices", "voices", title, settings, score_voices(ours, open_corpus(options.dataset, options.split)))
+
+
+def _result(kind: str, source: str, title: str, settings: str, parts: dict) -> dict:
+    if kind != "voices":
+        settings += f" Of a system with more than {TRACKS} tracks, the {TRACKS} that suit each window best are scored."
+    return {"kind": kind, "source": source, "title": title, "settings": settings, "parts": parts}

@@ -1,0 +1,183 @@
+"""Scores of systems on windows and on whole recordings, as plain dictionaries that become JSON and tables."""
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from pyannote.core import Annotation
+
+from data.conversations import GRID, SAMPLING_RATE
+from diarization.formats import to_annotation, to_rttm
+from diarization.timeline import plot_timeline
+from evaluation.diarization_error_rate import count_errors
+from evaluation.recordings import RecordingScores
+from evaluation.sources import Reference, SourceError
+from evaluation.systems import Ours, System
+from evaluation.windows import WindowScores
+from modeling.audio_fast_diarization import AudioError
+from modeling.linking_fast_diarization import Linker, Segment, SpeakerCount, sliding_windows
+
+TRACKS = 2
+"""Tracks of an answer that are scored on windows; of a system with more, those that suit the window best."""
+OVERLAP_BANDS = {
+    "no overlap": (0.0, 0.0),
+    "overlap up to 10 % of speech": (0.0, 0.1),
+    "overlap 10 to 30 %": (0.1, 0.3),
+    "overlap above 30 %": (0.3, 1.0),
+}
+WINDOW_SECONDS = 3.0
+BATCH = 32
+
+
+def score_windows(
+    systems: Sequence[System], batches: Iterable[tuple[np.ndarray, np.ndarray, str]]
+) -> dict[str, dict[str, dict]]:
+    """
+    Args:
+        batches: waveforms float32 (windows, samples), references bool (windows, frames, speakers), and where they are
+            from.
+
+    Returns:
+        by system: `groups`, which is `WindowScores.result`; `by_overlap`, the scores of the windows in each of
+        `OVERLAP_BANDS` (share of the frames with speech in which two or more people speak); `by_origin`, those of
+        the windows from each place. Nothing of no windows.
+    """
+    scores = defaultdict(WindowScores)
+    bands, origins = (defaultdict(lambda: defaultdict(WindowScores)) for _ in range(2))
+    for waveforms, references, origin in batches:
+        talking = references.sum(axis=2)
+        share = (talking > 1).sum(axis=1) / np.maximum((talking > 0).sum(axis=1), 1)
+        for system in systems:
+            answers = best_tracks(system.activity(waveforms, references.shape[1]), references)
+            scores[system.name].add(answers, references)
+            origins[system.name][origin].add(answers, references)
+            for band, (low, high) in OVERLAP_BANDS.items():
+                inside = (share == 0) if high == 0 else (low < share) & (share <= high)
+                if inside.any():
+                    bands[system.name][band].add(answers[inside], references[inside])
+    return {
+        name: {
+            "groups": scores[name].result(),
+            "by_overlap": {b: bands[name][b].result()["all_windows"] for b in OVERLAP_BANDS if b in bands[name]},
+            "by_origin": {o: part.result()["all_windows"] for o, part in origins[name].items()},
+        }
+        for name in scores
+    }
+
+
+def best_tracks(predictions: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """(windows, frames, tracks) -> (windows, frames, `TRACKS`): the tracks with the fewest errors in each window."""
+    if predictions.shape[2] <= TRACKS:
+        return predictions
+    choices = [predictions[..., list(tracks)] for tracks in combinations(range(predictions.shape[2]), TRACKS)]
+    counts = [count_errors(choice, references) for choice in choices]
+    errors = [count["missed_speech"] + count["false_alarm"] + count["confusion"] for count in counts]
+    return np.stack(choices)[np.argmin(errors, axis=0), np.arange(len(predictions))]
+
+
+def windows_of(waveform: np.ndarray, turns: Annotation, hop_seconds: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of `WINDOW_SECONDS` windows of a recording, whole ones only, with their reference every 10 ms."""
+    samples, step = round(WINDOW_SECONDS * SAMPLING_RATE), round(hop_seconds * SAMPLING_RATE)
+    starts = np.arange(0, len(waveform) - samples + 1, step)
+    active = _frames(turns, len(waveform) // GRID)
+    for first in range(0, len(starts), BATCH):
+        part = starts[first : first + BATCH]
+        references = np.stack([active[start // GRID :][: samples // GRID] for start in part])
+        heard = np.argsort(-references.sum(axis=1), axis=1, kind="stable")
+        most = max(TRACKS, int(references.any(axis=1).sum(axis=1).max()))
+        references = np.take_along_axis(references, heard[:, None, :most], axis=2)
+        yield np.stack([waveform[start : start + samples] for start in part]), references
+
+
+def _frames(turns: Annotation, frames: int) -> np.ndarray:
+    """Bool (frames, speakers), a frame being what is true at its centre; two speakers or more."""
+    centres = (np.arange(frames) + 0.5) * GRID / SAMPLING_RATE
+    active = np.zeros((frames, max(TRACKS, len(turns.labels()))), bool)
+    for column, speaker in enumerate(turns.labels()):
+        for turn in turns.label_timeline(speaker):
+            active[slice(*np.searchsorted(centres, (turn.start, turn.end))), column] = True
+    return active
+
+
+def score_recordings(
+    systems: Sequence[System],
+    references: Iterable[Reference],
+    counts: Sequence[str | int] = ("unknown",),
+    collar: float = 0.0,
+    skip_overlap: bool = False,
+    hop_seconds: float = 1.0,
+    output: Path | None = None,
+) -> tuple[dict[str, dict], list[str]]:
+    """Diarize recordings whole with each of our models, and score all systems on their windows.
+
+    Args:
+        counts: what is told of the number of speakers: `"unknown"`, `"known"` (that of the reference), or a number.
+        hop_seconds: between the windows of 3 s.
+        output: directory for hypotheses, `output/system/count/NAME.rttm` and a picture beside each.
+
+    Returns:
+        by system: `whole`, for each of `counts` the `RecordingScores.result` and `count_right`, the share of
+        recordings whose number of speakers was found; `windows`, what `score_windows` gives. And the names of the
+        recordings that could not be read.
+
+    Raises:
+        SourceError: none could be.
+    """
+    whole = {
+        (system.name, count): RecordingScores(collar, skip_overlap)
+        for system in systems
+        if isinstance(system, Ours)
+        for count in counts
+    }
+    failed: list[str] = []
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
+        for reference in references:
+            try:
+                waveform = reference.waveform()
+            except AudioError as error:
+                print(f"error: {error}", file=sys.stderr)
+                failed.append(reference.name)
+                continue
+            for system in systems:
+                if isinstance(system, Ours):
+                    for count, segments in _segments(system, waveform, reference.turns, counts):
+                        hypothesis = to_annotation(reference.name, segments)
+                        whole[system.name, count].add(reference.turns, hypothesis)
+                        if output:
+                            _write(output / system.name.replace("/", "_") / str(count), reference, segments)
+            for windows, active in windows_of(waveform, reference.turns, hop_seconds):
+                yield windows, active, reference.name
+
+    windows = score_windows(systems, batches())
+    results: dict[str, dict] = {system.name: {"whole": {}, "windows": windows.get(system.name)} for system in systems}
+    for (name, count), scores in whole.items():
+        try:
+            result = scores.result()
+        except ValueError:
+            raise SourceError(f"none of the recordings could be read: {', '.join(failed) or 'there is none'}") from None
+        right = [scored["speaker_count_error"] == 0 for scored in result["recordings"].values()]
+        results[name]["whole"][str(count)] = result | {"count_right": sum(right) / len(right)}
+    return results, failed
+
+
+def _segments(
+    system: Ours, waveform: np.ndarray, turns: Annotation, counts: Sequence[str | int]
+) -> Iterator[tuple[str | int, list[Segment]]]:
+    """The network runs once; its answers are linked for each of `counts`."""
+    linker = Linker(system.settings)
+    for starts, windows in sliding_windows([waveform], system.settings):
+        linker.add(starts, *system.network(windows))
+    for count in counts:
+        told = {"unknown": None, "known": len(turns.labels())}.get(count, count)
+        yield count, linker.segments(SpeakerCount(num_speakers=told))
+
+
+def _write(directory: Path, reference: Reference, segments: list[Segment]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{reference.name}.rttm").write_text(to_rttm(reference.name, segments))
+    truth = [Segment(turn.start, turn.end, name, 1.0) for turn, _, name in reference.turns.itertracks(yield_label=True)]
+    plot_timeline(directory / f"{reference.name}.png", reference.name, segments, truth)

@@ -1,0 +1,191 @@
+"""Frozen sets of simulated windows and recordings: defined by a few numbers, so that anyone can score on exactly them.
+
+A set is a JSON file in `evaluation/sets/`: what to make (seed, lengths, speakers, conditions) and, for each split it
+was frozen on, digests of the corpus, of the background recordings and of the references that came out. Another
+corpus, or code that would make other conversations, is refused.
+
+    python -m evaluation.sets evaluation/sets/*.json --dataset path/to/speech --noise path/to/noise
+
+freezes sets anew: it writes the digests of their splits into the files.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from data.augmentation import Augmentation, load_noises
+from data.corpora import CorpusError, open_corpus
+from data.recordings import Recording, SimulatedRecordings
+from data.streaming import ConversationStream, StreamConfig
+
+
+class SetError(ValueError):
+    """A frozen set that cannot be made as it was; the message is one line with the remedy."""
+
+
+class FrozenSet:
+    """The windows or recordings of one set, made from one split of a corpus.
+
+    Args:
+        file: the definition.
+        dataset: a corpus as train.py takes it.
+        split: of the corpus.
+        noise: directory of background recordings, or `None`.
+        check: refuse what differs from when the set was frozen.
+
+    Raises:
+        SetError: no such set, or it was frozen on another corpus or with other background recordings.
+        CorpusError: the corpus cannot be opened.
+    """
+
+    def __init__(self, file: str | Path, dataset: str, split: str, noise: str | None = None, check: bool = True):
+        self.name, self.split, self.noise = Path(file).stem, split, noise
+        self.definition = read_definition(file)
+        self.frozen = self.definition["digests"].get(split) if check else None
+        if check and self.frozen is None:
+            raise SetError(f"set {self.name!r} is not frozen on split {split!r}; see python -m evaluation.sets --help")
+        self.utterances = open_corpus(dataset, split)
+        self.digests = {"corpus": corpus_digest(self.utterances), "noise": noise_digest(noise), "references": {}}
+        for what, remedy in (("corpus", "--dataset"), ("noise", "--noise")):
+            if check and self.digests[what] != self.frozen[what]:
+                raise SetError(
+                    f"set {self.name!r}, {split}: {what} has the digest {str(self.digests[what])[:12]} and the set was "
+                    f"frozen with {str(self.frozen[what])[:12]}; name the one it was frozen with by {remedy}"
+                )
+
+    @property
+    def conditions(self) -> dict[str, dict]:
+        """What windows there are, by name; empty for a set of recordings."""
+        return self.definition.get("conditions", {})
+
+    @property
+    def groups(self) -> dict[str, list]:
+        """What recordings there are, by name, lists of [speakers, seconds]; empty for a set of windows."""
+        return self.definition.get("groups", {})
+
+    def windows(self, condition: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of float32 (windows, samples) and their reference, bool (windows, frames, speakers).
+
+        All conditions begin with the same conversations.
+
+        Raises:
+            SetError: after the last batch, if the references are not those the set was frozen with.
+        """
+        wanted = self.conditions[condition]
+        names = ("seed", "window_seconds", "num_speakers", "windows_per_utterance")
+        config = StreamConfig(
+            **{name: self.definition[name] for name in names},
+            augmentation=Augmentation(**wanted["augmentation"]),
+            noise=self.noise,
+            shares=None,
+            speeds=(1.0,),
+        )
+        digest, left = hashlib.sha256(), wanted["windows"]
+        for batch in ConversationStream(self.utterances, config):
+            waveforms, reference = batch["input_values"][:left], batch["labels"][:left] > 0.5
+            digest.update(np.packbits(reference).tobytes())
+            left -= len(waveforms)
+            if left == 0:
+                self._check(condition, digest.hexdigest())
+            yield waveforms, reference
+            if left == 0:
+                return
+
+    def recordings(self, group: str) -> Iterator[Recording]:
+        """The recordings of a group.
+
+        Raises:
+            SetError: before the last one, if the turns are not those the set was frozen with.
+        """
+        first = sum(len(self.groups[name]) for name in list(self.groups)[: list(self.groups).index(group)])
+        digest, count = hashlib.sha256(), len(self.groups[group])
+        for number, (speakers, seconds) in enumerate(self.groups[group]):
+            recording = self._simulated.make(first + number, seconds, speakers)
+            digest.update(json.dumps(recording.turns).encode())
+            if number + 1 == count:
+                self._check(group, digest.hexdigest())
+            yield recording
+
+    @cached_property
+    def _simulated(self) -> SimulatedRecordings:
+        return SimulatedRecordings(self.utterances, self.definition["seed"], load_noises(self.noise))
+
+    def _check(self, part: str, digest: str) -> None:
+        self.digests["references"][part] = digest
+        if self.frozen and self.frozen["references"].get(part) != digest:
+            raise SetError(
+                f"set {self.name!r}, {self.split}, {part!r}: this version of the code makes other conversations than "
+                "those frozen; score with the version that froze the set, or freeze it anew (python -m evaluation.sets)"
+            )
+
+
+def read_definition(file: str | Path) -> dict:
+    """
+    Raises:
+        SetError: the file is no definition of a set.
+    """
+    try:
+        definition = json.loads(Path(file).read_text())
+    except (OSError, ValueError) as error:
+        raise SetError(f"set {str(file)!r} cannot be read: {error}") from None
+    if not isinstance(definition, dict) or not {"conditions", "groups"} & set(definition):
+        raise SetError(f"set {str(file)!r} has neither conditions nor groups; see evaluation/sets/windows.json")
+    return definition
+
+
+def freeze(file: str | Path, dataset: str, split: str, noise: str | None) -> dict:
+    """Make all of a set and return its digests: of the corpus, the background recordings and every reference."""
+    made = FrozenSet(file, dataset, split, noise, check=False)
+    for condition in made.conditions:
+        for _ in made.windows(condition):
+            pass
+    for group in made.groups:
+        for _ in made.recordings(group):
+            pass
+    return made.digests
+
+
+def corpus_digest(utterances) -> str:
+    """Of every unit, speaker and encoded utterance of a corpus, in order."""
+    digest = hashlib.sha256()
+    for unit in range(len(utterances)):
+        digest.update(f"unit {unit}\n".encode())
+        for row in utterances.read(unit):
+            digest.update(row.speaker.encode() + b"\0" + hashlib.sha256(row.audio).digest())
+    return digest.hexdigest()
+
+
+def noise_digest(directory: str | None) -> str | None:
+    """Of the files of a directory of background recordings, by name."""
+    if directory is None:
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(Path(directory).iterdir()):
+        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+", metavar="SET.json")
+    parser.add_argument("--dataset", required=True, help="a corpus as train.py takes it")
+    parser.add_argument("--splits", nargs="+", default=["validation", "test"], help="default: validation test")
+    parser.add_argument("--noise", help="directory of background recordings")
+    arguments = parser.parse_args()
+    try:
+        for file in arguments.sets:
+            digests = {split: freeze(file, arguments.dataset, split, arguments.noise) for split in arguments.splits}
+            definition = read_definition(file) | {"digests": digests}
+            Path(file).write_text(json.dumps(definition, indent=2) + "\n")
+            print(f"{file}: frozen on {', '.join(digests)}")
+    except (SetError, CorpusError, OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

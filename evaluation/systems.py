@@ -1,0 +1,76 @@
+"""Systems to score on the same windows: our network, and pyannote's segmentation-3.0 beside it."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from diarization.networks import ModelError, open_network
+from modeling.linking_fast_diarization import FRAME_SAMPLES, SAMPLING_RATE
+
+
+class System(Protocol):
+    """Anything that says who is active in windows."""
+
+    name: str
+
+    def activity(self, windows: np.ndarray, frames: int) -> np.ndarray:
+        """float32 (windows, samples) at 16 kHz -> bool (windows, frames, tracks), `frames` spread over the window."""
+
+
+class Ours:
+    """A model directory, ONNX file or Hub id."""
+
+    def __init__(self, model: str, name: str | None = None):
+        self.name = name or model
+        self.network, self.settings = open_network(model)
+
+    def activity(self, windows: np.ndarray, frames: int) -> np.ndarray:
+        logits = self.network(windows)[0]
+        seconds = windows.shape[1] / SAMPLING_RATE
+        return nearest(logits > 0, FRAME_SAMPLES / SAMPLING_RATE, FRAME_SAMPLES / SAMPLING_RATE / 2, seconds, frames)
+
+
+class Segmentation3:
+    """pyannote segmentation-3.0 as ONNX: waveform (batch, 1, samples) in, log-softmax over 7 speaker sets out.
+
+    Frames of 16.875 ms, each the likeliest of the sets of at most two of three speakers (Plaquet and Bredin,
+    Interspeech 2023). It was trained on 10 s windows: on shorter ones say so.
+
+    Raises:
+        ModelError: the file cannot be opened, or is another model.
+    """
+
+    SETS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], bool)
+    STEP, FIRST = 270 / SAMPLING_RATE, 495 / SAMPLING_RATE
+
+    def __init__(self, file: str):
+        import onnxruntime
+
+        self.name = Path(file).stem
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        try:
+            self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has no base class for what it raises
+            raise ModelError(f"peer {file!r} cannot be opened: {str(error).splitlines()[0]}") from error
+        self.input = self.session.get_inputs()[0].name
+        sets = self.session.get_outputs()[0].shape[-1]
+        if sets != len(self.SETS):
+            raise ModelError(f"peer {file!r} answers with {sets} values a frame; segmentation-3.0 has {len(self.SETS)}")
+
+    def activity(self, windows: np.ndarray, frames: int) -> np.ndarray:
+        scores = self.session.run(None, {self.input: windows[:, None]})[0]
+        seconds = windows.shape[1] / SAMPLING_RATE
+        return nearest(self.SETS[scores.argmax(-1)], self.STEP, self.FIRST, seconds, frames)
+
+
+def nearest(activity: np.ndarray, step: float, first: float, seconds: float, frames: int) -> np.ndarray:
+    """Activity on another grid: of each new frame's centre, the frame with the nearest centre.
+
+    Args:
+        activity: (windows, frames, tracks), one frame every `step` seconds, the first centred at `first` seconds.
+        seconds: length of the window that `frames` new frames are spread over.
+    """
+    centres = (np.arange(frames) + 0.5) * seconds / frames
+    return activity[:, np.clip(np.round((centres - first) / step), 0, activity.shape[1] - 1).astype(int)]

@@ -1,0 +1,102 @@
+"""Results as Markdown: one heading and a few tables for each source, every rate beside its floor."""
+
+from collections.abc import Mapping
+
+from evaluation import recordings, windows
+from evaluation.markdown import beside_floor, table
+
+GROUPS = {
+    "all_windows": "all windows",
+    "one_speaker_windows": "one speaker",
+    "two_speaker_windows": "two speakers",
+    "more_speaker_windows": "three or more",
+    "overlapped_frames": "overlapped frames",
+}
+
+
+def to_markdown(result: dict) -> str:
+    """The tables of one result of `evaluation.results.evaluate`."""
+    lines = [f"### {result['title']}", result["settings"]]
+    if result["kind"] == "windows":
+        lines += _windows(result["parts"])
+    elif result["kind"] == "recordings":
+        for part, systems in result["parts"].items():
+            lines += [f"**{part}**", *_recordings(systems)]
+    else:
+        lines += _voices(result["parts"])
+    if result.get("failed"):
+        lines.append(f"Not read: {', '.join(result['failed'])}.")
+    return "\n\n".join(lines)
+
+
+def _windows(conditions: Mapping[str, dict[str, dict]]) -> list[str]:
+    first, systems = next(iter(conditions.items()))
+    lines = []
+    for name, scores in systems.items():
+        lines += [f"{name}, {first}:", windows.to_markdown(scores["groups"])]
+    lines.append(by_overlap(systems))
+    if len(conditions) > 1:
+        lines.append(by_condition(conditions))
+    return lines
+
+
+def by_overlap(systems: Mapping[str, dict]) -> str:
+    """Rows are shares of overlap, columns systems."""
+    return _by("by_overlap", systems, "DER in % (floor), windows with")
+
+
+def _by(division: str, systems: Mapping[str, dict], corner: str) -> str:
+    rows = []
+    for part, scores in next(iter(systems.values()))[division].items():
+        cells = [beside_floor(s[division][part], "diarization_error_rate") for s in systems.values()]
+        rows += [[part, scores["windows"], *cells]] if scores["speech"] else []
+    return table([corner, "windows", *systems], rows)
+
+
+def by_condition(conditions: Mapping[str, dict[str, dict]]) -> str:
+    """Rows are conditions, columns systems, all windows and two-speaker windows apart."""
+    names = list(next(iter(conditions.values())))
+    header = ["DER in % (floor)", "windows"]
+    header += [f"{name}, {GROUPS[group]}" for name in names for group in ("all_windows", "two_speaker_windows")]
+    rows = []
+    for condition, systems in conditions.items():
+        groups = [systems[name]["groups"] for name in names]
+        cells = [
+            beside_floor(g[group], "diarization_error_rate") if group in g else "-"
+            for g in groups
+            for group in ("all_windows", "two_speaker_windows")
+        ]
+        rows.append([condition, groups[0]["all_windows"]["windows"], *cells])
+    return table(header, rows)
+
+
+def by_group(systems: Mapping[str, dict]) -> str:
+    """3 s windows of recordings: rows are systems, columns groups of windows."""
+    present = [group for group in GROUPS if any(group in s["groups"] for s in systems.values())]
+    rows = [
+        [name, *(beside_floor(s["groups"][g], "diarization_error_rate") if g in s["groups"] else "-" for g in present)]
+        for name, s in systems.items()
+    ]
+    return table(["DER in % (floor)", *(GROUPS[group] for group in present)], rows)
+
+
+def _recordings(systems: Mapping[str, dict]) -> list[str]:
+    lines = []
+    for name, scores in systems.items():
+        for count, result in scores["whole"].items():
+            right = f"; right in {100 * result['count_right']:.0f} % of recordings" if count == "unknown" else ""
+            told = f"number of speakers {count}" if not count.isdigit() else f"{count} speakers told"
+            lines += [f"{name}, whole recordings, {told}{right}:", recordings.to_markdown(result)]
+    in_windows = {name: scores["windows"] for name, scores in systems.items() if scores["windows"]}
+    if in_windows:
+        lines += ["3 s windows of these recordings, each with its own best mapping:", by_group(in_windows)]
+        lines.append(_by("by_origin", in_windows, "DER in % (floor), windows of"))
+    return lines
+
+
+def _voices(systems: Mapping[str, dict]) -> list[str]:
+    rows = [
+        [name, f"{100 * s['equal_error_rate']:.1f}", s["speakers"], s["pieces"], s["same_pairs"], s["other_pairs"]]
+        for name, s in systems.items()
+    ]
+    return [table(["", "equal error rate (%)", "speakers", "pieces", "pairs of one", "pairs of two"], rows)]

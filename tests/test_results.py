@@ -1,0 +1,413 @@
+"""Scoring of systems on directories, Hub data sets, frozen sets and voices, by answers that are known beforehand."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from loopback_hub import LoopbackHub, run_client
+from oracle_network import OracleNetwork
+from pyannote.core import Annotation, Segment
+
+from data.corpora import open_corpus
+from evaluation.__main__ import main
+from evaluation.recordings import read_rttm, write_rttm
+from evaluation.scoring import best_tracks, score_recordings, score_windows, windows_of
+from evaluation.sets import FrozenSet, SetError, freeze
+from evaluation.sources import Reference, SourceError, from_directory
+from evaluation.systems import Ours, Segmentation3, nearest
+from evaluation.tables import to_markdown
+from evaluation.voices import equal_error_rate, pieces, score_voices
+from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
+from modeling.linking_fast_diarization import LinkingSettings
+
+ROOT = Path(__file__).parent.parent
+TURNS = [(0.5, 4.0, "a"), (4.4, 9.0, "b"), (8.6, 13.0, "a"), (13.5, 19.0, "b")]
+
+
+def annotation(turns=TURNS, uri="call") -> Annotation:
+    result = Annotation(uri=uri)
+    for number, (start, end, speaker) in enumerate(turns):
+        result[Segment(start, end), number] = speaker
+    return result
+
+
+def oracle(turns=TURNS, seconds=20.0, name="oracle") -> Ours:
+    system = Ours.__new__(Ours)
+    system.name, system.network, system.settings = name, OracleNetwork(turns, seconds), LinkingSettings()
+    return system
+
+
+class Replay:
+    """A system that answers what it is told, whatever it hears."""
+
+    def __init__(self, name, answer):
+        self.name, self.answer = name, answer
+
+    def activity(self, windows, frames):
+        return np.broadcast_to(self.answer[:, :frames], (len(windows), frames, self.answer.shape[2]))
+
+
+@pytest.fixture
+def recordings(tmp_path) -> Path:
+    """Two recordings of noise, their turns in one RTTM file."""
+    rng = np.random.default_rng(0)
+    for name in ("first call", "second"):
+        soundfile.write(tmp_path / f"{name}.wav", 0.1 * rng.standard_normal(80_000), 16_000)
+    write_rttm(tmp_path / "all.rttm", [annotation(TURNS[:1], "first_call"), annotation(TURNS[:2], "second")])
+    return tmp_path
+
+
+# Windows
+
+
+def test_the_nearest_frame_is_the_one_whose_centre_is_nearest():
+    fine = np.arange(300)[None, :, None]
+    assert nearest(fine, 0.01, 0.005, 3.0, 300)[0, :, 0].tolist() == list(range(300))
+    coarse = np.arange(3)[None, :, None]
+    assert nearest(coarse, 1.0, 0.5, 3.0, 6)[0, :, 0].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_best_tracks_are_those_with_the_fewest_errors_in_each_window():
+    rng = np.random.default_rng(0)
+    references = rng.random((4, 50, 2)) > 0.5
+    noise = rng.random((4, 50, 1)) > 0.5
+    for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
+        predictions = np.concatenate([references, noise], axis=2)[..., order]
+        found = best_tracks(predictions, references)
+        assert found.shape == references.shape
+        assert (np.sort(found, axis=2) == np.sort(references, axis=2)).all()
+
+
+def test_a_perfect_system_has_no_errors_and_silence_misses_everything():
+    (windows, references), *_ = windows_of(np.zeros(16_000 * 20, np.float32), annotation(), 1.0)
+    assert windows.shape == (18, 48_000) and references.shape == (18, 300, 2)
+    silent, right = Replay("silent", np.zeros((1, 300, 2), bool)), Replay("right", references)
+    result = score_windows([silent, right], [(windows, references, "call")])
+    assert result["silent"]["groups"]["all_windows"]["missed_speech"] == 1
+    assert result["right"]["groups"]["all_windows"]["diarization_error_rate"] == 0
+    assert result["right"]["groups"]["all_windows"]["frame_accuracy"] == 1
+    assert result["right"]["by_origin"]["call"] == result["right"]["groups"]["all_windows"]
+    speech = sum(band["speech"] for band in result["right"]["by_overlap"].values())
+    assert speech == result["right"]["groups"]["all_windows"]["speech"]
+
+
+def test_windows_of_a_recording_know_who_speaks_at_the_centre_of_every_10_ms():
+    turns = annotation([(0.0, 1.5, "a"), (1.0, 2.0, "b")])
+    ((_, references),) = windows_of(np.zeros(48_000, np.float32), turns, 1.0)
+    assert references[0].sum(axis=0).tolist() == [150, 100]
+    assert (references[0].sum(axis=1) == 2).sum() == 50
+
+
+# Recordings
+
+
+def test_an_oracle_makes_no_errors_on_whole_recordings(tmp_path):
+    system = oracle()
+    reference = Reference("call", system.network.waveform(), annotation())
+    result, failed = score_recordings([system], [reference], ["unknown", "known"], output=tmp_path)
+    assert not failed
+    for count in ("unknown", "known"):
+        whole = result["oracle"]["whole"][count]
+        assert whole["total"]["diarization_error_rate"] < 0.01
+        assert whole["count_right"] == 1
+        hypothesis = read_rttm(tmp_path / "oracle" / count / "call.rttm")["call"]
+        assert len(hypothesis.labels()) == 2
+        assert (tmp_path / "oracle" / count / "call.png").read_bytes()[:4] == b"\x89PNG"
+    one, _ = score_recordings([system], [reference], [1])
+    assert one["oracle"]["whole"]["1"]["total"]["confusion"] > 0.3
+    assert result["oracle"]["windows"]["groups"]["all_windows"]["diarization_error_rate"] < 0.01
+
+
+def test_a_directory_gives_every_recording_its_turns(recordings):
+    found = {reference.name: reference for reference in from_directory(recordings)}
+    assert set(found) == {"first_call", "second"}
+    assert found["second"].turns.uri == "second" and len(found["second"].turns) == 2
+    assert found["first_call"].waveform().shape == (80_000,)
+
+
+def test_an_rttm_file_of_one_recording_belongs_to_the_audio_of_its_name(tmp_path):
+    soundfile.write(tmp_path / "meeting.flac", np.zeros(32_000), 16_000)
+    write_rttm(tmp_path / "meeting.rttm", [annotation(uri="another_name")])
+    (reference,) = from_directory(tmp_path)
+    assert reference.turns.uri == "meeting" and len(reference.turns) == len(TURNS)
+
+
+def test_missing_references_and_audio_are_named(recordings):
+    soundfile.write(recordings / "third.wav", np.zeros(32_000), 16_000)
+    with pytest.raises(SourceError, match="third.wav has no reference"):
+        from_directory(recordings)
+    (recordings / "third.wav").unlink()
+    (recordings / "empty").mkdir()
+    with pytest.raises(SourceError, match="holds no audio file"):
+        from_directory(recordings / "empty")
+    (recordings / "empty" / "second.mp3").touch()
+    with pytest.raises(SourceError, match="both recording 'second'"):
+        from_directory(recordings)
+
+
+def test_a_recording_that_cannot_be_read_does_not_stop_the_others(recordings, capsys):
+    (recordings / "second.wav").write_text("no audio")
+    result, failed = score_recordings([oracle()], from_directory(recordings), hop_seconds=3.0)
+    assert failed == ["second"] and list(result["oracle"]["whole"]["unknown"]["recordings"]) == ["first_call"]
+    assert "second.wav" in capsys.readouterr().err
+    (recordings / "first call.wav").write_text("no audio")
+    with pytest.raises(SourceError, match="none of the recordings"):
+        score_recordings([oracle()], from_directory(recordings))
+
+
+# Frozen sets
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory) -> dict[str, Path]:
+    """A set of windows and one of recordings, frozen on the demo corpus."""
+    directory = tmp_path_factory.mktemp("sets")
+    windows = json.loads((ROOT / "evaluation/sets/windows.json").read_text())
+    for condition in windows["conditions"].values():
+        condition["windows"] = 40
+    windows["conditions"] = {name: windows["conditions"][name] for name in ("as in training", "clean")}
+    recordings = {
+        "title": "Simulated",
+        "seed": 3,
+        "hop_seconds": 3.0,
+        "groups": {"short": [[2, 12], [1, 9]], "one": [[2, 10]]},
+    }
+    files = {}
+    for name, definition in (("windows", windows), ("recordings", recordings)):
+        files[name] = directory / f"{name}.json"
+        files[name].write_text(json.dumps(definition | {"digests": {}}))
+        digests = freeze(files[name], "demo", "validation", None)
+        files[name].write_text(json.dumps(definition | {"digests": {"validation": digests}}))
+    return files
+
+
+def test_a_frozen_set_gives_the_same_conversations_every_time_and_in_every_condition(frozen):
+    made = FrozenSet(frozen["windows"], "demo", "validation")
+    clean, again, loud = (list(made.windows(condition)) for condition in ("clean", "clean", "as in training"))
+    assert [len(waveforms) for waveforms, _ in clean] == [32, 8]
+    for (waveforms, references), (same, _), (louder, as_clean) in zip(clean, again, loud):
+        assert waveforms.shape[1] == 48_000 and references.shape[1:] == (150, 2)
+        assert np.array_equal(waveforms, same) and not np.array_equal(waveforms, louder)
+        assert np.array_equal(references, as_clean)
+
+
+def test_another_corpus_split_noise_or_code_is_refused(frozen, tmp_path):
+    with pytest.raises(SetError, match="corpus has the digest"):
+        definition = json.loads(frozen["windows"].read_text())
+        definition["digests"]["train"] = definition["digests"]["validation"]
+        (tmp_path / "train.json").write_text(json.dumps(definition))
+        FrozenSet(tmp_path / "train.json", "demo", "train")
+    with pytest.raises(SetError, match="not frozen on split 'train'"):
+        FrozenSet(frozen["windows"], "demo", "train")
+    soundfile.write(tmp_path / "hum.wav", np.ones(16_000), 16_000)
+    with pytest.raises(SetError, match="noise has the digest"):
+        FrozenSet(frozen["windows"], "demo", "validation", str(tmp_path))
+    for name, part in (("windows", "clean"), ("recordings", "short")):
+        definition = json.loads(frozen[name].read_text())
+        definition["seed"] += 1
+        (tmp_path / "changed.json").write_text(json.dumps(definition))
+        with pytest.raises(SetError, match="makes other conversations"):
+            list(getattr(FrozenSet(tmp_path / "changed.json", "demo", "validation"), name)(part))
+
+
+def test_what_is_no_set_is_named(tmp_path):
+    (tmp_path / "empty.json").write_text("{}")
+    for file in (tmp_path / "missing.json", tmp_path / "empty.json", ROOT / "README.md"):
+        with pytest.raises(SetError, match=file.name):
+            FrozenSet(file, "demo", "validation")
+
+
+@pytest.mark.skipif(not (ROOT / "pretrained").is_dir(), reason="no figures are published yet")
+def test_the_demo_set_is_that_of_this_code():
+    made = FrozenSet(ROOT / "evaluation/sets/demo.json", "demo", "validation")
+    for condition in made.conditions:
+        assert sum(len(waveforms) for waveforms, _ in made.windows(condition)) == made.conditions[condition]["windows"]
+
+
+# The peer
+
+
+@pytest.fixture
+def peer(tmp_path) -> str:
+    """An ONNX file shaped like segmentation-3.0 that always says set 5: speakers one and three."""
+    frames, sets = 175, 7
+    answer = np.zeros((1, frames, sets), np.float32)
+    answer[..., 5] = 1
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("ReduceMean", ["waveform"], ["mean"], axes=[1, 2], keepdims=1),
+            onnx.helper.make_node("Mul", ["mean", "zero"], ["none"]),
+            onnx.helper.make_node("Add", ["none", "answer"], ["logits"]),
+        ],
+        "peer",
+        [onnx.helper.make_tensor_value_info("waveform", 1, ["batch", 1, "samples"])],
+        [onnx.helper.make_tensor_value_info("logits", 1, ["batch", frames, sets])],
+        [onnx.numpy_helper.from_array(answer, "answer"), onnx.numpy_helper.from_array(np.zeros(1, np.float32), "zero")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "segmentation-3.0.onnx")
+    return str(tmp_path / "segmentation-3.0.onnx")
+
+
+def test_the_peer_answers_with_the_speakers_of_the_likeliest_set(peer):
+    activity = Segmentation3(peer).activity(np.zeros((2, 48_000), np.float32), 150)
+    assert activity.shape == (2, 150, 3)
+    assert activity.all(axis=(0, 1)).tolist() == [True, False, True]
+
+
+# Voices
+
+
+def test_equal_error_rate_by_hand():
+    assert equal_error_rate(np.array([0.9, 0.8]), np.array([0.1, 0.2])) == 0
+    assert equal_error_rate(np.array([0.1, 0.2]), np.array([0.8, 0.9])) == 1
+    assert equal_error_rate(np.array([0.9, 0.8, 0.7, 0.1]), np.array([0.0, 0.0, 0.0, 0.75])) == 0.25
+    rng = np.random.default_rng(0)
+    assert equal_error_rate(rng.random(20_000), rng.random(20_000)) == pytest.approx(0.5, abs=0.01)
+
+
+def test_pieces_are_3_s_of_one_speaker_and_the_same_every_time():
+    corpus = open_corpus("demo", "validation")
+    waveforms, speakers = pieces(corpus, 0)
+    assert waveforms.shape[1] == 48_000 and len(set(speakers)) > 2
+    assert np.bincount(speakers).max() <= 6
+    assert np.array_equal(pieces(corpus, 0)[0], waveforms)
+    assert not np.array_equal(pieces(corpus, 1)[0], waveforms)
+
+
+def test_a_network_that_knows_every_voice_has_no_equal_error(monkeypatch):
+    corpus = open_corpus("demo", "validation")
+    waveforms, speakers = pieces(corpus, 0)
+    who = {waveform.tobytes(): speaker for waveform, speaker in zip(waveforms, speakers)}
+
+    def network(windows):
+        voices = np.zeros((len(windows), 2, 64), np.float32)
+        for number, window in enumerate(windows):
+            voices[number, 1, who[window.tobytes()]] = 1
+        return np.tile([[-9.0, 9.0]], (len(windows), 150, 1)), voices
+
+    system = oracle()
+    system.network = network
+    result = score_voices([system], corpus)["oracle"]
+    assert result["equal_error_rate"] == 0
+    assert result["same_pairs"] + result["other_pairs"] == len(speakers) * (len(speakers) - 1) // 2
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    directory = tmp_path_factory.mktemp("model")
+    FastDiarizationForAudioFrameClassification(FastDiarizationConfig(hidden_size=16)).save_pretrained(directory)
+    return str(directory)
+
+
+def run(monkeypatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["evaluation", *arguments])
+    return main()
+
+
+def test_a_directory_is_scored_beside_the_peer_and_all_is_kept(recordings, model, peer, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "scores"
+    told = ["--num_speakers", "known", "2", "--collar", "0.5", "--hop", "2"]
+    assert run(monkeypatch, str(recordings), "--model", model, "--peer", peer, "--output", str(output), *told) == 0
+    printed = capsys.readouterr().out
+    assert (output / "scores.md").read_text() == printed
+    assert "Collar 0.5 s in total (0.25 s on each side), overlap scored." in printed and "first_call" in printed
+    result = json.loads((output / "scores.json").read_text())
+    assert to_markdown(result) + "\n" == printed
+    scores = result["parts"]["all recordings"]
+    assert set(scores[model]["whole"]) == {"known", "2"} and scores["segmentation-3.0"]["whole"] == {}
+    assert scores["segmentation-3.0"]["windows"]["groups"]["all_windows"]["windows"] == 4
+    assert len(list(output.rglob("second.rttm"))) == len(list(output.rglob("second.png"))) == 2
+
+
+def test_an_unreadable_recording_is_told_by_the_exit_code(recordings, model, monkeypatch, capsys):
+    (recordings / "second.wav").write_text("no audio")
+    assert run(monkeypatch, str(recordings), "--model", model) == 1
+    assert "Not read: second." in capsys.readouterr().out
+
+
+def test_sets_and_voices_are_scored(frozen, model, monkeypatch, capsys):
+    for source, expected in (
+        (str(frozen["windows"]), "as in training"),
+        (str(frozen["recordings"]), "right in"),
+        ("voices", "equal error rate"),
+    ):
+        assert run(monkeypatch, source, "--model", model) == 0
+        assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere/at/all"], "is no directory"),
+        (["voices", "--model", "nowhere/at/all"], "no such directory"),
+        (["voices", "--dataset", "./nowhere"], "no directory"),
+        (["voices", "--peer", str(ROOT / "README.md")], "cannot be opened"),
+    ],
+)
+def test_what_is_wrong_is_one_line(arguments, message, model):
+    if "--model" not in arguments:
+        arguments = [*arguments, "--model", model]
+    done = subprocess.run(
+        [sys.executable, "-m", "evaluation", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2 and message in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_a_hub_data_set_is_streamed(tmp_path, model):
+    """The schema of diarizers-community's sets, on loopback."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(3):
+        file = io.BytesIO()
+        soundfile.write(file, 0.1 * rng.standard_normal(80_000), 16_000, format="WAV")
+        rows.append(
+            {
+                "audio": {"bytes": file.getvalue(), "path": f"call {number}.wav"},
+                "timestamps_start": [0.5, 2.0],
+                "timestamps_end": [2.2, 4.0],
+                "speakers": ["A", "B"],
+            }
+        )
+    rows[1]["audio"]["bytes"] = b"no audio"
+    text, times = pa.string(), pa.list_(pa.float64())
+    audio = pa.struct({"bytes": pa.binary(), "path": text})
+    schema = pa.schema(
+        {"audio": audio, "timestamps_start": times, "timestamps_end": times, "speakers": pa.list_(text)},
+        metadata={"huggingface": json.dumps({"info": {"features": {
+            "audio": {"sampling_rate": 16_000, "_type": "Audio"},
+            "timestamps_start": {"feature": {"dtype": "float64", "_type": "Value"}, "_type": "Sequence"},
+            "timestamps_end": {"feature": {"dtype": "float64", "_type": "Value"}, "_type": "Sequence"},
+            "speakers": {"feature": {"dtype": "string", "_type": "Value"}, "_type": "Sequence"},
+        }}})},
+    )  # fmt: skip
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "data/test-00000-of-00001.parquet")
+    with LoopbackHub() as hub:
+        hub.add_repository("user/calls", tmp_path)
+        output = tmp_path / "scores"
+        code = "import sys; sys.argv[0] = 'evaluation'; from evaluation.__main__ import main; sys.exit(main())"
+        options = ["--split", "test", "--model", model, "--output", str(output)]
+        done = run_client(code, hub, "user/calls", *options, check=False)
+        assert done.returncode == 1, done.stderr
+        result = json.loads((output / "scores.json").read_text())
+        assert result["failed"] == ["0001_call_1"] and result["title"] == "user/calls, test"
+        (scores,) = result["parts"]["all recordings"].values()
+        recordings = scores["whole"]["unknown"]["recordings"]
+        assert list(recordings) == ["0000_call_0", "0002_call_2"]
+        assert recordings["0000_call_0"]["speech"] == pytest.approx(3.7)
+        done = run_client(code, hub, "user/calls", *options, "--limit", "1", check=False)
+        assert done.returncode == 0, done.stderr
+        assert len(list(output.rglob("*.rttm"))) == 2
