@@ -43,9 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             return run(parse(arguments))
         except ImportError as error:
-            print(f"error: {error}; pip install -r requirements.txt has all that is needed", file=sys.stderr)
+            print_error(f"{error}; pip install -r requirements.txt has all that is needed")
         except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_error(error)
     return 2
 
 
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
                 targets.append(output / f"{name}.png")
                 plot_timeline(targets[-1], name, segments, _segments(references.get(name)))
         except (AudioError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_error(error)
             continue
         answers[name] = segments
         print(f"{file} -> {', '.join(map(str, targets))}\n{text_timeline(segments)}", flush=True)
@@ -163,6 +163,10 @@ def with_progress(file: str, title: str) -> Iterator[np.ndarray]:
         for block in audio_blocks(file):
             yield block
             bar.update(round(len(block) / SAMPLING_RATE / 60, 3))
+
+
+def print_error(error: Exception | str):
+    print("error:", *str(error).split(), file=sys.stderr)
 
 
 def show_warning(message, category, *location):

@@ -1,24 +1,27 @@
 """Diarization of a data set, spread over processes and machines, that goes on where it was interrupted.
 
-Results lie beside each other as small Parquet files, one for every few rows, written whole or not at all. Which rows
-are done is read from them, so any number of processes may take over from any other.
+Results lie beside each other as Parquet files, one a minute or a shard, written whole or not at all. What is done is
+read from them, so any number of processes may take over from any other.
 """
 
 import os
 import sys
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Audio, load_dataset
+from datasets import Audio, IterableDataset, load_dataset
+from tqdm import tqdm
 
 from diarization.networks import open_network
 from modeling.audio_fast_diarization import AudioError, audio_blocks
-from modeling.linking_fast_diarization import SpeakerCount, diarize
+from modeling.linking_fast_diarization import LinkingSettings, Network, SpeakerCount, diarize
 
-ROWS_PER_FILE = 8
+SECONDS_PER_FILE = 60
 SCHEMA = pa.schema(
     {
         "shard": pa.int64(),
@@ -40,74 +43,108 @@ def diarize_dataset(name: str, split: str, model: str, output: Path, count: Spea
     `confidences`; `shard` and `row` tell where a row lies in the data set, `error` why one could not be done.
 
     Returns:
-        exit code: 1 if a row of this run could not be done.
+        exit code: 1 if a row could not be done, now or earlier, in any process.
 
     Raises:
         ValueError: no such data set or split, or it has no audio.
+        OSError: the data set cannot be read on; what was done is kept.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    directory = output / "data"
-    directory.mkdir(exist_ok=True)
-    done = _done(directory, split)
-    rows: list[dict] = []
-    network = settings = None
-    failed = False
-    for (shard, number), audio in _share(name, split, rank, world_size):
-        if (shard, number) in done:
+    network, settings = open_network(model)
+    column, stream = _open(name, split)
+    results = Results(output / "data", split)
+    whole_shards = stream.num_shards >= world_size
+    bar = tqdm(desc=f"{name} {split}", unit=" recordings", disable=None if rank == 0 else True)
+    if world_size > 1:
+        import torch.distributed
+
+        torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
+    for shard in range(stream.num_shards):
+        if shard in results.whole_shards or (whole_shards and shard % world_size != rank):
             continue
-        if network is None:
-            network, settings = open_network(model)
-        result = {"shard": shard, "row": number, "path": audio["path"]}
         try:
-            segments = diarize(network, audio_blocks(_source(audio)), settings, count)
-            result |= {
-                "timestamps_start": [s.start for s in segments],
-                "timestamps_end": [s.end for s in segments],
-                "speakers": [s.speaker for s in segments],
-                "confidences": [s.confidence for s in segments],
-            }
-        except AudioError as error:
-            print(f"error: shard {shard}, row {number}: {error}", file=sys.stderr)
-            result["error"], failed = str(error), True
-        rows.append(result)
-        if len(rows) == ROWS_PER_FILE:
-            _write(directory, split, rows)
-            rows = []
-    if rows:
-        _write(directory, split, rows)
+            for row, audio in enumerate(stream.shard(stream.num_shards, shard)):
+                if (whole_shards or row % world_size == rank) and (shard, row) not in results.done:
+                    results.add(shard, row, _answer(audio[column], network, settings, count))
+                bar.update()
+        except BaseException:
+            results.write()
+            raise
+        results.write(shard_is_whole=whole_shards)
+    failed = results.failed
+    if world_size > 1:
+        # A process that leaves with an error makes the launcher end the others: leave together.
+        flag = torch.tensor(int(failed))
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+        failed = bool(flag)
     return int(failed)
 
 
-def _share(name: str, split: str, rank: int, world_size: int) -> Iterator[tuple[tuple[int, int], dict]]:
-    """The rows of this process: whole shards, or every so many rows where there are fewer shards than processes."""
+class Results:
+    """The rows done so far, by any process, and those of this one that are not yet on disk."""
+
+    def __init__(self, directory: Path, split: str):
+        directory.mkdir(exist_ok=True)
+        self.directory, self.split = directory, split
+        self.rows: list[dict] = []
+        self.written = time.monotonic()
+        self.done, self.whole_shards, self.failed = set(), set(), False
+        for file in sorted(directory.glob(f"{split}-*.parquet")):
+            for row in pq.read_table(file, columns=["shard", "row", "error"]).to_pylist():
+                self.done.add((row["shard"], row["row"]))
+                self.failed |= row["error"] is not None
+            if file.stem.endswith("-last"):
+                self.whole_shards.add(int(file.stem.removesuffix("-last").split("-")[-2]))
+
+    def add(self, shard: int, row: int, answer: dict):
+        self.rows.append({"shard": shard, "row": row, **answer})
+        if "error" in answer:
+            print(f"error: shard {shard}, row {row}: {answer['error']}", file=sys.stderr)
+            self.failed = True
+        if time.monotonic() - self.written > SECONDS_PER_FILE:
+            self.write()
+
+    def write(self, shard_is_whole: bool = False):
+        if not self.rows:
+            return
+        name = f"{self.split}-{self.rows[0]['shard']:05d}-{self.rows[0]['row']:07d}"
+        target = self.directory / f"{name}{'-last' if shard_is_whole else ''}.parquet"
+        part = target.with_suffix(".part")
+        pq.write_table(pa.Table.from_pylist(self.rows, SCHEMA), part)
+        os.replace(part, target)
+        self.rows, self.written = [], time.monotonic()
+
+
+def _open(name: str, split: str) -> tuple[str, IterableDataset]:
+    """The name of the audio column and a stream of it, undecoded."""
     try:
         stream = load_dataset(name, split=split, streaming=True)
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(f"data set {name!r}, split {split!r}: {str(error).splitlines()[0]}") from error
     columns = [c for c, feature in (stream.features or {}).items() if isinstance(feature, Audio)]
     if not columns:
-        raise ValueError(f"data set {name!r} has no audio column among: {', '.join(stream.features or ['none'])}")
-    stream = stream.cast_column(columns[0], Audio(decode=False)).select_columns(columns[0])
-    by_shard = stream.num_shards >= world_size
-    for shard in range(stream.num_shards):
-        if by_shard and shard % world_size != rank:
-            continue
-        for number, row in enumerate(stream.shard(stream.num_shards, shard)):
-            if by_shard or number % world_size == rank:
-                yield (shard, number), row[columns[0]]
+        raise ValueError(f"data set {name!r} has no audio column, only: {', '.join(stream.features or ['none'])}")
+    return columns[0], stream.cast_column(columns[0], Audio(decode=False)).select_columns(columns[0])
 
 
-def _source(audio: dict):
-    return audio["bytes"] or fsspec.open(audio["path"], "rb").open()
+def _answer(audio: dict, network: Network, settings: LinkingSettings, count: SpeakerCount) -> dict:
+    """The columns of one row's result."""
+    answer = {"path": audio["path"]}
+    try:
+        segments = diarize(network, _blocks(audio), settings, count)
+    except (AudioError, FileNotFoundError) as error:
+        return answer | {"error": str(error)}
+    return answer | {
+        "timestamps_start": [s.start for s in segments],
+        "timestamps_end": [s.end for s in segments],
+        "speakers": [s.speaker for s in segments],
+        "confidences": [s.confidence for s in segments],
+    }
 
 
-def _done(directory: Path, split: str) -> set[tuple[int, int]]:
-    tables = [pq.read_table(file, columns=["shard", "row"]) for file in sorted(directory.glob(f"{split}-*.parquet"))]
-    return {(row["shard"], row["row"]) for table in tables for row in table.to_pylist()}
-
-
-def _write(directory: Path, split: str, rows: list[dict]):
-    target = directory / f"{split}-{rows[0]['shard']:05d}-{rows[0]['row']:07d}.parquet"
-    part = target.with_suffix(".part")
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), part)
-    os.replace(part, target)
+def _blocks(audio: dict) -> Iterator:
+    if audio["bytes"] is not None:
+        yield from audio_blocks(audio["bytes"])
+    else:
+        with fsspec.open(audio["path"], "rb") as file:
+            yield from audio_blocks(file)
