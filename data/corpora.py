@@ -76,7 +76,7 @@ CORPORA = {
         audio_column="m4a",
         speaker_column="__key__",
         speaker_prefix=True,
-        licence="CC BY 4.0 (annotations; the recordings belong to their uploaders)",
+        licence="CC BY-SA 4.0 by its card (the recordings belong to their uploaders)",
     ),
     "ami": Corpus("diarizers-community/ami", config="ihm", licence="CC BY 4.0"),
 }
