@@ -1,5 +1,6 @@
 """Configuration of the Fast Diarization network."""
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from transformers import PretrainedConfig
@@ -119,7 +120,9 @@ class FastDiarizationConfig(PretrainedConfig):
         )
         for name, value in vars(linking).items():
             setattr(self, name, value)
-        kwargs.setdefault("custom_pipelines", CUSTOM_PIPELINES)
         kwargs.setdefault("num_labels", num_speakers)
-        kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        # Always anew: a model trained from one on the Hub would point at that one's code. A copy, for `pipeline` puts
+        # classes into it, which no file can hold.
+        kwargs["custom_pipelines"] = deepcopy(CUSTOM_PIPELINES)
+        kwargs["auto_map"] = kwargs.get("auto_map", {}) | AUTO_MAP
         super().__init__(**kwargs)

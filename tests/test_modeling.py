@@ -263,7 +263,7 @@ def test_losses_of_nobody_are_finite():
         (contrastive_speaker_loss(embeddings, torch.full((2, 2), -1), nobody), embeddings),
     ):
         (gradient,) = torch.autograd.grad(loss, leaf)
-        assert float(loss) == 0 and torch.isfinite(gradient).all()
+        assert float(loss.detach()) == 0 and torch.isfinite(gradient).all()
 
 
 def test_the_order_of_speakers_does_not_matter(network, speech):
@@ -400,6 +400,16 @@ def test_a_configuration_survives_its_file(tmp_path):
     config = FastDiarizationConfig(num_speakers=3, encoder_type="attention-gru", dropout=0.1, onset=0.6)
     config.save_pretrained(tmp_path)
     assert FastDiarizationConfig.from_pretrained(tmp_path).to_diff_dict() == config.to_diff_dict()
+
+
+def test_what_is_trained_from_a_model_on_the_hub_points_at_its_own_code():
+    usual = FastDiarizationConfig()
+    there = json.loads(
+        usual.to_json_string().replace('"modeling_', '"user/a--modeling_').replace('"pipeline_', '"user/a--pipeline_')
+    )
+    assert "user/a--" in json.dumps(there)
+    config = FastDiarizationConfig(**there)
+    assert (config.auto_map, config.custom_pipelines) == (usual.auto_map, usual.custom_pipelines)
 
 
 def test_the_backbone_of_a_classifier_can_be_taken(network, tmp_path, speech):
