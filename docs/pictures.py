@@ -18,7 +18,7 @@ from data.streaming import ConversationStream, StreamConfig
 from diarization.networks import open_network
 from diarization.timeline import plot_timeline
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
-from modeling.linking_fast_diarization import Segment, diarize
+from modeling.linking_fast_diarization import Segment, SpeakerCount, diarize
 
 PICTURES = Path(__file__).parent / "pictures"
 SHARED, CNN, GRU, OUTPUT, GREY = "#dce6f2", "#fbe3d0", "#d9eed9", "#f3e2f3", "#eeeeee"
@@ -237,12 +237,17 @@ def draw_answer(model: str) -> None:
 
     recording = SimulatedRecordings(open_corpus("demo", "validation"), seed=11).make(0, 60.0, 2)
     network, settings = open_network(model)
-    segments = diarize(network, [recording.waveform], settings)
+    segments = diarize(network, [recording.waveform], settings, SpeakerCount(num_speakers=2))
     names = {
         speaker: f"voice {number + 1}" for number, speaker in enumerate(dict.fromkeys(t[2] for t in recording.turns))
     }
     truth = [Segment(float(start), float(end), names[speaker], 1.0) for start, end, speaker in recording.turns]
-    plot_timeline(PICTURES / "timeline.png", "Who speaks when: one minute of two synthetic voices", segments, truth)
+    plot_timeline(
+        PICTURES / "timeline.png",
+        "Who speaks when: one minute of two synthetic voices, their number known",
+        segments,
+        truth,
+    )
     print(PICTURES / "timeline.png")
 
 
