@@ -72,8 +72,15 @@ def speakers_of_file(recording: str | None, speakers: str):
         return nothing("upload or record something first")
     file = Path(recording)
     count = SpeakerCount(None if speakers == AUTOMATIC else int(speakers))
+    lengths = []
+
+    def heard():
+        for block in audio_blocks(file):
+            lengths.append(len(block))
+            yield block
+
     try:
-        segments = diarize(NETWORK, audio_blocks(file), SETTINGS, count)
+        segments = diarize(NETWORK, heard(), SETTINGS, count)
     except AudioError as error:
         return nothing(str(error).replace(recording, file.name))
     found = len({s.speaker for s in segments})
@@ -87,7 +94,7 @@ def speakers_of_file(recording: str | None, speakers: str):
         answer.write_text(to_text(recording_name(file.stem), segments), encoding="utf-8")
         downloads.append(gr.DownloadButton(value=answer, interactive=True))
     summary = f"**{found} speaker{'s' * (found > 1)}** in {len(segments)} segments"
-    bars = timeline(segments, 0.0, max(s.end for s in segments))
+    bars = timeline(segments, 0.0, sum(lengths) / SAMPLING_RATE)
     return summary, bars, gr.Dataframe(table, visible=True), segments, None, *downloads
 
 

@@ -125,6 +125,7 @@ def test_a_recording_is_uploaded_seen_heard_and_downloaded(browser, page, tmp_pa
     assert summary == "2 speakers in 3 segments"
     rows = wait_for(lambda: find(browser, "#timeline .timeline") and find(browser, "#timeline .timeline").text)
     assert rows.split()[:2] == ["SPEAKER_00", "SPEAKER_01"]
+    assert rows.split()[-1] == "0:15"  # as long as the recording, not as its speech
 
     wait_for(lambda: find(browser, "[data-testid='cell-1-2']")).click()
     wait_for(lambda: "SPEAKER_01, 0:05.0 to 0:09.0" in find(browser, "#sound").text)
