@@ -1,0 +1,151 @@
+"""The Colab notebook, executed whole without Colab, Drive or Hub; the machine is lost in the middle of training."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from loopback_hub import LoopbackHub
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = ROOT / "notebooks" / "streaming_training_colab.ipynb"
+HUB_MODEL = "tester/from-the-notebook"
+TOKEN = "hf_never_to_be_printed"
+STEPS = 24
+OPTIONS = (
+    f"--max_steps {STEPS} --save_steps 4 --eval_steps 12 --logging_steps 2 --warmup_steps 2 --eval_windows 16 "
+    "--per_device_train_batch_size 8"
+)
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A clone of the repository to work in, with stand-ins for Drive, the Hub and the upload dialogue."""
+    clone = tmp_path / "clone"
+    listed = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and not name.startswith(("tests/", "pretrained/")) and (ROOT / name).is_file():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, clone / name)
+    with LoopbackHub() as hub:
+        for name, value in {
+            "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": TOKEN,
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "127.0.0.1",
+            "FAST_DIARIZATION_DRIVE": str(tmp_path / "drive"),
+            "FAST_DIARIZATION_UPLOAD": "runs/demo/example/conversation.wav",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "IPYTHONDIR": str(tmp_path / "ipython"),
+        }.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+        yield clone, tmp_path / "drive", hub
+
+
+def with_parameters(**values):
+    """The notebook with its parameters set by a cell behind them, as papermill does it."""
+    notebook = nbformat.read(NOTEBOOK, 4)
+    (at,) = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+    source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(source))
+    return notebook
+
+
+def shown(cell) -> str:
+    """What a cell printed."""
+    return "".join(output.text for output in cell.outputs if output.output_type == "stream")
+
+
+def pictures(cell) -> list[str]:
+    return [kind for output in cell.outputs if output.output_type == "display_data" for kind in output.data]
+
+
+def cell_with(notebook, text: str):
+    (cell,) = [cell for cell in notebook.cells if cell.cell_type == "code" and text in cell.source]
+    return cell
+
+
+def lose_machine_once(client: NotebookClient, checkpoint: Path):
+    """Kill the kernel and everything it started, as soon as a checkpoint is there."""
+    while not checkpoint.is_file():
+        time.sleep(0.05)
+    os.killpg(client.km.provisioner.pgid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_all_cells_run_and_a_lost_machine_goes_on(machine):
+    clone, drive, hub = machine
+    parameters = {"CORPUS": "demo", "OPTIONS": OPTIONS, "HUB_MODEL": HUB_MODEL}
+
+    lost = with_parameters(**parameters)
+    client = NotebookClient(lost, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(clone)}})
+    watch = threading.Thread(
+        target=lose_machine_once, args=(client, drive / "demo" / "checkpoint-slot-0.zip"), daemon=True
+    )
+    watch.start()
+    with pytest.raises(DeadKernelError):
+        client.execute()
+    assert not watch.is_alive()
+    shutil.rmtree(clone / "runs")
+
+    notebook = with_parameters(**parameters)
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(clone)}}).execute()
+
+    training = shown(cell_with(notebook, "accelerate launch"))
+    going_on = re.search(r"going on from \S*checkpoint-(\d+)", training)
+    assert going_on and 4 <= int(going_on[1]) < STEPS
+    assert "two speaker windows" in training
+    assert "signed in as tester" in shown(cell_with(notebook, "sign_in"))
+    conversation = pictures(cell_with(notebook, "data.example"))
+    assert "text/html" in conversation and "image/png" in conversation
+    assert "image/png" in pictures(cell_with(notebook, "training.curves"))
+    assert re.search(r"\| total \| \d+\.\d \| \d+\.\d \(\d+\.\d\)", shown(cell_with(notebook, "--reference")))
+    assert "of torch" in shown(cell_with(notebook, "export.py"))
+    assert '"p99_ms"' in shown(cell_with(notebook, "bench.py"))
+    assert shown(cell_with(notebook, "upload_model")).rstrip().endswith(f"{hub.url}/{HUB_MODEL}")
+    assert "image/png" in pictures(cell_with(notebook, "colab.upload"))
+
+    pushed = hub.files(HUB_MODEL)
+    assert {"model.safetensors", "model.onnx", "config.json", "modeling_fast_diarization.py"} <= pushed.keys()
+    card = pushed["README.md"].decode()
+    assert card.startswith("---") and f"{STEPS} steps" in card and "P99" in card
+    assert TOKEN not in nbformat.writes(notebook)
+
+
+def test_every_cell_calls_the_repository():
+    """No logic in the notebook: no definitions, loops or branches beyond fetching the repository."""
+    notebook = nbformat.read(NOTEBOOK, 4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "repository" not in cell.metadata.get("tags", []):
+            assert not re.search(r"^\s*(def|class|for|while|if|try|with)\b", cell.source, re.M), cell.source
+            assert not cell.outputs and cell.execution_count is None
+
+
+def test_a_failed_command_is_one_line_below_its_cell(machine):
+    clone, _, _ = machine
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell(
+                "from notebooks import colab\ncolab.run('python diarize.py missing.wav --model /no/model')"
+            )
+        ]
+    )
+    client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(clone)}})
+    with pytest.raises(CellExecutionError):
+        client.execute()
+    (error,) = [output for output in notebook.cells[0].outputs if output.output_type == "error"]
+    assert error.traceback == ["error: python ended with exit code 2; the reason stands above"]
+    assert "no such directory" in shown(notebook.cells[0])
