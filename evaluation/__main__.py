@@ -21,7 +21,7 @@ from pathlib import Path
 from data.corpora import CorpusError
 from diarization.networks import ModelError
 from evaluation.results import Options, evaluate
-from evaluation.systems import Ours, Segmentation3
+from evaluation.systems import open_systems
 from evaluation.tables import to_markdown
 
 DEFAULT_MODEL = Path(__file__).parent.parent / "pretrained" / "lightweight-cnn"
@@ -33,15 +33,14 @@ def main() -> int:
     output = Path(arguments.output) if arguments.output else None
     if output:
         output.mkdir(parents=True, exist_ok=True)
-    systems = [Ours(model) for model in arguments.model]
-    if arguments.peer:
-        systems.append(Segmentation3(arguments.peer))
+    systems = open_systems(arguments.model, arguments.peer)
     options = Options(
         dataset=arguments.dataset,
         noise=arguments.noise,
         split=arguments.split,
         config=arguments.config,
         limit=arguments.limit,
+        part=arguments.part,
         counts=arguments.num_speakers,
         collar=arguments.collar,
         skip_overlap=arguments.skip_overlap,
@@ -82,6 +81,7 @@ def parse() -> argparse.Namespace:
     add("--hop", type=float, default=1.0, help="seconds between 3 s windows of recordings (default 1)")
     add("--dataset", default="demo", help="corpus of a frozen set or of voices, as train.py takes it (default demo)")
     add("--noise", metavar="DIR", help="background recordings of a frozen set")
+    add("--part", metavar="NAME", help="only this condition or group of a frozen set")
     add("--split", default="validation", help="of the corpus or of the Hub data set (default validation)")
     add("--config", help="configuration of the Hub data set, such as ihm")
     add("--limit", type=int, help="only so many recordings of the Hub data set")

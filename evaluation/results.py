@@ -1,7 +1,8 @@
 """One result for each thing to score on: a directory, a Hub data set, a frozen set, or voices.
 
 A result is a dictionary of JSON: `kind` (`windows`, `recordings` or `voices`), `source`, `title`, `settings` in words,
-and `parts`: scores by part of the source and system.
+and `parts`: scores by part of the source and system (of voices by system). Of recordings `each` tells whether every
+one is of interest by itself, and `failed` names those that could not be read.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from data.corpora import open_corpus
 from evaluation.scoring import TRACKS, WINDOW_SECONDS, score_recordings, score_windows
-from evaluation.sets import FrozenSet
+from evaluation.sets import FrozenSet, SetError
 from evaluation.sources import Reference, SourceError, from_directory, from_hub, of_simulated
 from evaluation.systems import Ours, System
 from evaluation.voices import SECONDS, score_voices
@@ -25,6 +26,7 @@ class Options:
     split: str = "validation"
     config: str | None = None
     limit: int | None = None
+    part: str | None = None
     counts: Sequence[str | int] = ("unknown",)
     collar: float = 0.0
     skip_overlap: bool = False
@@ -71,19 +73,23 @@ def _recordings(source: str, systems: Sequence[System], references, title: str, 
 def _frozen(source: str, systems: Sequence[System], options: Options) -> dict:
     frozen = FrozenSet(source, options.dataset, options.split, options.noise)
     title = f"{frozen.definition['title']}, {options.split} speakers"
+    known = [*frozen.conditions, *frozen.groups]
+    if options.part not in (None, *known):
+        raise SetError(f"set {frozen.name!r} has no part {options.part!r}, only: {', '.join(known)}")
+    wanted = known if options.part is None else [options.part]
     if frozen.conditions:
         parts = {
             condition: score_windows(systems, ((*batch, condition) for batch in frozen.windows(condition)))
-            for condition in frozen.conditions
+            for condition in wanted
         }
         return _result("windows", source, title, "Collar 0, overlap scored.", parts)
     hop = frozen.definition["hop_seconds"]
     parts = {}
-    for group in frozen.groups:
+    for group in wanted:
         made: map[Reference] = map(of_simulated, frozen.recordings(group))
         parts[group], _ = score_recordings(systems, made, ("unknown", "known"), hop_seconds=hop, output=options.output)
     settings = f"{WINDOW_SECONDS:g} s windows every {hop:g} s, in them collar 0 and overlap scored."
-    return _result("recordings", source, title, settings, parts)
+    return _result("recordings", source, title, settings, parts) | {"each": False}
 
 
 def _voices(systems: Sequence[System], options: Options) -> dict:

@@ -1,5 +1,6 @@
 """Systems to score on the same windows: our network, and pyannote's segmentation-3.0 beside it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,8 +22,8 @@ class System(Protocol):
 class Ours:
     """A model directory, ONNX file or Hub id."""
 
-    def __init__(self, model: str, name: str | None = None):
-        self.name = name or model
+    def __init__(self, model: str, name: str):
+        self.name = name
         self.network, self.settings = open_network(model)
 
     def activity(self, windows: np.ndarray, frames: int) -> np.ndarray:
@@ -63,6 +64,27 @@ class Segmentation3:
         scores = self.session.run(None, {self.input: windows[:, None]})[0]
         seconds = windows.shape[1] / SAMPLING_RATE
         return nearest(self.SETS[scores.argmax(-1)], self.STEP, self.FIRST, seconds, frames)
+
+
+def open_systems(models: Sequence[str], peer: str | None = None) -> list[System]:
+    """Our models, named by the last part of their path that tells them apart, and the peer if its file is given.
+
+    Raises:
+        ModelError: one that cannot be opened, or is given twice.
+    """
+    names = [model_name(model) for model in models]
+    if len(set(names)) < len(names):
+        names = list(models)
+    if len(set(names)) < len(names):
+        raise ModelError(f"a model is given twice among: {', '.join(models)}")
+    ours = [Ours(model, name) for model, name in zip(models, names)]
+    return ours + ([Segmentation3(peer)] if peer else [])
+
+
+def model_name(model: str) -> str:
+    """`lightweight-cnn` of a directory or Hub id, `lightweight-cnn/model.onnx` of a file in it."""
+    path = Path(model)
+    return f"{path.resolve().parent.name}/{path.name}" if path.suffix == ".onnx" else path.name
 
 
 def nearest(activity: np.ndarray, step: float, first: float, seconds: float, frames: int) -> np.ndarray:

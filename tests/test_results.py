@@ -326,7 +326,7 @@ def test_a_directory_is_scored_beside_the_peer_and_all_is_kept(recordings, model
     result = json.loads((output / "scores.json").read_text())
     assert to_markdown(result) + "\n" == printed
     scores = result["parts"]["all recordings"]
-    assert set(scores[model]["whole"]) == {"known", "2"} and scores["segmentation-3.0"]["whole"] == {}
+    assert set(scores[Path(model).name]["whole"]) == {"known", "2"} and scores["segmentation-3.0"]["whole"] == {}
     assert scores["segmentation-3.0"]["windows"]["groups"]["all_windows"]["windows"] == 4
     assert len(list(output.rglob("second.rttm"))) == len(list(output.rglob("second.png"))) == 2
 

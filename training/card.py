@@ -1,30 +1,46 @@
-"""The model card: `model_card.md` filled with what training, export and benchmark left beside the model."""
+"""The model card: `model_card.md` filled with what training, export, evaluation and benchmark left beside the model."""
 
 import json
+import re
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from evaluation.figures import Figure, figures, summary
 from evaluation.markdown import table
-from evaluation.windows import to_markdown
+from evaluation.tables import to_markdown
+from evaluation.windows import to_markdown as windows_to_markdown
 
 TEMPLATE = Path(__file__).parent.parent / "model_card.md"
 NOT_MEASURED = "Not measured for this model."
-LIMITS = (
-    "At most two people at once in a window. Not measured or known to be weak: children, far-field microphones, "
-    "singing and music, more than two people talking at once."
-)
+METRICS = {
+    "DER": "der",
+    "exact frame accuracy": "accuracy",
+    "number of speakers right": "accuracy",
+    "equal error rate": "eer",
+}
+SPEECH = {
+    "librispeech": ("LibriSpeech, read English", "CC BY 4.0"),
+    "speechocean762": ("speechocean762, read English by Mandarin speakers, half of them children", "free for any use"),
+    "vctk": ("VCTK, read English", "CC BY 4.0"),
+    "cmu_arctic": ("CMU ARCTIC, read English", "free with attribution"),
+    "hindi_speech_corpus": ("Hindi speech corpus of A. Yadavally et al.", "MIT"),
+}
+"""Corpora that a directory of Parquet files may name in a column `corpus`, and their licences."""
 
 
 def write_card(model: Path) -> Path:
     """Render the card of a model directory into its `README.md`.
 
-    `training.json`, `windows.json`, `export.json` and `latency.json` are read where they are there; what is missing
-    is called not measured.
+    `training.json`, `windows.json`, `evaluation.json`, `export.json` and `latency.json` are read where they are
+    there; what is missing is called not measured.
     """
-    config, training, windows = (_read(model / f) for f in ("config.json", "training.json", "windows.json"))
-    export, latency = _read(model / "export.json"), _read(model / "latency.json")
-    name = training.get("name", model.resolve().parent.name)
+    config, training, windows, evaluation, export, latency = (
+        _read(model / f"{name}.json") for name in ("config", "training", "windows", "evaluation", "export", "latency")
+    )
+    name = training.get("name") or model.resolve().name
+    dataset = training.get("dataset", "unknown")
+    measured = figures(evaluation, model.resolve().name) if evaluation else _of_training(windows, dataset)
     card = ModelCard.from_template(
         ModelCardData(
             language="en",
@@ -32,22 +48,22 @@ def write_card(model: Path) -> Path:
             library_name="transformers",
             pipeline_tag="voice-activity-detection",
             tags=["speaker-diarization", "audio-frame-classification", "fast-diarization", "onnx"],
-            datasets=[training["dataset"]] if "/" in training.get("dataset", "") else None,
+            datasets=[dataset] if "/" in dataset and not dataset.startswith((".", "/")) else None,
+            metrics=sorted({METRICS[figure.metric] for figure in measured}) or None,
             model_name=name,
-            eval_results=_results(windows, training.get("dataset", "unknown")) or None,
+            eval_results=[_eval_result(figure) for figure in measured] or None,
         ),
         template_path=str(TEMPLATE),
         name=name,
         parameters=f"{training['parameters'] / 1e6:.2f} M" if training else "an unknown number of",
         encoder_type=config["encoder_type"],
         num_speakers=config["num_speakers"],
-        synthetic=training.get("dataset") == "demo",
-        limits=LIMITS,
-        results=f"{training['window_seconds']:g} s windows of speakers never trained on:\n\n{to_markdown(windows)}"
-        if windows and training
-        else NOT_MEASURED,
+        synthetic=dataset == "demo",
+        results=_results(evaluation, windows, training, model.resolve().name),
         speed=_speed(export, latency),
-        training=_training(training),
+        sizes=_sizes(model),
+        training=describe_training(training) if training else NOT_MEASURED,
+        speech=_speech(training),
         curves=(model / "curves.png").is_file(),
         command=training.get("command", "accelerate launch train.py"),
     )
@@ -55,52 +71,80 @@ def write_card(model: Path) -> Path:
     return model / "README.md"
 
 
-def _read(file: Path) -> dict:
-    return json.loads(file.read_text()) if file.is_file() else {}
-
-
-def _results(windows: dict, dataset: str) -> list[EvalResult]:
-    results = []
-    for group in ("all_windows", "two_speaker_windows"):
-        for rate, name in (("diarization_error_rate", "DER"), ("frame_accuracy", "exact frame accuracy")):
-            if group in windows:
-                floor = 100 * windows[group][f"floor_{rate}"]
-                results.append(
-                    EvalResult(
-                        task_type="speaker-diarization",
-                        dataset_type=dataset,
-                        dataset_config=group,
-                        dataset_name=f"simulated from {dataset}, unseen speakers, {group.replace('_', ' ')}",
-                        metric_type="der" if rate.startswith("d") else "accuracy",
-                        metric_name=f"{name} in percent (floor {floor:.1f})",
-                        metric_value=round(100 * windows[group][rate], 1),
-                    )
-                )
-    return results
-
-
-def _speed(export: dict, latency: dict) -> str:
-    lines = []
-    if latency:
-        lines += [
-            f"One window, waveform to logits, batch 1, {latency['provider']}, {latency['threads']} thread(s), "
-            f"{latency['machine']}:\n",
-            table(
-                ["window (s)", "P50 (ms)", "P95 (ms)", "P99 (ms)"],
-                [[latency["window_seconds"], *(f"{latency[p]:.1f}" for p in ("p50_ms", "p95_ms", "p99_ms"))]],
-            ),
-        ]
-    if "int8" in export:
-        lines.append(f"\nint8 changes the DER of these windows by {export['int8']['der_points']:+.2f} points.")
-    return "\n".join(lines) or NOT_MEASURED
-
-
-def _training(training: dict) -> str:
-    if not training:
-        return NOT_MEASURED
+def describe_training(training: dict) -> str:
+    """Steps, hours, device and optimizer of a `training.json`, in words."""
     return (
         f"{training['steps']} steps of {training['batch_size']} windows of {training['window_seconds']:g} s, "
         f"{training['hours']:.1f} hours on {training['device']}, AdamW, peak learning rate "
-        f"{training['learning_rate']:g}, {training['schedule']}. Speech: {training['dataset']} "
-        f"({training['licence']}), streamed. Energy and CO2: not measured."
+        f"{training['learning_rate']:g}, {training['schedule']}. Energy and CO2 were not measured."
     )
+
+
+def _read(file: Path):
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _of_training(windows: dict, dataset: str) -> list[Figure]:
+    """The figures of the windows that training itself scores."""
+    found = []
+    for group in ("all_windows", "two_speaker_windows"):
+        for rate, metric in (("diarization_error_rate", "DER"), ("frame_accuracy", "exact frame accuracy")):
+            if group in windows:
+                on = f"simulated from {dataset}, unseen speakers, {group.replace('_', ' ')}"
+                scores = windows[group]
+                found.append(Figure(on, metric, 100 * scores[rate], 100 * scores[f"floor_{rate}"]))
+    return found
+
+
+def _eval_result(figure: Figure) -> EvalResult:
+    floor = f" (floor {figure.floor:.1f})" if figure.floor is not None else ""
+    return EvalResult(
+        task_type="speaker-diarization",
+        dataset_type="-".join(re.findall(r"\w+", figure.on)).lower(),
+        dataset_name=figure.on,
+        metric_type=METRICS[figure.metric],
+        metric_name=f"{figure.metric} in percent{floor}",
+        metric_value=round(figure.percent, 1),
+    )
+
+
+def _results(evaluation: list[dict], windows: dict, training: dict, system: str) -> str:
+    if evaluation:
+        details = (f"{to_markdown(result)}\n\n```bash\n{result['command']}\n```" for result in evaluation)
+        return "\n\n".join([summary(evaluation, [system]), *details])
+    if windows and training:
+        heading = f"{training['window_seconds']:g} s windows of speakers never trained on:"
+        return f"{heading}\n\n{windows_to_markdown(windows)}"
+    return NOT_MEASURED
+
+
+def _speed(export: dict, latency: dict) -> str:
+    if not latency:
+        return NOT_MEASURED
+    times = [f"{latency[p]:.1f}" for p in ("p50_ms", "p95_ms", "p99_ms")]
+    lines = [
+        f"One window, waveform to logits, batch 1, {latency['provider']}, {latency['threads']} thread(s), "
+        f"{latency['machine']}:\n",
+        table(
+            ["file", "window (s)", "P50 (ms)", "P95 (ms)", "P99 (ms)"],
+            [[latency["file"], latency["window_seconds"], *times]],
+        ),
+    ]
+    if "peer_ratio" in latency:
+        lines.append(f"\nsegmentation-3.0, timed in turn with it, takes {latency['peer_ratio']:.1f} times as long.")
+    return "\n".join(lines)
+
+
+def _sizes(model: Path) -> str:
+    files = [f for f in sorted(model.iterdir()) if f.suffix in (".safetensors", ".onnx")]
+    rows = [[f"`{f.name}`", f"{f.stat().st_size / 1e6:.1f}"] for f in files]
+    return table(["file", "MB"], rows) if rows else NOT_MEASURED
+
+
+def _speech(training: dict) -> str:
+    if not training:
+        return NOT_MEASURED
+    if not training.get("corpora"):
+        return f"{training['dataset']} ({training['licence']}), streamed."
+    rows = [[*SPEECH.get(name, (name, "unknown")), hours] for name, hours in training["corpora"].items()]
+    return table(["corpus", "licence", "hours"], [[what, licence, f"{hours:.1f}"] for what, licence, hours in rows])

@@ -1,0 +1,106 @@
+"""Publishing halves the files of a model and leaves its answers as they were."""
+
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
+from modeling.modeling_fast_diarization import Conv
+from training.publish import absorb_norms, main, round_weights
+
+
+def sound(count: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, 48_000, generator=generator) * torch.rand(count, 48_000, generator=generator).round()
+
+
+@pytest.fixture(scope="module", params=["lightweight-cnn", "attention-gru"])
+def trained(request):
+    """A small network whose norms have seen something, with some of their scales negative."""
+    torch.manual_seed(0)
+    model = FastDiarizationForAudioFrameClassification(
+        FastDiarizationConfig(hidden_size=64, encoder_type=request.param, dropout=0.0)
+    )
+    model.train()
+    for _ in range(20):
+        model(sound())
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, Conv):
+                module.norm.weight.uniform_(-1.5, 1.5)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def published(trained, tmp_path_factory):
+    source, target = tmp_path_factory.mktemp("trained"), tmp_path_factory.mktemp("published")
+    trained.save_pretrained(source)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["publish", str(source), str(target)])
+        main()
+    return source, target
+
+
+def test_absorbed_norms_change_no_answer_and_no_training(trained):
+    copy = FastDiarizationForAudioFrameClassification(trained.config)
+    copy.load_state_dict(trained.state_dict())
+    absorb_norms(copy)
+    for module in copy.modules():
+        if isinstance(module, Conv):
+            norm = module.norm
+            assert torch.equal(norm.weight, torch.sqrt(norm.running_var + norm.eps))
+    for mode in (False, True):
+        with torch.no_grad():
+            expected = trained.train(mode)(sound()).logits
+            found = copy.train(mode)(sound()).logits
+        assert torch.allclose(found, expected, atol=1e-3 if mode else 1e-4), mode
+    trained.eval()
+
+
+def test_weights_are_half_the_size_and_load_as_float32(trained, published):
+    source, target = published
+    sizes = [(directory / "model.safetensors").stat().st_size for directory in (source, target)]
+    assert sizes[1] < 0.6 * sizes[0]
+    stored = load_file(target / "model.safetensors")
+    assert {t.dtype for t in stored.values() if t.dim() > 1 and t.numel() >= 1024} == {torch.float16}
+    loaded = FastDiarizationForAudioFrameClassification.from_pretrained(target)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    expected = FastDiarizationForAudioFrameClassification.from_pretrained(source)
+    absorb_norms(expected)
+    round_weights(expected)
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(sound()).logits, expected.eval()(sound()).logits)
+        assert (loaded(sound()).logits - trained(sound()).logits).abs().max() < 0.1
+
+
+def test_onnx_is_half_the_size_and_answers_as_torch_does(published):
+    source, target = published
+    file = target / "model.onnx"
+    matrices = [t for t in onnx.load(file).graph.initializer if np.prod(t.dims) >= 1024 and t.data_type == 1]
+    constants = 64 * 200 + 2 * 200 * 200  # the front end, computed and not learnt
+    assert sum(np.prod(t.dims) for t in matrices) <= constants
+    assert file.stat().st_size < 0.6 * (source / "model.safetensors").stat().st_size + 4 * constants
+    loaded = FastDiarizationForAudioFrameClassification.from_pretrained(target).eval()
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    logits, embeddings = session.run(["logits", "speaker_embeddings"], {"input_values": sound().numpy()})
+    with torch.no_grad():
+        expected = loaded(sound())
+    assert np.abs(logits - expected.logits.numpy()).max() < 1e-4
+    assert np.abs(embeddings - expected.speaker_embeddings.numpy()).max() < 1e-4
+
+
+def test_the_directory_is_complete(published):
+    _, target = published
+    names = {file.name for file in target.iterdir()}
+    assert {"config.json", "preprocessor_config.json", "README.md", "modeling_fast_diarization.py"} <= names
+
+
+def test_what_is_no_model_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["publish", str(tmp_path), str(tmp_path / "target")])
+    with pytest.raises(SystemExit, match="error: .* is no Fast Diarization model"):
+        main()
