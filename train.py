@@ -24,6 +24,7 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from transformers import set_seed
 
+from data.augmentation import CLEAN, Augmentation
 from data.corpora import CORPORA, CorpusError, open_corpus
 from data.network import limit_silence
 from data.streaming import ConversationStream, StreamConfig
@@ -128,7 +129,8 @@ def find_checkpoint(
 
 def make_model(arguments: Arguments, checkpoint: Path | None) -> FastDiarizationForAudioFrameClassification:
     """A new network, that of `--start_from`, or one like the checkpoint's, whose weights the Trainer loads."""
-    shape = {name: getattr(arguments, name) for name in ("hidden_size", "dropout", "window_seconds")}
+    names = ("hidden_size", "dropout", "window_seconds", "speaker_loss_weight", "affinity_loss_weight")
+    shape = {name: getattr(arguments, name) for name in names}
     encoder = {"encoder_type": arguments.encoder_type} if arguments.encoder_type else {}
     if checkpoint:
         config = FastDiarizationConfig.from_pretrained(checkpoint)
@@ -173,12 +175,15 @@ def open_streams(
         noise=arguments.noise,
         windows_per_utterance=arguments.windows_per_utterance,
         units_per_block=arguments.units_per_block,
+        turn_taking=arguments.turn_taking,
+        augmentation=Augmentation() if arguments.augment else CLEAN,
     )
     revision = state and state["stream"].get("revision")
     utterances = open_corpus(arguments.dataset, "train", arguments.speaker_column, revision)
     train = ConversationStream(utterances, config, training.process_index, training.world_size, state)
     held_out = open_corpus(arguments.dataset, "validation", arguments.speaker_column, revision)
-    return train, ConversationStream(held_out, replace(config, seed=1, speeds=(1.0,)))
+    same_for_all = {"seed": 1, "speeds": (1.0,), "turn_taking": "measured", "augmentation": Augmentation()}
+    return train, ConversationStream(held_out, replace(config, **same_for_all))
 
 
 def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> None:

@@ -91,6 +91,22 @@ def plan_turns(
     return Turns(*(np.stack(column, axis=1) for column in zip(*turns)))
 
 
+def plan_independent_turns(rng: np.random.Generator, count: int, seconds: float, num_speakers: int = 2) -> Turns:
+    """Everybody talks without listening: exponential turns (3 s) and silences (2 s) of each speaker by himself.
+
+    The mixtures of Fujita et al. (Interspeech 2019), to measure against what turn-taking statistics are worth.
+    """
+    shape = (count, num_speakers, 20 + int(seconds / 2))
+    turn, silence = rng.exponential(3.0, shape), rng.exponential(2.0, shape)
+    start = (turn + silence).cumsum(axis=2) - turn
+    speaker = np.broadcast_to(np.arange(num_speakers)[:, None], shape)
+    order = np.argsort(start.reshape(count, -1), axis=1)
+    return Turns(*(np.take_along_axis(x.reshape(count, -1), order, axis=1) for x in (speaker, start, start + turn)))
+
+
+TURN_PLANS = {"measured": plan_turns, "independent": plan_independent_turns}
+
+
 def speaker_number(name: str) -> int:
     """A stable integer for a speaker's name, the same in every process and run."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
@@ -229,19 +245,25 @@ def cast_speakers(rng: np.random.Generator, pool: Pool, count: int, num_speakers
 
 
 def plan_windows(
-    rng: np.random.Generator, count: int, seconds: float, num_speakers: int, shares: tuple[float, float, float] | None
+    rng: np.random.Generator,
+    count: int,
+    seconds: float,
+    num_speakers: int,
+    shares: tuple[float, float, float] | None,
+    turn_taking: str = "measured",
 ) -> tuple[Turns, np.ndarray]:
     """Plan `count` windows cut out of longer conversations at random places.
 
     Args:
         shares: wanted shares of windows with none, one, and two or more speakers; `None` keeps the shares that
             the turn-taking statistics give.
+        turn_taking: one of `TURN_PLANS`.
 
     Returns:
         the turns of `count` conversations and the start of the window in each, in seconds.
     """
     conversations, excerpts = (count, 1) if shares is None else (2 * count, 4)
-    turns = plan_turns(rng, conversations, EXCERPTS_UNTIL + seconds, num_speakers)
+    turns = TURN_PLANS[turn_taking](rng, conversations, EXCERPTS_UNTIL + seconds, num_speakers)
     source = np.tile(np.arange(conversations), excerpts)
     turns = Turns(turns.speaker[source], turns.start[source], turns.end[source])
     begin = rng.uniform(EXCERPTS_FROM, EXCERPTS_UNTIL, len(source))

@@ -45,6 +45,7 @@ class StreamConfig:
         window_seconds, num_speakers: of a window.
         shares: wanted shares of windows with none, one, and two or more speakers, or `None` for what the measured
             turn-taking gives.
+        turn_taking: `"measured"`, or `"independent"` for turns that know nothing of each other.
         units_per_block: units read side by side; eight times as many where only held-out speakers are taken of them.
         pool_size: most utterances decoded together.
         windows_per_utterance: windows drawn for every utterance read.
@@ -58,6 +59,7 @@ class StreamConfig:
     window_seconds: float = 3.0
     num_speakers: int = 2
     shares: tuple[float, float, float] | None = (0.03, 0.37, 0.60)
+    turn_taking: str = "measured"
     units_per_block: int = 8
     pool_size: int = 96
     windows_per_utterance: int = 16
@@ -241,7 +243,7 @@ def change_speed(waveform: np.ndarray, speaker: str, factor: float) -> tuple[np.
 def make_batch(rng: np.random.Generator, pool: Pool, scenery: Scenery, config: StreamConfig) -> dict:
     """One batch of windows, a function of the generator, the pool and its scenery."""
     seconds, parts = config.window_seconds, config.num_speakers
-    turns, begin = plan_windows(rng, config.batch_size, seconds, parts, config.shares)
+    turns, begin = plan_windows(rng, config.batch_size, seconds, parts, config.shares, config.turn_taking)
     speech = render(rng, pool, turns, cast_speakers(rng, pool, config.batch_size, parts), begin, seconds)
     names = [[-1 if n is None else speaker_number(n) for n in part] for part in speech.speakers]
     active = speech.active

@@ -18,11 +18,13 @@ from data.conversations import (
     QUANTILES,
     SAMPLING_RATE,
     STYLES,
+    TURN_PLANS,
     TURN_TAKING,
     Conversations,
     Pool,
     Turns,
     cast_speakers,
+    plan_independent_turns,
     plan_turns,
     plan_windows,
     render,
@@ -448,3 +450,25 @@ def test_the_command_says_in_a_line_what_is_wrong(monkeypatch, flags, message):
     with pytest.raises(SystemExit, match=message) as error:
         turn_statistics.main()
     assert str(error.value).startswith("error: ") and "\n" not in str(error.value)
+
+
+def test_independent_turns_are_in_order_cover_the_time_and_never_overlap_their_own_speaker():
+    turns = plan_independent_turns(np.random.default_rng(0), 40, 63.0, 3)
+    assert (np.diff(turns.start, axis=1) >= 0).all() and (turns.end > turns.start).all()
+    for speaker in range(3):
+        for conversation in range(40):
+            mine = turns.speaker[conversation] == speaker
+            start, end = turns.start[conversation, mine], turns.end[conversation, mine]
+            assert end[-1] > 63 and (start[1:] >= end[:-1]).all()
+    lengths = (turns.end - turns.start)[:, :20]
+    assert abs(lengths.mean() - 3.0) < 0.3
+
+
+def test_windows_of_independent_turns_overlap_more_than_measured_ones():
+    overlap = {}
+    for turn_taking in TURN_PLANS:
+        planned, begin = plan_windows(np.random.default_rng(1), 400, 3.0, 2, None, turn_taking)
+        grid = begin[:, None] + np.arange(0, 3, 0.1)
+        heard = (planned.start[..., None] <= grid[:, None]) & (grid[:, None] < planned.end[..., None])
+        overlap[turn_taking] = (heard.sum(axis=1) > 1).mean()
+    assert overlap["independent"] > 2 * overlap["measured"]

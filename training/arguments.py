@@ -10,6 +10,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from data.conversations import TURN_PLANS
 from data.corpora import CORPORA
 from data.streaming import StreamConfig
 from modeling import FastDiarizationConfig
@@ -45,6 +46,16 @@ class Arguments:
     hidden_size: int = field(default=256, metadata={"help": "Width of the network."})
     dropout: float = field(default=0.3, metadata={"help": "Dropout before the context layers and the head."})
     window_seconds: float = field(default=3.0, metadata={"help": "Length of a training window."})
+    turn_taking: str = field(
+        default="measured",
+        metadata={
+            "help": "measured: turns as in real conversations; independent: of each speaker by himself.",
+            "choices": list(TURN_PLANS),
+        },
+    )
+    augment: bool = field(default=True, metadata={"help": "Rooms, microphones, telephones, noise and levels."})
+    speaker_loss_weight: float = field(default=0.3, metadata={"help": "Of the contrastive loss on embeddings."})
+    affinity_loss_weight: float = field(default=1.0, metadata={"help": "Of the within-window affinity loss."})
     start_from: str | None = field(
         default=None, metadata={"help": "Model directory or Hub id whose weights to start from (phase two)."}
     )
