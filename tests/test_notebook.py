@@ -112,7 +112,7 @@ def test_all_cells_run_and_a_lost_machine_goes_on(machine):
     conversation = pictures(cell_with(notebook, "data.example"))
     assert "text/html" in conversation and "image/png" in conversation
     assert "image/png" in pictures(cell_with(notebook, "training.curves"))
-    assert re.search(r"\| total \| \d+\.\d \| \d+\.\d \(\d+\.\d\)", shown(cell_with(notebook, "--reference")))
+    assert re.search(r"\| total \| \d+\.\d \| \d+\.\d \(\d+\.\d\)", shown(cell_with(notebook, "python -m evaluation")))
     assert "of torch" in shown(cell_with(notebook, "export.py"))
     assert '"p99_ms"' in shown(cell_with(notebook, "bench.py"))
     assert shown(cell_with(notebook, "upload_model")).rstrip().endswith(f"{hub.url}/{HUB_MODEL}")
