@@ -15,6 +15,7 @@ from oracle_network import OracleNetwork
 from pyannote.core import Annotation
 from pyannote.core import Segment as Interval
 
+import evaluation.live
 import export
 from data.corpora import open_corpus
 from data.recordings import SimulatedRecordings
@@ -230,6 +231,15 @@ def test_torch_and_onnx_give_identical_rttm(directory, simulated):
         assert texts[0] == texts[1]
         found += texts[0].count("\n")
     assert found > 20
+
+
+def test_distance_of_live_from_offline_is_a_command(directory, monkeypatch, capsys):
+    arguments = ["--model", str(directory), "--recordings", "1", "--minutes", "0.5", "--latency", "1"]
+    monkeypatch.setattr(sys, "argv", ["evaluation.live", *arguments])
+    evaluation.live.main()
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0].strip("| ") for row in rows] == ["offline", "live, 1 s"]
+    assert float(rows[0][3]) == 0
 
 
 def test_pipeline_from_a_saved_directory_alone(directory, simulated, tmp_path):

@@ -1,0 +1,70 @@
+"""How far the live diarizer is from the offline one, on simulated recordings of validation speakers.
+
+    python -m evaluation.live --model runs/mine/model --dataset path/to/speech --noise path/to/noise
+
+Both are scored against the truth, and the live answer against the offline one as if that were the truth.
+"""
+
+import argparse
+
+from tqdm import tqdm
+
+from data.augmentation import load_noises
+from data.corpora import CorpusError, open_corpus
+from data.recordings import SimulatedRecordings
+from diarization.formats import to_annotation
+from diarization.networks import ModelError, open_network
+from evaluation.markdown import table
+from evaluation.recordings import RecordingScores
+from evaluation.sources import of_simulated
+from evaluation.tuning import SPEAKERS
+from modeling.linking_fast_diarization import LinkingSettings, Network, Segment, diarize, join_segments
+from modeling.streaming_fast_diarization import StreamingDiarizer
+
+CHUNK = 1_600
+
+
+def diarize_live(network: Network, waveform, settings: LinkingSettings, latency_seconds: float) -> list[Segment]:
+    """The joined segments of a waveform (samples,) that comes 0.1 s at a time."""
+    diarizer = StreamingDiarizer(network, settings, latency_seconds)
+    pieces = [s for at in range(0, len(waveform), CHUNK) for s in diarizer.push(waveform[at : at + CHUNK])]
+    return join_segments(pieces + diarizer.flush())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="directory, ONNX file or Hub id")
+    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it (default %(default)s)")
+    parser.add_argument("--noise", help="directory of background recordings")
+    parser.add_argument("--recordings", type=int, default=8, help="default %(default)s, of 2 to 4 speakers each")
+    parser.add_argument("--minutes", type=float, default=3.0, help="length of each (default %(default)s)")
+    parser.add_argument("--latency", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="seconds (default 0.5 1 2)")
+    arguments = parser.parse_args()
+    try:
+        network, settings = open_network(arguments.model)
+        simulated = SimulatedRecordings(
+            open_corpus(arguments.dataset, "validation"), seed=2, noises=load_noises(arguments.noise)
+        )
+    except (CorpusError, ModelError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
+    names = ["offline", *(f"live, {latency:g} s" for latency in arguments.latency)]
+    against_truth = {name: RecordingScores() for name in names}
+    against_offline = {name: RecordingScores() for name in names}
+    for number in tqdm(range(arguments.recordings), "recordings"):
+        recording = simulated.make(number, 60 * arguments.minutes, SPEAKERS[number % len(SPEAKERS)])
+        answers = [diarize(network, [recording.waveform], settings)]
+        answers += [diarize_live(network, recording.waveform, settings, latency) for latency in arguments.latency]
+        truth, found = of_simulated(recording).turns, [to_annotation(recording.name, answer) for answer in answers]
+        for name, annotation in zip(names, found):
+            against_truth[name].add(truth, annotation)
+            against_offline[name].add(found[0], annotation)
+    rows = []
+    for name in names:
+        true, offline = against_truth[name].result()["total"], against_offline[name].result()["total"]
+        rates = (true["diarization_error_rate"], true["confusion"], offline["diarization_error_rate"])
+        rows.append([name, *(f"{100 * rate:.1f}" for rate in rates), f"{true['speaker_count_error']:.1f}"])
+    print(table(["%", "DER", "confusion", "distance from offline", "speakers off by"], rows))
+
+
+if __name__ == "__main__":
+    main()
