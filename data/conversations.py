@@ -65,6 +65,7 @@ def plan_turns(
     inside = np.zeros(count, bool)
     busy_until = np.full((count, num_speakers), -np.inf)
     turns = []
+    drawn = np.empty((ATTEMPTS, 7, count))
     while not turns or turns[-1][1].min() <= seconds:
         one, two, leaning, pause = rng.random((4, count))
         longer = np.where(leaning < LEANING, np.maximum(one, two), one)
@@ -73,12 +74,12 @@ def plan_turns(
         busy_until[each, speaker] = end
         turns.append((speaker, start, end))
 
-        drawn = [
-            (rng.random(count), rng.integers(1, max(num_speakers, 2), count), *rng.random((5, count)))
-            for _ in range(ATTEMPTS)
-        ]
-        changes, step, gap, deep, depth, brisk, overlaps = (np.stack(column) for column in zip(*drawn))
-        other = (speaker + step) % num_speakers
+        for attempt in drawn:
+            attempt[0] = rng.random(count)
+            attempt[1] = rng.integers(1, max(num_speakers, 2), count)
+            attempt[2:] = rng.random((5, count))
+        changes, step, gap, deep, depth, brisk, overlaps = drawn.swapaxes(0, 1)
+        other = (speaker + step.astype(int)) % num_speakers
         depth = draw("speaker_change_overlap_seconds", np.where(deep < DEPTH, rank, depth))
         depth = np.where(lively, 0.3 + (2.5 - 0.3) * brisk, depth)
         begin = end + np.where(overlaps < overlap, -depth, draw("speaker_change_gap_seconds", gap))

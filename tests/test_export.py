@@ -1,14 +1,15 @@
-"""Export and benchmark on a small network: parity with torch, loading through Optimum, honest failures."""
+"""Export of a small network: parity with torch, loading through Optimum, honest failures."""
 
 import json
-import sys
+import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 
-import bench
 import export
 from data.corpora import open_corpus
 from data.decoding import decode
@@ -49,26 +50,58 @@ def test_optimum_gives_the_answer_of_torch_at_any_length_and_batch(exported, spe
         assert (logits - expected).abs().max() < 1e-4
 
 
+def run(file: Path, waveforms: np.ndarray) -> np.ndarray:
+    return onnxruntime.InferenceSession(file).run(["logits"], {"input_values": waveforms})[0]
+
+
+def test_int8_and_fp16_are_smaller_and_answer_alike(exported, speech, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "CALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(export, "SCORED_BATCHES", 1)
+    monkeypatch.setattr(export, "INT8_DER_POINTS", 100)  # of an untrained network
+    output = tmp_path / "onnx"
+    export.main(export.Arguments(model=str(exported), output=str(output), quantize="int8", fp16=True))
+    report = json.loads((output / "export.json").read_text())
+    waveforms = np.stack([np.resize(np.roll(speech, -999 * i), 80_000) for i in range(3)])
+    expected = run(output / "model.onnx", waveforms)
+    for kind, tolerance in (("int8", 0.15), ("fp16", 0.01)):
+        file = output / report[kind]["file"]
+        assert report[kind]["bytes"] == file.stat().st_size < (output / "model.onnx").stat().st_size
+        assert (run(file, waveforms) - expected).std() < tolerance * expected.std()
+    assert report["int8"]["windows"] == 32 and np.isfinite(report["int8"]["der_points"])
+
+
+def test_the_log_mel_of_int8_is_float(exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "CALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(export, "SCORED_BATCHES", 1)
+    monkeypatch.setattr(export, "INT8_DER_POINTS", 100)
+    shutil.copy(exported / "model.onnx", tmp_path)
+    export.quantize(tmp_path, "demo")
+    nodes = onnx.load(tmp_path / "model_int8.onnx").graph.node
+    quantized = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    products = [node for node in nodes if node.op_type in ("Conv", "MatMul")]
+    assert any(set(node.input) & quantized for node in products)
+    assert not any(set(node.input) & quantized for node in products if "log_mel" in node.name)
+
+
+def test_what_costs_too_much_is_not_kept(exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "CALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(export, "SCORED_BATCHES", 1)
+    monkeypatch.setattr(export, "INT8_DER_POINTS", -100)
+    monkeypatch.setattr(export, "FP16_TOLERANCE", 0)
+    shutil.copy(exported / "model.onnx", tmp_path)
+    with pytest.raises(SystemExit, match="error: int8 costs .* points of DER, more than -100; not kept"):
+        export.quantize(tmp_path, "demo")
+    with pytest.raises(SystemExit, match="error: fp16 differs by .*; not kept"):
+        export.halve(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_corpus_that_is_none_is_one_line(exported, tmp_path):
+    shutil.copy(exported / "model.onnx", tmp_path)
+    with pytest.raises(SystemExit, match="error: .*nowhere"):
+        export.quantize(tmp_path, "/nowhere")
+
+
 def test_a_directory_that_is_no_model_is_one_line(tmp_path):
     with pytest.raises(SystemExit, match="is no Fast Diarization model"):
         export.main(export.Arguments(model=str(tmp_path)))
-
-
-def test_latency_says_provider_threads_and_percentiles(exported, tmp_path, monkeypatch, capsys):
-    file = tmp_path / "latency.json"
-    monkeypatch.setattr(
-        sys, "argv", f"bench.py latency --model {exported} --windows 20 --threads 1 --json {file}".split()
-    )
-    bench.main()
-    result = json.loads(file.read_text())
-    assert 0 < result["p50_ms"] <= result["p95_ms"] <= result["p99_ms"]
-    assert (result["provider"], result["threads"]) == ("cpu", 1)
-    assert json.loads(capsys.readouterr().out) == result
-
-
-def test_a_missing_gpu_is_an_error_and_no_run_on_the_cpu(exported, monkeypatch):
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    monkeypatch.setattr(sys, "argv", f"bench.py latency --model {exported} --provider cuda --windows 2".split())
-    with pytest.raises(SystemExit, match="provider cuda"):
-        bench.main()

@@ -1,0 +1,1 @@
+"""Measurements of speed, one file each; `bench.py` runs them."""

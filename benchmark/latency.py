@@ -1,0 +1,157 @@
+"""Waveform to logits: percentiles of single windows, batches, memory, cold start."""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from benchmark.machine import machine, speech
+from benchmark.sessions import PROVIDERS, open_session, runner
+
+WARM_UP = 50
+BATCHES = (1, 8, 32, 128)
+COLD_STARTS = 5
+COLD_START = """
+import sys, time
+sys.path.insert(0, {root!r})
+import numpy as np
+{body}
+import resource
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+RUNTIMES = {
+    "onnxruntime": """
+import onnxruntime
+session = onnxruntime.InferenceSession({file!r}, providers=["CPUExecutionProvider"])
+session.run(["logits"], {{"input_values": np.zeros((1, 48_000), np.float32)}})
+""",
+    "torch": """
+import torch
+from modeling import FastDiarizationForAudioFrameClassification
+model = FastDiarizationForAudioFrameClassification.from_pretrained({directory!r}).eval()
+with torch.no_grad():
+    model(torch.zeros(1, 48_000))
+""",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="directory written by export.py")
+    parser.add_argument("--file_name", default="model.onnx", help="ONNX file in it (default %(default)s)")
+    parser.add_argument("--provider", choices=PROVIDERS, default="cpu", help="default %(default)s; never replaced")
+    parser.add_argument("--threads", type=int, default=1, help="threads of one call on the CPU (default %(default)s)")
+    parser.add_argument("--window_seconds", type=float, default=3.0, help="default %(default)s")
+    parser.add_argument("--windows", type=int, default=1000, help="timed windows (default %(default)s)")
+    parser.add_argument("--peer", help="segmentation-3.0 as ONNX, timed in turn with ours")
+
+
+def run(arguments: argparse.Namespace) -> dict:
+    """Percentiles of single windows, the peer's in the same loop if one is given, and what else there is to pay."""
+    file = Path(arguments.model) / arguments.file_name
+    window = speech(round(arguments.window_seconds * 16_000))[None]
+    session = open_session(file, arguments.provider, arguments.threads)
+    calls = {"": runner(session, arguments.provider, window)}
+    if arguments.peer:
+        peer = open_session(Path(arguments.peer), arguments.provider, arguments.threads)
+        name = peer.get_inputs()[0].name
+        calls["peer_"] = lambda: peer.run(None, {name: window[:, None]})
+    times = interleaved(calls, arguments.windows)
+    result = {f"{prefix}p{p}_ms": float(np.percentile(ms, p)) for prefix, ms in times.items() for p in (50, 95, 99)}
+    if arguments.peer:
+        result["peer_ratio"] = float(np.median(times["peer_"] / times[""]))
+    return result | {
+        "million_macs": macs(file, window) / 1e6,
+        "windows_per_second": throughput(file, window, arguments),
+        "cold_start": cold_start(file),
+        "provider": arguments.provider,
+        "threads": arguments.threads,
+        "window_seconds": arguments.window_seconds,
+        "windows": arguments.windows,
+        "file": arguments.file_name,
+        **machine(),
+    }
+
+
+def interleaved(calls: dict, count: int) -> dict[str, np.ndarray]:
+    """Milliseconds of `count` runs of each call, in turn, after a warm-up."""
+    times = {name: [] for name in calls}
+    for number in range(WARM_UP + count):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if number >= WARM_UP:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def throughput(file: Path, window: np.ndarray, arguments: argparse.Namespace) -> dict[str, float]:
+    """Windows a second by batch size, the median of five batches or more."""
+    found = {}
+    for batch in BATCHES:
+        session = open_session(file, arguments.provider, arguments.threads)  # a CUDA graph holds one shape
+        call = runner(session, arguments.provider, np.repeat(window, batch, axis=0))
+        call()
+        seconds = []
+        for _ in range(max(5, 64 // batch)):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+        found[str(batch)] = batch / float(np.median(seconds))
+    return found
+
+
+def macs(file: Path, window: np.ndarray) -> int:
+    """Multiplications and additions of convolutions, matrix products and GRUs for one window, from its shapes."""
+    model = onnx.load(file)
+    shapes = value_shapes(model, window)
+    total = Counter()
+    for node in model.graph.node:
+        shape = [shapes.get(name, ()) for name in node.input]
+        output = shapes.get(node.output[0], ())
+        if node.op_type == "Conv":
+            total["Conv"] += int(np.prod(output) * np.prod(shape[1][1:]))
+        elif node.op_type == "MatMul":
+            total["MatMul"] += int(np.prod(output) * shape[0][-1])
+        elif node.op_type == "GRU":
+            total["GRU"] += int(shape[0][0] * shape[0][1] * (np.prod(shape[1]) + np.prod(shape[2])))
+    return sum(total.values())
+
+
+def value_shapes(model: onnx.ModelProto, window: np.ndarray) -> dict[str, tuple[int, ...]]:
+    """Shapes of all weights and, by running it once, of everything the graph computes."""
+    import onnxruntime
+
+    names = [name for node in model.graph.node for name in node.output if name]
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    values = session.run(names, {"input_values": window})
+    shapes = {name: np.shape(value) for name, value in zip(names, values)}
+    return (
+        shapes
+        | {weight.name: tuple(weight.dims) for weight in model.graph.initializer}
+        | {"input_values": window.shape}
+    )
+
+
+def cold_start(file: Path) -> dict[str, dict[str, float]]:
+    """Seconds from the start of a process to its first answer on the CPU, and its memory; median of a few."""
+    root = str(Path(__file__).parent.parent)
+    found = {}
+    for runtime, body in RUNTIMES.items():
+        if runtime == "torch" and not (file.parent / "model.safetensors").is_file():
+            continue
+        code = COLD_START.format(root=root, body=body.format(file=str(file), directory=str(file.parent)))
+        seconds, megabytes = [], []
+        for _ in range(COLD_STARTS):
+            start = time.perf_counter()
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            seconds.append(time.perf_counter() - start)
+            megabytes.append(float(done.stdout))
+        found[runtime] = {"seconds": float(np.median(seconds)), "peak_megabytes": float(np.median(megabytes))}
+    return found

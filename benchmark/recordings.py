@@ -1,0 +1,94 @@
+"""Whole recordings: CPU time over audio time from file to segments, by length and threads."""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from benchmark.machine import machine
+from benchmark.sessions import open_session
+from data.corpora import open_corpus
+from data.recordings import SimulatedRecordings
+from modeling.audio_fast_diarization import SAMPLING_RATE, audio_blocks
+from modeling.linking_fast_diarization import LinkingSettings, diarize
+
+SOURCE_SECONDS = 600.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="directory written by export.py")
+    parser.add_argument("--file_name", default="model.onnx", help="ONNX file in it (default %(default)s)")
+    parser.add_argument("--dataset", default="demo", help="corpus the recordings are made of (default %(default)s)")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10, 60, 300], help="lengths of recordings")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads of the network")
+    parser.add_argument("--hop_seconds", type=float, help="step of the windows, instead of the model's")
+
+
+def run(arguments: argparse.Namespace) -> dict:
+    """CPU seconds a second of audio, in all and of decoding, network and linking."""
+    model = Path(arguments.model)
+    sessions = {n: open_session(model / arguments.file_name, "cpu", n) for n in arguments.threads}
+    settings = LinkingSettings.of(json.loads((model / "config.json").read_text()))
+    if arguments.hop_seconds:
+        settings = replace(settings, hop_seconds=arguments.hop_seconds)
+    source = SimulatedRecordings(open_corpus(arguments.dataset, "validation")).make(0, SOURCE_SECONDS, 2).waveform
+    found = []
+    for minutes in arguments.minutes:
+        with tempfile.NamedTemporaryFile(suffix=".flac") as file:
+            write(file.name, source, round(60 * minutes * SAMPLING_RATE))
+            for threads, session in sessions.items():
+                found.append({"minutes": minutes, "threads": threads} | measure(file.name, session, settings))
+    return {
+        "recordings": found,
+        "source": f"simulated conversation of two speakers ({arguments.dataset}), {SOURCE_SECONDS:g} s over and over",
+        "window_seconds": settings.sliding_window_seconds,
+        "hop_seconds": settings.hop_seconds,
+        "file": arguments.file_name,
+        **machine(),
+    }
+
+
+def write(file: str, source: np.ndarray, samples: int) -> None:
+    """A FLAC of `samples` samples, the source over and over."""
+    with soundfile.SoundFile(file, "w", SAMPLING_RATE, 1, format="FLAC") as flac:
+        for at in range(0, samples, len(source)):
+            flac.write(source[: samples - at])
+
+
+def measure(file: str, session, settings: LinkingSettings) -> dict[str, float]:
+    """Real-time factors, in CPU time of all threads, and the real-time factor by the clock."""
+    spent = {"decoding": 0.0, "network": 0.0}
+    seconds = 0.0
+
+    def blocks():
+        nonlocal seconds
+        source = audio_blocks(file)
+        while True:
+            start = time.process_time()
+            block = next(source, None)
+            spent["decoding"] += time.process_time() - start
+            if block is None:
+                return
+            seconds += len(block) / SAMPLING_RATE
+            yield block
+
+    def network(windows: np.ndarray):
+        start = time.process_time()
+        answer = session.run(["logits", "speaker_embeddings"], {"input_values": windows})
+        spent["network"] += time.process_time() - start
+        return answer
+
+    start, clock = time.process_time(), time.perf_counter()
+    diarize(network, blocks(), settings)
+    total, clock = time.process_time() - start, time.perf_counter() - clock
+    spent["linking"] = total - sum(spent.values())
+    return {
+        "cpu_time_per_audio_time": total / seconds,
+        **{name: value / seconds for name, value in spent.items()},
+        "clock_per_audio_time": clock / seconds,
+    }

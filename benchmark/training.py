@@ -1,0 +1,89 @@
+"""Training steps a second, and what part of a step is data, network, optimizer and checkpoint."""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmark.machine import machine
+from benchmark.sessions import NoProvider
+from data.corpora import open_corpus
+from data.streaming import ConversationStream, PositionedLoader, StreamConfig
+from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
+from training.checkpoints import seal
+
+WARM_UP = 3
+CHECKPOINTS = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it (default %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default %(default)s; never replaced")
+    parser.add_argument("--encoder_type", default="lightweight-cnn", help="default %(default)s")
+    parser.add_argument("--batch_size", type=int, default=32, help="default %(default)s")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make windows (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=30, help="timed steps (default %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> dict:
+    """Seconds a step by part, with half precision on a GPU as train.py chooses it, and seconds a checkpoint."""
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise NoProvider("device cuda is not there (no GPU or no driver); use --device cpu")
+    torch.manual_seed(0)
+    config = FastDiarizationConfig(encoder_type=arguments.encoder_type)
+    model = FastDiarizationForAudioFrameClassification(config).to(arguments.device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    stream = ConversationStream(open_corpus(arguments.dataset, "train"), StreamConfig(batch_size=arguments.batch_size))
+    loader = iter(PositionedLoader(stream, arguments.workers))
+    parts = dict.fromkeys(("waiting for data", "forward and backward", "optimizer"), 0.0)
+    for step in range(WARM_UP + arguments.steps):
+        times = [now(arguments.device)]
+        batch = {name: value.to(arguments.device) for name, value in next(loader).items()}
+        times.append(now(arguments.device))
+        with torch.autocast(arguments.device, half_precision(), enabled=arguments.device == "cuda"):
+            loss = model(**batch).loss
+        loss.backward()
+        times.append(now(arguments.device))
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(now(arguments.device))
+        if step >= WARM_UP:
+            for name, start, end in zip(parts, times, times[1:]):
+                parts[name] += (end - start) / arguments.steps
+    return {
+        "steps_per_second": 1 / sum(parts.values()),
+        "seconds_per_step": parts,
+        "seconds_per_checkpoint": checkpoint_seconds(model, optimizer),
+        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "dataset": arguments.dataset,
+        "encoder_type": arguments.encoder_type,
+        "batch_size": arguments.batch_size,
+        "workers": arguments.workers,
+        **machine(),
+    }
+
+
+def half_precision() -> torch.dtype:
+    capable = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    return torch.bfloat16 if capable else torch.float16
+
+
+def now(device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def checkpoint_seconds(model, optimizer) -> float:
+    """Mean time of writing weights and optimizer and of their digests."""
+    start = time.perf_counter()
+    for _ in range(CHECKPOINTS):
+        with tempfile.TemporaryDirectory() as directory:
+            model.save_pretrained(directory)
+            torch.save(optimizer.state_dict(), Path(directory) / "optimizer.pt")
+            seal(Path(directory))
+    return (time.perf_counter() - start) / CHECKPOINTS

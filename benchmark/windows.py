@@ -1,0 +1,104 @@
+"""Training windows made a second, by stage."""
+
+import argparse
+import cProfile
+import io
+import pstats
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import soundfile
+
+from benchmark.machine import machine
+from data.corpora import Row, Utterances, open_corpus
+from data.decoding import decode
+from data.streaming import ConversationStream, PositionedLoader, StreamConfig
+
+STAGES = {
+    "reading": ("corpora.py", "read"),
+    "decoding": ("decoding.py", "decode"),
+    "speech activity": ("conversations.py", "add"),
+    "speed": ("streaming.py", "change_speed"),
+    "turns": ("conversations.py", "plan_windows"),
+    "laying speech": ("conversations.py", "render"),
+    "rooms and noise, drawn": ("augmentation.py", "__init__"),
+    "rooms and noise, applied": ("augmentation.py", "apply"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it (default %(default)s)")
+    parser.add_argument("--noise", help="directory of background recordings")
+    parser.add_argument("--workers", type=int, default=2, help="processes that make windows (default %(default)s)")
+    parser.add_argument("--batches", type=int, default=600, help="timed batches (default %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> dict:
+    """Windows a second as the corpus is encoded, then from FLAC, dry, and the share of each stage."""
+    corpus = open_corpus(arguments.dataset, "train")
+    config = StreamConfig(noise=arguments.noise)
+    dry = replace(config, augmentation=replace(config.augmentation, room=0.0))
+    flac = as_flac(corpus, config)
+    cases = {"as it is": (corpus, config), "FLAC": (flac, config), "FLAC, no rooms": (flac, dry)}
+    speeds = {name: speed(*case, arguments.workers, arguments.batches) for name, case in cases.items()}
+    return {
+        "windows_per_second": speeds["as it is"],
+        "windows_per_second_by_case": speeds,
+        "stages": {name: stages(*case, arguments.batches // 4) for name, case in cases.items()},
+        "bytes_per_window": {name: bytes_per_window(*case) for name, case in list(cases.items())[:2]},
+        "dataset": arguments.dataset,
+        "format": soundfile.info(io.BytesIO(next(iter(corpus.read(0))).audio)).subtype_info,
+        "workers": arguments.workers,
+        "batch_size": config.batch_size,
+        "windows": arguments.batches * config.batch_size,
+        **machine(),
+    }
+
+
+def speed(corpus: Utterances, config: StreamConfig, workers: int, batches: int) -> float:
+    """Windows a second that a training loop is given, after the first pools are filled."""
+    loader = iter(PositionedLoader(ConversationStream(corpus, config), workers))
+    for _ in range(8 * max(workers, 1)):
+        next(loader)
+    start = time.perf_counter()
+    for _ in range(batches):
+        next(loader)
+    return batches * config.batch_size / (time.perf_counter() - start)
+
+
+def stages(corpus: Utterances, config: StreamConfig, batches: int) -> dict[str, float]:
+    """Milliseconds of CPU time a window in one process, in all and by stage, from a profile."""
+    batches_made = iter(ConversationStream(corpus, config))
+    profile = cProfile.Profile(time.process_time)
+    profile.enable()
+    for _ in range(batches):
+        next(batches_made)
+    profile.disable()
+    windows, found = batches * config.batch_size, pstats.Stats(profile).stats
+    spent = {name: 0.0 for name in STAGES}
+    for (file, _, function), (_, _, _, cumulative, _) in found.items():
+        for name, stage in STAGES.items():
+            if (Path(file).name, function) == stage and Path(file).parent.name == "data":
+                spent[name] += 1e3 * cumulative / windows
+    total = 1e3 * sum(own for _, _, own, _, _ in found.values()) / windows
+    return {"all": total, **spent, "the rest": total - sum(spent.values())}
+
+
+def bytes_per_window(corpus: Utterances, config: StreamConfig) -> float:
+    """Encoded bytes read for a window: the mean over the first units of the corpus."""
+    sizes = [len(row.audio) for unit in range(min(len(corpus), 4)) for row in corpus.read(unit)]
+    return sum(sizes) / len(sizes) / config.windows_per_utterance
+
+
+def as_flac(corpus: Utterances, config: StreamConfig) -> Utterances:
+    """The first units of a corpus encoded as FLAC, in memory."""
+    units = []
+    for unit in range(min(len(corpus), config.units_per_block)):
+        rows = []
+        for row in corpus.read(unit):
+            file = io.BytesIO()
+            soundfile.write(file, decode(row.audio), 16_000, format="FLAC")
+            rows.append(Row(file.getvalue(), row.speaker, row.name))
+        units.append(rows)
+    return Utterances(units, iter, corpus.corpus, held_out=None)

@@ -1,0 +1,172 @@
+"""Benchmarks: keys, honest failures, counts known by hand, and speed by ratio to fixed work in the same process."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import scipy.fft
+import torch
+
+import bench
+import export
+from benchmark.latency import interleaved, macs
+from benchmark.windows import as_flac, stages
+from data.corpora import open_corpus
+from data.streaming import ConversationStream, StreamConfig
+from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    """The network in its full size, untrained."""
+    directory = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    FastDiarizationForAudioFrameClassification(FastDiarizationConfig()).eval().save_pretrained(directory)
+    FastDiarizationFeatureExtractor().save_pretrained(directory)
+    export.main(export.Arguments(model=str(directory)))
+    return directory
+
+
+def call(monkeypatch, flags: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["bench.py", *flags.split()])
+    return bench.main()
+
+
+def test_latency_says_provider_threads_and_percentiles(exported, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("benchmark.latency.BATCHES", (1, 3))
+    monkeypatch.setattr("benchmark.latency.COLD_STARTS", 1)
+    file = tmp_path / "latency.json"
+    assert call(monkeypatch, f"latency --model {exported} --windows 20 --json {file}") == 0
+    result = json.loads(file.read_text())
+    assert 0 < result["p50_ms"] <= result["p95_ms"] <= result["p99_ms"]
+    assert (result["provider"], result["threads"]) == ("cpu", 1)
+    assert set(result["windows_per_second"]) == {"1", "3"} and set(result["cold_start"]) == {"onnxruntime", "torch"}
+    assert json.loads(capsys.readouterr().out) == result
+
+
+@pytest.mark.parametrize("flags", ["latency --provider cuda --model {model}", "train --device cuda"])
+def test_a_missing_gpu_is_exit_code_2_and_no_run_on_the_cpu(flags, exported, monkeypatch, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    assert call(monkeypatch, flags.format(model=exported)) == 2
+    output = capsys.readouterr()
+    assert output.err.splitlines()[-1].startswith("error: ") and not output.out
+
+
+def test_a_missing_file_or_corpus_is_one_line(tmp_path, monkeypatch, capsys):
+    assert call(monkeypatch, f"latency --model {tmp_path}") == 1
+    assert call(monkeypatch, "data --dataset /nowhere") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith("error: ") for line in lines)
+
+
+def test_multiplications_counted_by_hand(tmp_path):
+    weights = {"kernel": np.ones((4, 1, 5), np.float32), "matrix": np.ones((96, 7), np.float32)}
+    nodes = [
+        onnx.helper.make_node("Unsqueeze", ["input_values", "axis"], ["row"]),
+        onnx.helper.make_node("Conv", ["row", "kernel"], ["convolved"]),
+        onnx.helper.make_node("MatMul", ["convolved", "matrix"], ["logits"]),
+    ]
+    make = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "two products",
+        [make("input_values", onnx.TensorProto.FLOAT, [1, 100])],
+        [make("logits", onnx.TensorProto.FLOAT, [1, 4, 7])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()]
+        + [onnx.numpy_helper.from_array(np.array([1]), "axis")],
+    )
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m"
+    )
+    assert macs(tmp_path / "m", np.ones((1, 100), np.float32)) == 4 * 96 * 5 + 4 * 96 * 7
+
+
+def test_recordings_are_split_into_their_parts(exported, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmark.recordings.SOURCE_SECONDS", 6.0)
+    file = tmp_path / "recording.json"
+    assert call(monkeypatch, f"recording --model {exported} --minutes 0.1 0.2 --threads 1 --json {file}") == 0
+    for found in json.loads(file.read_text())["recordings"]:
+        parts = found["decoding"] + found["network"] + found["linking"]
+        assert parts == pytest.approx(found["cpu_time_per_audio_time"]) and found["network"] > 0
+
+
+def test_training_is_split_into_its_parts(tmp_path, monkeypatch):
+    file = tmp_path / "train.json"
+    assert call(monkeypatch, f"train --steps 1 --batch_size 2 --workers 0 --json {file}") == 0
+    result = json.loads(file.read_text())
+    assert sum(result["seconds_per_step"].values()) == pytest.approx(1 / result["steps_per_second"])
+    assert result["seconds_per_checkpoint"] > 0
+
+
+def test_stages_of_a_window_add_up():
+    corpus, config = open_corpus("demo", "train"), StreamConfig(batch_size=8)
+    found = stages(as_flac(corpus, config), config, 2)
+    assert all(found[name] > 0 for name in ("decoding", "turns", "laying speech", "rooms and noise, applied"))
+    assert sum(found.values()) == pytest.approx(2 * found["all"])
+
+
+def test_an_answer_needs_neither_datasets_nor_torchaudio_nor_optimum(exported):
+    code = f"""
+import sys, torch
+from modeling import FastDiarizationForAudioFrameClassification
+model = FastDiarizationForAudioFrameClassification.from_pretrained({str(exported)!r}).eval()
+model(torch.zeros(1, 48_000))
+print(*sorted({{"datasets", "torchaudio", "optimum"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+# Speed, by ratio
+
+
+def product(megamacs: int):
+    """A matrix product of so many million multiplications, on one thread of ONNX Runtime as the network is."""
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["a", "b"], ["c"])],
+        "product",
+        [value("a", onnx.TensorProto.FLOAT, [1000, megamacs]), value("b", onnx.TensorProto.FLOAT, [megamacs, 1000])],
+        [value("c", onnx.TensorProto.FLOAT, [1000, 1000])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    inputs = {"a": np.ones((1000, megamacs), np.float32), "b": np.ones((megamacs, 1000), np.float32)}
+    return lambda: session.run(None, inputs)
+
+
+def test_a_window_costs_little_more_than_its_multiplications(exported):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(exported / "model.onnx", options, providers=["CPUExecutionProvider"])
+    window = np.random.default_rng(0).standard_normal((1, 48_000), dtype=np.float32)
+    calls = {"ours": lambda: session.run(["logits"], {"input_values": window}), "product": product(200)}
+    times = interleaved(calls, 30)
+    assert times["ours"].min() < 2.5 * times["product"].min()
+
+
+def test_a_batch_of_windows_costs_little_beside_its_transforms():
+    tracks = np.random.default_rng(0).standard_normal((32, 54_000), dtype=np.float32)
+    batches = iter(ConversationStream(open_corpus("demo", "train"), StreamConfig()))
+    next(batches)  # decodes
+
+    def seconds(work) -> float:
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+
+    transforms, ours = zip(
+        *((seconds(lambda: scipy.fft.rfft(tracks)), seconds(lambda: next(batches))) for _ in range(20))
+    )
+    assert min(ours) < 20 * min(transforms)
