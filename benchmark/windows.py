@@ -11,7 +11,7 @@ from pathlib import Path
 import soundfile
 
 from benchmark.machine import machine
-from data.corpora import Row, Utterances, open_corpus
+from data.corpora import Utterances, open_corpus
 from data.decoding import decode
 from data.streaming import ConversationStream, PositionedLoader, StreamConfig
 
@@ -93,12 +93,12 @@ def bytes_per_window(corpus: Utterances, config: StreamConfig) -> float:
 
 def as_flac(corpus: Utterances, config: StreamConfig) -> Utterances:
     """The first units of a corpus encoded as FLAC, in memory."""
-    units = []
+    encoded = {}
     for unit in range(min(len(corpus), config.units_per_block)):
         rows = []
         for row in corpus.read(unit):
             file = io.BytesIO()
             soundfile.write(file, decode(row.audio), 16_000, format="FLAC")
-            rows.append(Row(file.getvalue(), row.speaker, row.name))
-        units.append(rows)
-    return Utterances(units, iter, corpus.corpus, held_out=None)
+            rows.append((file.getvalue(), row.speaker, row.name))
+        encoded[corpus.describe(unit)] = rows
+    return Utterances(list(encoded), encoded.__getitem__, replace(corpus.corpus, speaker_prefix=False), held_out=None)
