@@ -46,6 +46,8 @@ def _decode(audio: bytes) -> np.ndarray:
         with soundfile.SoundFile(io.BytesIO(audio)) as file:
             channels = file.read(int(MAX_SECONDS * file.samplerate), dtype="float32", always_2d=True)
             sampling_rate = file.samplerate
+            if file.format == "FLAC" and len(channels) < min(file.frames, int(MAX_SECONDS * sampling_rate)):
+                raise RowError("damaged")  # libFLAC leaves out frames whose checksum is wrong
     except soundfile.LibsndfileError:
         with warnings.catch_warnings():
             warnings.simplefilter("error", AudioWarning)

@@ -2,13 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import requests
 import urllib3
 from huggingface_hub import configure_http_backend, constants
-from huggingface_hub.errors import LocalTokenNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError, LocalTokenNotFoundError
 from requests.adapters import HTTPAdapter
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,8 @@ def limit_silence() -> None:
 
 def is_transient(error: Exception) -> bool:
     """Whether to try again: faults of connections and servers, not what is gone or damaged."""
+    if any(isinstance(cause, LocalEntryNotFoundError) for cause in _causes(error)):
+        return True  # it says "not found in the cache" and means that the Hub did not answer
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return status >= 500 or status in (408, 425, 429)
@@ -51,6 +53,12 @@ def is_transient(error: Exception) -> bool:
     if type(error) is OSError and error.errno is None:  # Arrow's word for damaged data
         return False
     return isinstance(error, (OSError, urllib3.exceptions.HTTPError))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def persist(action: Callable[[], T], what: str, seconds: float) -> T:

@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -508,6 +508,22 @@ def run_client(
     if check and finished.returncode:
         raise AssertionError(f"the client ended with exit code {finished.returncode}:\n{finished.stderr}")
     return finished
+
+
+def redirect(url: str, cache: Path, assign: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Let the clients in this process, imported already, talk to a Hub at `url` and cache in a folder.
+
+    `assign` sets the attributes: give `monkeypatch.setattr` to have that undone.
+    """
+    import datasets
+    from huggingface_hub import HfFileSystem, constants, file_download
+
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    assign(constants, "ENDPOINT", url)
+    assign(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    assign(constants, "HF_HUB_CACHE", str(cache))
+    assign(datasets.config, "HF_ENDPOINT", url)
+    HfFileSystem.clear_instance_cache()
 
 
 def main() -> None:

@@ -140,7 +140,7 @@ def unpack(archive: Path, directory: Path) -> Path:
             raise ValueError(f"{archive} cannot be read: {error}") from None
         for name, content in contents.items():
             target = (checkpoint / name).resolve()
-            if not target.is_relative_to(checkpoint.resolve()) or not target.name:
+            if checkpoint.resolve() not in target.parents:
                 raise ValueError(f"{archive} holds the file name {name!r}")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)

@@ -66,8 +66,8 @@ class HubRepository:
         def download() -> Path | None:
             try:
                 return Path(self.api.hf_hub_download(self.name, HUB_FILE, local_dir=directory))
-            except LocalEntryNotFoundError as error:  # says "not found", means "no connection"
-                raise ConnectionError(str(error)) from None
+            except LocalEntryNotFoundError:  # the Hub did not answer
+                raise
             except (RepositoryNotFoundError, EntryNotFoundError):
                 return None
 

@@ -7,6 +7,7 @@ import signal
 import time
 from itertools import islice
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from tqdm.auto import tqdm
@@ -18,7 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from data.corpora import CorpusError
 from data.streaming import PositionedLoader
 from evaluation.windows import WindowScores
-from training.checkpoints import Keeper, discard_old, fault_of, seal, step_of
+from training.checkpoints import CheckpointError, Keeper, discard_old, fault_of, seal, step_of
 from training.teacher_voices import TeacherVoices
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class StreamingTrainer(Trainer):
 
         Raises:
             CorpusError: the stream gave up. What was trained is saved first.
+            CheckpointError: the checkpoint holds what no checkpoint of this program does.
         """
         if resume_from_checkpoint and step_of(resume_from_checkpoint) >= self.args.max_steps:
             self.state = TrainerState.load_from_json(str(resume_from_checkpoint / TRAINER_STATE_NAME))
@@ -65,6 +67,8 @@ class StreamingTrainer(Trainer):
             return self._load_from_checkpoint(str(resume_from_checkpoint))
         try:
             super().train(resume_from_checkpoint=resume_from_checkpoint and str(resume_from_checkpoint))
+        except UnpicklingError:
+            raise CheckpointError(f"{resume_from_checkpoint} holds objects no checkpoint has; remove it") from None
         except CorpusError:
             if self.state.global_step and self.args.world_size == 1 and fault_of(self._checkpoint()):
                 self._save_checkpoint(self.model, trial=None)
