@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -185,6 +186,53 @@ def test_a_run_that_is_at_its_end_only_finishes_again(runs, short):
     assert [step_of(c) for c in local_checkpoints(short.parent)] == [SHORT, SHORT - 2]
     assert {name: (short / name).read_bytes() for name in EXACT} == before
     assert (short.parent / "model" / "model.safetensors").read_bytes() == before["model.safetensors"]
+
+
+def one_of_two(rank: int, port: int) -> None:
+    """What torchrun and accelerate launch tell a process."""
+    skip_export()
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+class Pair:
+    """The same run as two processes that train together."""
+
+    def __init__(self, runs: Runs, name: str, *flags: str):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        flags = ("--use_cpu", "true", "--ddp_backend", "gloo", *flags)
+        prepared = [functools.partial(one_of_two, rank, port) for rank in range(2)]
+        self.runs = [runs.start(name, *flags, steps=6, workers=1, prepare=prepare) for prepare in prepared]
+        self.directory = runs.directory / name
+
+    def finished(self) -> Path:
+        for run in self.runs:
+            assert run.ended().exitcode == 0, run.text()
+        return self.directory / "checkpoint-6"
+
+
+def test_two_processes_resume_exactly(runs):
+    reference = Pair(runs, "two").finished()
+    pair = Pair(runs, "two killed")
+    pair.runs[0].wait_for(lambda: reached(pair.directory) >= 2)
+    for run in pair.runs:
+        run.kill()
+        run.join()
+    assert reached(pair.directory) < 6
+    resumed = Pair(runs, "two killed", "--resume").finished()
+    per_process = [
+        f"{name}_{rank}.{end}" for name, end in (("rng_state", "pth"), ("stream_state", "json")) for rank in "01"
+    ]
+    for name in ("model.safetensors", "optimizer.pt", *per_process):
+        assert (resumed / name).read_bytes() == (reference / name).read_bytes(), name
+    lanes = [json.loads((resumed / f"stream_state_{rank}.json").read_text())["lanes"] for rank in range(2)]
+    blocks = [{block % 2 for block, _ in part} for part in lanes]
+    assert blocks == [{0}, {1}], "every second block belongs to the other process"
+    assert "blocks for 8 lanes: lanes are in different passes" in (runs.directory / "two.log").read_text()
+    alone = runs.start("two", "--resume", steps=6).ended()
+    assert alone.exitcode == 1
+    assert "made with processes 2 and this run has 1" in alone.text().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
