@@ -74,6 +74,13 @@ class StreamingTrainer(Trainer):
                 self._save_checkpoint(self.model, trial=None)
             raise
 
+    def _load_optimizer_and_scheduler(self, checkpoint) -> None:
+        if checkpoint is None or self.args.world_size == 1 or self.args.device.type != "cpu":
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        # Several processes on CPUs: accelerate calls them cpu:0, which torch.load does not know.
+        for name, target in (("optimizer.pt", self.optimizer), ("scheduler.pt", self.lr_scheduler)):
+            target.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
+
     def compare_trainer_and_checkpoint_args(self, training_args, trainer_state) -> None:
         # Lines, evaluations and checkpoints come as often as this run asks, not as the checkpoint's did.
         trainer_state.compute_steps(training_args, training_args.max_steps)
