@@ -25,9 +25,11 @@ class Figure:
 
 
 def figures(results: Sequence[dict], system: str) -> list[Figure]:
-    """The figures of one system among results of `evaluation.results.evaluate`; empty if it is in none."""
+    """The figures of one system among results of `evaluation.results.evaluate`, but for those not `in_summary`."""
     found = []
     for result in results:
+        if not result.get("in_summary", True):
+            continue
         of_kind = {"windows": _of_windows, "recordings": _of_recordings, "voices": _of_voices}[result["kind"]]
         found += of_kind(result, system)
     return found

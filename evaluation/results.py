@@ -65,9 +65,8 @@ def _recordings(source: str, systems: Sequence[System], references, title: str, 
         options.output,
     )
     settings = f"{WINDOW_SECONDS:g} s windows every {options.hop_seconds:g} s, in them collar 0 and overlap scored."
-    return _result("recordings", source, title, settings, {"all recordings": parts}) | (
-        {"failed": failed} if failed else {}
-    )
+    result = _result("recordings", source, title, settings, {"all recordings": parts}) | {"each": True}
+    return result | ({"failed": failed} if failed else {})
 
 
 def _frozen(source: str, systems: Sequence[System], options: Options) -> dict:

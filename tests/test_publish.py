@@ -5,13 +5,15 @@ import sys
 import numpy as np
 import onnx
 import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
 from modeling.modeling_fast_diarization import Conv
-from training.publish import absorb_norms, main, round_weights
+from training.publish import absorb_norms, describe, hours_by_corpus, main, portable, round_weights
 
 
 def sound(count: int = 3) -> torch.Tensor:
@@ -104,3 +106,25 @@ def test_what_is_no_model_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["publish", str(tmp_path), str(tmp_path / "target")])
     with pytest.raises(SystemExit, match="error: .* is no Fast Diarization model"):
         main()
+
+
+def test_no_place_of_this_machine_is_published():
+    command = "accelerate launch train.py --dataset ../shared/speech --noise=/data/noise --start_from /x/runs/one/model"
+    assert portable(command) == (
+        "accelerate launch train.py --dataset path/to/speech --noise=path/to/noise --start_from runs/one/model"
+    )
+    assert portable("configs/demo.yaml and/or runs/demo, 1/2") == "configs/demo.yaml and/or runs/demo, 1/2"
+
+
+def test_corpora_trained_on_are_named_with_their_hours(tmp_path):
+    (tmp_path / "train").mkdir()
+    for number, seconds in enumerate((1800.0, 5400.0)):
+        rows = pa.table({"corpus": ["vctk", "librispeech"], "seconds": [seconds, 360.0], "audio": ["", ""]})
+        pq.write_table(rows, tmp_path / f"train/train-{number}.parquet")
+    assert hours_by_corpus(tmp_path) == {"librispeech": 0.2, "vctk": 2.0}
+    training = {"name": "run", "dataset": str(tmp_path), "command": f"train.py --dataset {tmp_path}"}
+    described = describe(training, "lightweight-cnn", tmp_path, "863 steps with ../runs/first/model")
+    assert str(tmp_path) not in str(described) and described["name"] == "lightweight-cnn"
+    assert described["earlier"] == "863 steps with runs/first/model"
+    with pytest.raises(SystemExit, match="no train"):
+        hours_by_corpus(tmp_path / "train")

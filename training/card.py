@@ -72,12 +72,13 @@ def write_card(model: Path) -> Path:
 
 
 def describe_training(training: dict) -> str:
-    """Steps, hours, device and optimizer of a `training.json`, in words."""
-    return (
+    """Steps, hours, device and optimizer of a `training.json`, in words, and what came before that run."""
+    described = (
         f"{training['steps']} steps of {training['batch_size']} windows of {training['window_seconds']:g} s, "
         f"{training['hours']:.1f} hours on {training['device']}, AdamW, peak learning rate "
         f"{training['learning_rate']:g}, {training['schedule']}. Energy and CO2 were not measured."
     )
+    return f"{described} Before that: {training['earlier']}" if training.get("earlier") else described
 
 
 def _read(file: Path):

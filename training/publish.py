@@ -10,13 +10,17 @@ would do later with weights that are no longer round.
 """
 
 import argparse
+import json
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnx
+import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -25,7 +29,7 @@ from modeling import FastDiarizationFeatureExtractor, FastDiarizationForAudioFra
 from modeling.modeling_fast_diarization import Conv
 from training.card import write_card
 
-KEPT = ("training.json", "windows.json", "evaluation.json", "latency.json", "curves.png")
+KEPT = ("windows.json", "evaluation.json", "latency.json", "curves.png")
 SMALLEST = 1024
 """Arrays with fewer elements are stored as they are."""
 
@@ -87,8 +91,47 @@ def halve_onnx(file: Path) -> None:
     onnx.save(model, file)
 
 
-def publish(source: Path, target: Path) -> None:
+def describe(training: dict, name: str, speech: Path | None, earlier: str | None) -> dict:
+    """What a published model says of its training: no path of this machine, the corpora by name, earlier runs."""
+    described = training | {"name": name, "command": portable(training["command"])}
+    if speech:
+        described["dataset"] = portable(str(speech.resolve()))
+        described["corpora"] = hours_by_corpus(speech)
+    return described | ({"earlier": portable(earlier)} if earlier else {})
+
+
+def portable(text: str) -> str:
+    """Places of this machine as `path/to/NAME`, those of runs as `runs/...`."""
+
+    def place(found: re.Match) -> str:
+        path = found[0].rstrip("/")
+        return f"runs/{path.split('/runs/')[1]}" if "/runs/" in path else f"path/to/{Path(path).name}"
+
+    return re.sub(r"(?<![\w.])(?:\.\./|/)\S+", place, text)
+
+
+def hours_by_corpus(speech: Path) -> dict[str, float]:
+    """Hours of the training split of Parquet files with the columns `corpus` and `seconds`, by corpus.
+
+    Raises:
+        SystemExit: there are no such files.
+    """
+    hours = Counter()
+    for file in sorted(speech.glob("train/*.parquet")):
+        columns = pq.read_table(file, columns=["corpus", "seconds"]).to_pydict()
+        for corpus, seconds in zip(columns["corpus"], columns["seconds"]):
+            hours[corpus] += seconds / 3600
+    if not hours:
+        raise SystemExit(f"error: {speech} has no train/*.parquet with the columns corpus and seconds")
+    return {corpus: round(number, 2) for corpus, number in sorted(hours.items())}
+
+
+def publish(source: Path, target: Path, speech: Path | None = None, earlier: str | None = None) -> None:
     """Everything of a published model from a trained one.
+
+    Args:
+        speech: the corpus trained on, if its Parquet files name several corpora.
+        earlier: what was trained before the run of `source`, in words.
 
     Raises:
         SystemExit: `source` is no model, or it cannot be exported.
@@ -111,6 +154,9 @@ def publish(source: Path, target: Path) -> None:
     for name in KEPT:
         if (source / name).is_file() and source.resolve() != target.resolve():
             shutil.copy(source / name, target / name)
+    if (source / "training.json").is_file():
+        training = describe(json.loads((source / "training.json").read_text()), target.resolve().name, speech, earlier)
+        (target / "training.json").write_text(json.dumps(training, indent=2) + "\n")
     write_card(target)
 
 
@@ -118,8 +164,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="model directory that train.py wrote")
     parser.add_argument("target", type=Path, help="directory to publish in, such as pretrained/lightweight-cnn")
+    parser.add_argument("--speech", type=Path, help="the corpus trained on, to name its parts and their licences")
+    parser.add_argument("--earlier", help="what was trained before this run, in words: steps, hours, command")
     arguments = parser.parse_args()
-    publish(arguments.source, arguments.target)
+    publish(arguments.source, arguments.target, arguments.speech, arguments.earlier)
     files = sorted(file for file in arguments.target.iterdir() if file.is_file())
     for file in files:
         print(f"{file.stat().st_size / 1e6:7.2f} MB  {file.name}")

@@ -53,7 +53,7 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
         if source == arguments.recordings:
             result |= {"source": PLACES["recordings"], "title": "Real recordings"}
         elif "part" in chosen:
-            result["title"] = f"ONNX beside torch: {result['title']}"
+            result |= {"title": f"ONNX beside torch: {result['title']}", "in_summary": False}
         results.append(result | {"command": command(result["source"], chosen)})
     return results
 
