@@ -415,10 +415,11 @@ def _merge(sums: np.ndarray, apart: np.ndarray, threshold: float, fewest: int, m
     labels = np.arange(len(sums))
     vectors = _normalise(sums)
     similarity = np.where(apart, -np.inf, vectors @ vectors.T)
+    each, nearest = np.arange(len(sums)), similarity.argmax(axis=1)
     for left in range(len(sums), fewest, -1):
-        a, b = np.unravel_index(similarity.argmax(), similarity.shape)
-        nearest = similarity[a, b]
-        if nearest == -np.inf or (nearest < threshold and left <= most):
+        a = similarity[each, nearest].argmax()
+        b = nearest[a]
+        if similarity[a, b] == -np.inf or (similarity[a, b] < threshold and left <= most):
             break
         sums[a] += sums[b]
         vectors[a] = _normalise(sums[a])
@@ -427,6 +428,10 @@ def _merge(sums: np.ndarray, apart: np.ndarray, threshold: float, fewest: int, m
         apart[b] = apart[:, b] = True
         similarity[a] = similarity[:, a] = np.where(apart[a], -np.inf, vectors @ vectors[a])
         similarity[b] = similarity[:, b] = -np.inf
+        stale = (nearest == a) | (nearest == b)
+        stale[a] = True
+        nearest[stale] = similarity[stale].argmax(axis=1)
+        nearest[similarity[:, a] > similarity[each, nearest]] = a
         labels[labels == b] = a
     return np.unique(labels, return_inverse=True)[1]
 
