@@ -120,20 +120,20 @@ def _results(evaluation: list[dict], windows: dict, training: dict, system: str)
 
 
 def _speed(export: dict, latency: dict) -> str:
-    if not latency:
-        return NOT_MEASURED
-    times = [f"{latency[p]:.1f}" for p in ("p50_ms", "p95_ms", "p99_ms")]
-    lines = [
-        f"One window, waveform to logits, batch 1, {latency['provider']}, {latency['threads']} thread(s), "
-        f"{latency['machine']}:\n",
-        table(
-            ["file", "window (s)", "P50 (ms)", "P95 (ms)", "P99 (ms)"],
-            [[latency["file"], latency["window_seconds"], *times]],
-        ),
-    ]
+    lines = []
+    if latency:
+        times = [f"{latency[p]:.1f}" for p in ("p50_ms", "p95_ms", "p99_ms")]
+        row = [latency["file"], latency["window_seconds"], *times]
+        lines += [
+            f"One window, waveform to logits, batch 1, {latency['provider']}, {latency['threads']} thread(s), "
+            f"{latency['machine']}:",
+            table(["file", "window (s)", "P50 (ms)", "P95 (ms)", "P99 (ms)"], [row]),
+        ]
     if "peer_ratio" in latency:
-        lines.append(f"\nsegmentation-3.0, timed in turn with it, takes {latency['peer_ratio']:.1f} times as long.")
-    return "\n".join(lines)
+        lines.append(f"segmentation-3.0, timed in turn with it, takes {latency['peer_ratio']:.1f} times as long.")
+    if "int8" in export:
+        lines.append(f"When it was exported, int8 changed the DER by {export['int8']['der_points']:+.2f} points.")
+    return "\n\n".join(lines) or NOT_MEASURED
 
 
 def _sizes(model: Path) -> str:

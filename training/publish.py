@@ -6,7 +6,7 @@ Weight matrices are rounded once to half precision (float16) and stored so; tran
 files are exported from those same rounded weights, and every matrix in them that half precision holds exactly is stored
 so, in front of a Cast that ONNX Runtime computes once when it loads the file: nothing more is lost, and torch and ONNX
 still give the same answers. For that, batch norms are first absorbed by the convolutions before them, as an exporter
-would do later with weights that are no longer round.
+would do later with weights that are no longer round. Other flags are handed on to export.py.
 """
 
 import argparse
@@ -126,12 +126,15 @@ def hours_by_corpus(speech: Path) -> dict[str, float]:
     return {corpus: round(number, 2) for corpus, number in sorted(hours.items())}
 
 
-def publish(source: Path, target: Path, speech: Path | None = None, earlier: str | None = None) -> None:
+def publish(
+    source: Path, target: Path, speech: Path | None = None, earlier: str | None = None, export_flags: list[str] = ()
+) -> None:
     """Everything of a published model from a trained one.
 
     Args:
         speech: the corpus trained on, if its Parquet files name several corpora.
         earlier: what was trained before the run of `source`, in words.
+        export_flags: handed on to export.py.
 
     Raises:
         SystemExit: `source` is no model, or it cannot be exported.
@@ -147,7 +150,7 @@ def publish(source: Path, target: Path, speech: Path | None = None, earlier: str
     save_weights(model, target / "model.safetensors")
     FastDiarizationFeatureExtractor().save_pretrained(target)
     export = Path(__file__).parent.parent / "export.py"
-    if subprocess.run([sys.executable, export, "--model", target]).returncode:
+    if subprocess.run([sys.executable, export, "--model", target, *export_flags]).returncode:
         raise SystemExit(f"error: the export of {target} failed (see above)")
     for file in target.glob("*.onnx"):
         halve_onnx(file)
@@ -166,8 +169,8 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="directory to publish in, such as pretrained/lightweight-cnn")
     parser.add_argument("--speech", type=Path, help="the corpus trained on, to name its parts and their licences")
     parser.add_argument("--earlier", help="what was trained before this run, in words: steps, hours, command")
-    arguments = parser.parse_args()
-    publish(arguments.source, arguments.target, arguments.speech, arguments.earlier)
+    arguments, export_flags = parser.parse_known_args()
+    publish(arguments.source, arguments.target, arguments.speech, arguments.earlier, export_flags)
     files = sorted(file for file in arguments.target.iterdir() if file.is_file())
     for file in files:
         print(f"{file.stat().st_size / 1e6:7.2f} MB  {file.name}")
