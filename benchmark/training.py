@@ -83,7 +83,8 @@ def checkpoint_seconds(model, optimizer) -> float:
     start = time.perf_counter()
     for _ in range(CHECKPOINTS):
         with tempfile.TemporaryDirectory() as directory:
-            model.save_pretrained(directory)
-            torch.save(optimizer.state_dict(), Path(directory) / "optimizer.pt")
-            seal(Path(directory))
+            checkpoint = Path(directory) / "checkpoint-0"
+            model.save_pretrained(checkpoint)
+            torch.save(optimizer.state_dict(), checkpoint / "optimizer.pt")
+            seal(checkpoint)
     return (time.perf_counter() - start) / CHECKPOINTS
