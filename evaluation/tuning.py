@@ -40,6 +40,7 @@ CANDIDATES = {
     "same_tracklet_similarity": (0.3, 0.5, 0.6, 0.7, 0.8),
     "min_solo_seconds": (0.5, 1.0, 1.5, 2.0),
     "min_speaker_seconds": (1.0, 2.0, 3.0, 4.0, 6.0),
+    "min_speaker_share": (0.0, 0.02, 0.03, 0.05),
     "onset": (0.4, 0.5, 0.6),
     "offset": (0.3, 0.4, 0.5),
     "min_duration_on": (0.0, 0.1, 0.2, 0.3),

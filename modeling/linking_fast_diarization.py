@@ -44,7 +44,7 @@ Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class LinkingSettings:
-    """How windows become a recording. The defaults were chosen on simulated recordings of validation speakers.
+    """How windows become a recording. A trained model's configuration has its own, chosen by `evaluation/tuning.py`.
 
     Args:
         sliding_window_seconds, hop_seconds: length of the windows and the step from one to the next.
@@ -54,7 +54,8 @@ class LinkingSettings:
         min_solo_seconds: a tracklet heard alone for less is no evidence of a speaker.
         same_tracklet_similarity: a local speaker continues a tracklet if their embeddings have this cosine or more.
         same_speaker_similarity: clusters of tracklets with this cosine or more are one speaker.
-        min_speaker_seconds: a cluster with less speech is no speaker of its own where their number is unknown.
+        min_speaker_seconds, min_speaker_share: a cluster with less speech, in seconds or as a share of all of it, is no
+            speaker of its own where their number is unknown.
 
     Raises:
         ValueError: a value outside its range.
@@ -70,6 +71,7 @@ class LinkingSettings:
     same_tracklet_similarity: float = 0.8
     same_speaker_similarity: float = 0.85
     min_speaker_seconds: float = 3.0
+    min_speaker_share: float = 0.045
 
     def __post_init__(self):
         if not 0.5 <= self.sliding_window_seconds <= 60:
@@ -83,6 +85,8 @@ class LinkingSettings:
         for name in ("min_duration_on", "min_duration_off", "min_solo_seconds", "min_speaker_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be seconds, 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.min_speaker_share < 1:
+            raise ValueError(f"min_speaker_share must be in [0, 1), got {self.min_speaker_share}")
         for name in ("same_tracklet_similarity", "same_speaker_similarity"):
             if not -1 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a cosine, from -1 to 1, got {getattr(self, name)}")
@@ -401,7 +405,8 @@ def cluster(
 
     lengths = np.bincount(labels, seconds)
     order = np.argsort(-lengths, kind="stable")[: count.most]
-    keep = order[lengths[order] >= (0 if count.num_speakers else settings.min_speaker_seconds)]
+    least = max(settings.min_speaker_seconds, settings.min_speaker_share * lengths.sum())
+    keep = order[lengths[order] >= (0 if count.num_speakers else least)]
     if len(keep) < count.fewest:
         keep = order[: count.fewest]
     renamed = np.full(len(lengths), -1)

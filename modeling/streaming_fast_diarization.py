@@ -20,7 +20,7 @@ from .linking_fast_diarization import (
 )
 
 STEP_FRAMES = 25
-AGREEMENT_BONUS = 0.3
+AGREEMENT_BONUS = 0.1
 
 
 class StreamingDiarizer:

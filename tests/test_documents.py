@@ -1,6 +1,6 @@
 """README and docs say what is true: Python blocks run, commands fit the scripts they name, links lead somewhere.
 
-A Python block with the comment `# needs the network` or `# needs a GPU` is only compiled. Commands are held against the
+A Python block with a comment such as `# needs a GPU` (see `MARKERS`) is only compiled. Commands are held against the
 argument parsers of the scripts; those that diarize `call.wav` are run.
 """
 
@@ -26,7 +26,7 @@ from modeling.linking_fast_diarization import Segment
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "space" / "README.md"]
-MARKERS = ("# needs the network", "# needs a GPU")
+MARKERS = ("# needs the network", "# needs a GPU", "# needs a microphone", "# takes minutes")
 ENTRY_POINTS = ("parse_args", "parse_known_args", "parse_intermixed_args", "parse_known_intermixed_args")
 OTHER_PROGRAMS = ("cd", "hf", "git", "pip", "pytest", "python3", "tensorboard", "unzip", "apt-get", "curl", "ls", ".")
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.relative_to(ROOT).as_posix())

@@ -45,8 +45,8 @@ class FastDiarizationConfig(PretrainedConfig):
         distillation_loss_weight (`float`, defaults to 2.0): weight of the distance to a teacher's embeddings, where
             training is given them.
         sliding_window_seconds, hop_seconds, onset, offset, min_duration_on, min_duration_off, min_solo_seconds,
-        same_tracklet_similarity, same_speaker_similarity, min_speaker_seconds (`float`): how windows are linked to
-            whole recordings; see [`LinkingSettings`], which has their defaults.
+        same_tracklet_similarity, same_speaker_similarity, min_speaker_seconds, min_speaker_share (`float`): how
+            windows are linked to whole recordings; see [`LinkingSettings`], which has their defaults.
 
     Example:
 
@@ -83,6 +83,7 @@ class FastDiarizationConfig(PretrainedConfig):
         same_tracklet_similarity=LinkingSettings.same_tracklet_similarity,
         same_speaker_similarity=LinkingSettings.same_speaker_similarity,
         min_speaker_seconds=LinkingSettings.min_speaker_seconds,
+        min_speaker_share=LinkingSettings.min_speaker_share,
         **kwargs,
     ):
         if num_speakers < 1:
@@ -117,6 +118,7 @@ class FastDiarizationConfig(PretrainedConfig):
             same_tracklet_similarity=same_tracklet_similarity,
             same_speaker_similarity=same_speaker_similarity,
             min_speaker_seconds=min_speaker_seconds,
+            min_speaker_share=min_speaker_share,
         )
         for name, value in vars(linking).items():
             setattr(self, name, value)
