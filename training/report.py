@@ -50,6 +50,7 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
     for source, systems, chosen in filter(None, wanted):
         print(f"scoring {', '.join(s.name for s in systems)} on {source}", flush=True)
         result = evaluate(source, systems, Options(**chosen))
+        result["source"] = str(result["source"]).removeprefix(f"{ROOM.parent}/")
         if source == arguments.recordings:
             result |= {"source": PLACES["recordings"], "title": "Real recordings"}
         elif "part" in chosen:
