@@ -5,7 +5,8 @@ A window of the network tells a few speakers apart without knowing them from oth
 1. Local speakers of windows that follow each other are chained into tracklets where they agree on the frames they
    share and sound alike.
 2. Tracklets are clustered by the mean of their embeddings, weighted by the time a speaker is heard alone. Tracklets
-   active in one window are never merged, as in EEND-VC (Kinoshita et al., ICASSP 2021).
+   active in one window are never merged, as in EEND-VC (Kinoshita et al., ICASSP 2021), unless they sound alike: then
+   the window heard one voice as two.
 3. The clusters only say which voices there are. Which local speaker of which window is whom is the best path through
    all windows (Viterbi), by embeddings within windows and by agreement on shared frames between them.
 4. Activities are summed up over windows under the speakers found and thresholded with hysteresis.
@@ -16,7 +17,7 @@ this file needs: torch and ONNX Runtime give their answers to the same code.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 
 import numpy as np
 
@@ -52,7 +53,8 @@ class LinkingSettings:
         min_duration_on: shorter segments are dropped, in seconds.
         min_duration_off: shorter pauses of a speaker are filled, in seconds.
         min_solo_seconds: a tracklet heard alone for less is no evidence of a speaker.
-        same_tracklet_similarity: a local speaker continues a tracklet if their embeddings have this cosine or more.
+        same_tracklet_similarity: a local speaker continues a tracklet if their embeddings have this cosine or more, and
+            two tracklets active in one window are two people if theirs have less.
         same_speaker_similarity: clusters of tracklets with this cosine or more are one speaker.
         min_speaker_seconds, min_speaker_share: a cluster with less speech, in seconds or as a share of all of it, is no
             speaker of its own where their number is unknown.
@@ -188,6 +190,113 @@ def sliding_windows(
         yield starts, np.stack(windows)
 
 
+class Tracklets:
+    """Stretches of windows in which one local speaker goes on, each with the mean of its embeddings.
+
+    Attributes:
+        sums: (dim,) embeddings times seconds heard alone, of each tracklet.
+        seconds: heard alone.
+        conflicts: pairs of tracklets that are active in one window, the smaller number first.
+        latest: the first frame, activities and tracklets of the latest window.
+    """
+
+    def __init__(self, settings: LinkingSettings):
+        self.settings = settings
+        self.sums: list[np.ndarray] = []
+        self.seconds: list[float] = []
+        self.conflicts: set[tuple[int, int]] = set()
+        self.latest: tuple[int, np.ndarray, np.ndarray] | None = None
+
+    def follow(self, start: int, activity: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        """Take in the window that follows, of which `start` is the first frame.
+
+        Args:
+            activity: (frames, local speakers).
+            vectors: (local speakers, dim) their embeddings.
+
+        Returns:
+            (local speakers,) the tracklet of each, -1 where it is absent.
+        """
+        solo = solo_seconds(activity)
+        present = (activity > 0.5).sum(axis=0) >= MIN_ACTIVE_FRAMES
+        tracklets = np.where(present, self._continued(start, activity, vectors, solo), -1)
+        # A second is heard in several windows and counts once.
+        weights = solo * min(1.0, self.settings.hop_frames / len(activity))
+        for local in np.flatnonzero(present):
+            if tracklets[local] < 0:
+                tracklets[local] = len(self.sums)
+                self.sums.append(np.zeros(vectors.shape[1], np.float32))
+                self.seconds.append(0.0)
+            self.sums[tracklets[local]] += weights[local] * vectors[local]
+            self.seconds[tracklets[local]] += float(weights[local])
+        self.conflicts.update(combinations(sorted(tracklets[present].tolist()), 2))
+        self.latest = start, activity, tracklets
+        return tracklets
+
+    def _continued(self, start: int, activity: np.ndarray, vectors: np.ndarray, solo: np.ndarray) -> np.ndarray:
+        """The tracklets that the local speakers of a new window continue, -1 for none."""
+        continued = np.full(activity.shape[1], -1)
+        if self.latest is None:
+            return continued
+        before_start, before_activity, before_tracklets = self.latest
+        known = before_activity[start - before_start :]
+        shared, either = agreement(known, activity[: len(known)])
+        certain = solo >= MIN_CERTAIN_SECONDS
+        for before, local in enumerate(best_order(shared)):
+            tracklet = before_tracklets[before]
+            agreed = shared[before, local] >= max(MIN_SHARED_FRAMES, 0.5 * either[before, local])
+            if tracklet < 0 or not agreed:
+                continue
+            heard = self.seconds[tracklet] > 0 and certain[local]
+            if not heard or _normalise(self.sums[tracklet]) @ vectors[local] >= self.settings.same_tracklet_similarity:
+                continued[local] = tracklet
+        return continued
+
+    def speakers(self, count: SpeakerCount) -> tuple[np.ndarray, np.ndarray]:
+        """Cluster the tracklets.
+
+        Returns:
+            (tracklets,) the speaker of each, -1 where it is no evidence of one, and (speakers, dim) their voices as
+            unit vectors.
+        """
+        sums, seconds = np.array(self.sums), np.array(self.seconds)
+        evident = np.flatnonzero(seconds >= self.settings.min_solo_seconds)
+        if len(evident) < count.fewest:
+            evident = np.sort(np.argsort(-seconds, kind="stable")[: count.fewest])
+        conflicts = np.array(sorted(self.conflicts), int).reshape(-1, 2)
+        at = np.searchsorted(evident, conflicts).clip(max=len(evident) - 1)
+        conflicts = at[(evident[at] == conflicts).all(axis=1)]
+        one, other = _normalise(sums[evident])[conflicts.T]
+        conflicts = conflicts[(one * other).sum(axis=1) < self.settings.same_tracklet_similarity]
+        conflicts = np.concatenate([conflicts, conflicts[:, ::-1]])
+        labels = np.full(len(sums), -1)
+        labels[evident] = cluster(sums[evident], seconds[evident], conflicts, self.settings, count)
+        return labels, _normalise(_group(sums[labels >= 0], labels[labels >= 0]))
+
+    def fold(self, labels: np.ndarray) -> np.ndarray:
+        """Put the tracklets of each speaker together, but for those of the latest window, and forget those of none.
+
+        Args:
+            labels: as `speakers` gave them.
+
+        Returns:
+            (tracklets,) the new number of each, -1 where it is forgotten.
+        """
+        under_way = self.latest[2][self.latest[2] >= 0]
+        groups = labels.copy()
+        groups[under_way] = labels.max() + 1 + np.arange(len(under_way))
+        numbers = np.full(len(groups), -1)
+        numbers[groups >= 0] = np.unique(groups[groups >= 0], return_inverse=True)[1]
+        kept = numbers >= 0
+        self.sums = list(_group(np.array(self.sums)[kept], numbers[kept]))
+        self.seconds = np.bincount(numbers[kept], np.array(self.seconds)[kept]).tolist()
+        pairs = (sorted((int(numbers[a]), int(numbers[b]))) for a, b in self.conflicts)
+        self.conflicts = {(a, b) for a, b in pairs if 0 <= a < b}
+        start, activity, tracklets = self.latest
+        self.latest = start, activity, np.where(tracklets >= 0, numbers[tracklets], -1)
+        return numbers
+
+
 class Linker:
     """Collects the answers for all windows of a recording and links them.
 
@@ -202,12 +311,11 @@ class Linker:
 
     def __init__(self, settings: LinkingSettings):
         self.settings = settings
+        self.tracklets = Tracklets(settings)
         self.starts: list[int] = []
         self.activities: list[np.ndarray] = []
         self.embeddings: list[np.ndarray] = []
-        self.tracklets: list[np.ndarray] = []
-        self.sums: list[np.ndarray] = []
-        self.seconds: list[float] = []
+        self.present: list[np.ndarray] = []
 
     def add(self, starts: list[int], logits: np.ndarray, embeddings: np.ndarray):
         """
@@ -217,63 +325,20 @@ class Linker:
             embeddings: (windows, speakers, dim) unit vectors.
         """
         for start, activity, vectors in zip(starts, probabilities(logits).astype(np.float16), embeddings):
-            solo = solo_seconds(activity)
-            tracklets = self._chain(start, activity, vectors, solo)
-            # A second is heard in several windows and counts once.
-            weights = solo * min(1.0, self.settings.hop_frames / len(activity))
-            for local in np.flatnonzero((activity > 0.5).sum(axis=0) >= MIN_ACTIVE_FRAMES):
-                if tracklets[local] < 0:
-                    tracklets[local] = len(self.sums)
-                    self.sums.append(np.zeros(vectors.shape[1], np.float32))
-                    self.seconds.append(0.0)
-                self.sums[tracklets[local]] += weights[local] * vectors[local]
-                self.seconds[tracklets[local]] += float(weights[local])
-            tracklets[(activity > 0.5).sum(axis=0) < MIN_ACTIVE_FRAMES] = -1
+            self.present.append(self.tracklets.follow(start, activity, vectors) >= 0)
             self.starts.append(start)
             self.activities.append(activity)
             self.embeddings.append(vectors.astype(np.float16))
-            self.tracklets.append(tracklets)
-
-    def _chain(self, start: int, activity: np.ndarray, vectors: np.ndarray, solo: np.ndarray) -> np.ndarray:
-        """The tracklets that the local speakers of a new window continue, -1 for none."""
-        tracklets = np.full(activity.shape[1], -1)
-        if not self.starts:
-            return tracklets
-        shift = start - self.starts[-1]
-        shared, either = agreement(self.activities[-1][shift:], activity[: len(activity) - shift])
-        certain = solo >= MIN_CERTAIN_SECONDS
-        for before, local in enumerate(best_order(shared)):
-            tracklet = self.tracklets[-1][before]
-            agreed = shared[before, local] >= max(MIN_SHARED_FRAMES, 0.5 * either[before, local])
-            if tracklet < 0 or not agreed:
-                continue
-            known = self.seconds[tracklet] > 0 and certain[local]
-            if not known or _normalise(self.sums[tracklet]) @ vectors[local] >= self.settings.same_tracklet_similarity:
-                tracklets[local] = tracklet
-        return tracklets
 
     def segments(self, count: SpeakerCount = SpeakerCount()) -> list[Segment]:
         """Segments of all speakers by start; speakers are named SPEAKER_00, SPEAKER_01, ... as they appear."""
-        if not self.sums:
+        if not self.tracklets.sums:
             return []
-        voices = self._voices(count)
+        voices = self.tracklets.speakers(count)[1]
         for _ in range(PASSES):
             path = self._path(voices)
             voices = self._mean_voices(path, len(voices))
         return to_segments(self._sum_up(path, len(voices)), self.settings)
-
-    def _voices(self, count: SpeakerCount) -> np.ndarray:
-        """(speakers, dim) unit vectors, one for each speaker of the recording."""
-        sums, seconds, tracklets = np.stack(self.sums), np.array(self.seconds), np.stack(self.tracklets)
-        evident = np.flatnonzero(seconds >= self.settings.min_solo_seconds)
-        if len(evident) < count.fewest:
-            evident = np.sort(np.argsort(-seconds, kind="stable")[: count.fewest])
-        together = [tracklets[:, [a, b]] for a, b in permutations(range(tracklets.shape[1]), 2)]
-        conflicts = np.unique(np.concatenate([np.zeros((0, 2), int), *together]), axis=0)
-        at = np.searchsorted(evident, conflicts).clip(max=len(evident) - 1)
-        conflicts = at[(evident[at] == conflicts).all(axis=1)]
-        labels = cluster(sums[evident], seconds[evident], conflicts, self.settings, count)
-        return _normalise(_group(sums[evident[labels >= 0]], labels[labels >= 0]))
 
     def _path(self, voices: np.ndarray) -> np.ndarray:
         """(windows, local speakers) the speaker each of them is, -1 where absent: the best path through all windows.
@@ -282,9 +347,9 @@ class Linker:
         """
         path = np.full((len(self.starts), self.activities[0].shape[1]), -1)
         states, scores, steps = [], np.zeros(1), []
-        for window, (activity, vectors, tracklets) in enumerate(zip(self.activities, self.embeddings, self.tracklets)):
+        for window, (activity, vectors, present) in enumerate(zip(self.activities, self.embeddings, self.present)):
             likeness = solo_seconds(activity)[:, None] * (vectors.astype(np.float32) @ voices.T)
-            here, likely = _states(likeness, np.flatnonzero(tracklets >= 0))
+            here, likely = likeliest_names(likeness, np.flatnonzero(present))
             if window:
                 shift = self.starts[window] - self.starts[window - 1]
                 before = states[-1]
@@ -325,7 +390,7 @@ class Linker:
         return total
 
 
-def _states(likeness: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def likeliest_names(likeness: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The likeliest ways of naming the local speakers present, (ways, local speakers), and their likeness (ways,).
 
     Args:

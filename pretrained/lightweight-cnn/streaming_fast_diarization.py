@@ -1,34 +1,40 @@
 """Live diarization: samples go in as they come, segments come out at most a second later."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from .linking_fast_diarization import (
     FRAME_SAMPLES,
     FRAME_SECONDS,
-    MIN_ACTIVE_FRAMES,
     MIN_SAMPLES,
-    MIN_SHARED_FRAMES,
     MOST_SPEAKERS,
     LinkingSettings,
     Network,
     Segment,
+    SpeakerCount,
+    Tracklets,
     agreement,
-    best_order,
     hysteresis,
+    likeliest_names,
     probabilities,
     solo_seconds,
 )
 
 STEP_FRAMES = 25
-AGREEMENT_BONUS = 0.1
+EVIDENCE_SECONDS, SIMILARITY_MARGIN, AGREEMENT_WEIGHT = 1.0, 0.1, 0.1
+"""Live, a voice counts from its first second on, is taken for a known one at a cosine lower by this margin, and frames
+shared with the window before say less: they may have been named wrongly. Chosen on validation speakers."""
+MOST_TRACKLETS = 30
 
 
 class StreamingDiarizer:
     """Who speaks, while they speak.
 
-    Every 0.5 s the network sees the last `sliding_window_seconds`. Its local speakers are matched with those known
-    by the frames they share with the window before and by their embeddings, as in diart (Coria et al., ASRU 2021);
-    a voice that matches none is a new speaker. Memory does not grow with time.
+    Every 0.5 s the network sees the last `sliding_window_seconds`, and all tracklets heard so far are clustered anew,
+    as a whole recording is; a cluster goes by the name that most of it had before. So two names given to one voice
+    become one as soon as more is heard of it, while what came out stays as it was. From time to time the tracklets of
+    each speaker are put together: memory does not grow with time.
 
     Args:
         network: waveforms (1, samples) -> log-odds (1, frames, speakers) and embeddings (1, speakers, dim).
@@ -64,7 +70,16 @@ class StreamingDiarizer:
         self.heard = 0
         self.seen = 0
         self.decided = 0
-        self.centroids: list[np.ndarray] = []
+        # A new voice must be named at once, on less evidence than a whole recording has.
+        evidence = {
+            "min_solo_seconds": EVIDENCE_SECONDS,
+            "min_speaker_seconds": EVIDENCE_SECONDS,
+            "min_speaker_share": 0,
+        }
+        similarity = max(settings.same_speaker_similarity - SIMILARITY_MARGIN, -1.0)
+        hop = STEP_FRAMES * FRAME_SECONDS
+        self.tracklets = Tracklets(replace(settings, hop_seconds=hop, same_speaker_similarity=similarity, **evidence))
+        self.speakers: list[int] = []
         self.names: dict[int, str] = {}
         self.active: set[int] = set()
         self.latest = np.zeros((0, 0), np.float32)
@@ -124,39 +139,52 @@ class StreamingDiarizer:
         self._accumulate(mapped, first)
         return self._decide(until)
 
-    def _match(self, activity: np.ndarray, embeddings: np.ndarray, shift: int) -> np.ndarray:
+    def _match(self, activity: np.ndarray, vectors: np.ndarray, shift: int) -> np.ndarray:
         """(frames, local speakers) -> (frames, known speakers)."""
-        solo = solo_seconds(activity)
-        present = np.flatnonzero((activity > 0.5).sum(axis=0) >= MIN_ACTIVE_FRAMES)
-        shared_frames = min(len(self.latest), len(activity)) - shift if len(self.latest) else 0
-        speakers = np.full(activity.shape[1], -1)
-        if len(present) and self.centroids:
-            known = np.stack(self.centroids)
-            known = known / np.maximum(np.linalg.norm(known, axis=1, keepdims=True), 1e-9)
-            scores = embeddings[present] @ known.T
-            evident = np.repeat(solo[present, None] >= self.settings.min_solo_seconds, len(known), axis=1)
-            if shared_frames > 0:
-                before = self.latest[len(self.latest) - shared_frames :]
-                now = activity[len(activity) - shift - shared_frames : len(activity) - shift]
-                both, either = agreement(now[:, present], before)
-                agreed = (both >= MIN_SHARED_FRAMES) & (both >= 0.5 * either)
-                scores = scores + AGREEMENT_BONUS * agreed
-                scores = scores + ~evident * agreed
-            for row, speaker in _assign(scores):
-                threshold = self.settings.same_speaker_similarity if evident[row, 0] else -np.inf
-                if scores[row, speaker] >= threshold or len(known) == self.max_speakers:
-                    speakers[present[row]] = speaker
-        for track in present:
-            fresh = solo[track] >= self.settings.min_solo_seconds or not self.centroids
-            if speakers[track] < 0 and fresh and len(self.centroids) < self.max_speakers:
-                speakers[track] = len(self.centroids)
-                self.centroids.append(np.zeros(embeddings.shape[1], np.float32))
-            if speakers[track] >= 0:
-                self.centroids[speakers[track]] += solo[track] * embeddings[track]
-        mapped = np.zeros((len(activity), len(self.centroids)), np.float32)
-        for track in present[speakers[present] >= 0]:
-            mapped[:, speakers[track]] = activity[:, track]
+        tracklets = self.tracklets.follow(self.heard // FRAME_SAMPLES - len(activity), activity, vectors)
+        present = np.flatnonzero(tracklets >= 0)
+        mapped = np.zeros((len(activity), self.latest.shape[1]), np.float32)
+        if len(present):
+            labels, voices = self.tracklets.speakers(SpeakerCount(max_speakers=self.max_speakers))
+            speakers = self._recognise(labels, len(voices))
+            mapped = np.zeros((len(activity), max(self.latest.shape[1], speakers.max() + 1)), np.float32)
+            likeness = solo_seconds(activity)[:, None] * (vectors @ voices.T)
+            shared = min(len(self.latest), len(activity)) - shift
+            if shared > 0:
+                before = np.zeros((shared, mapped.shape[1]), np.float32)
+                before[:, : self.latest.shape[1]] = self.latest[len(self.latest) - shared :]
+                both, _ = agreement(activity[len(activity) - shift - shared : len(activity) - shift], before)
+                likeness += AGREEMENT_WEIGHT * FRAME_SECONDS * both[:, speakers]
+            ways, _ = likeliest_names(likeness, present)
+            for track in present:
+                speaker = speakers[ways[0, track]]
+                mapped[:, speaker] = np.maximum(mapped[:, speaker], activity[:, track])
+            if len(labels) > MOST_TRACKLETS:
+                numbers = self.tracklets.fold(labels)
+                named = dict(zip(numbers.tolist(), self.speakers))
+                self.speakers = [named[number] for number in range(len(self.tracklets.sums))]
         return mapped
+
+    def _recognise(self, labels: np.ndarray, clusters: int) -> np.ndarray:
+        """(clusters,) the speaker that each cluster of tracklets is: whose name most of it bears, else a new one."""
+        self.speakers += [-1] * (len(labels) - len(self.speakers))
+        before, seconds = np.array(self.speakers), np.array(self.tracklets.seconds)
+        known = before.max() + 1
+        votes = np.zeros((clusters, known + clusters))
+        named = (labels >= 0) & (before >= 0)
+        np.add.at(votes, (labels[named], before[named]), seconds[named])
+        speakers = np.full(clusters, -1)
+        for cluster in np.argsort(-votes.max(axis=1), kind="stable"):
+            speaker = votes[cluster].argmax()
+            if votes[cluster, speaker] == 0:
+                unused = np.setdiff1d(np.arange(self.max_speakers), speakers)
+                speaker = known if known < self.max_speakers else unused[0]
+            speakers[cluster] = speaker
+            votes[:, speaker] = 0
+            known = max(known, speakers[cluster] + 1)
+        before[labels >= 0] = speakers[labels[labels >= 0]]
+        self.speakers = before.tolist()
+        return speakers
 
     def _accumulate(self, mapped: np.ndarray, first: int):
         """Sum up activities of the frames not yet decided."""
@@ -186,11 +214,3 @@ class StreamingDiarizer:
         self.total, self.windows = self.total[frames:], self.windows[frames:]
         self.decided += frames
         return segments
-
-
-def _assign(scores: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of row and column with the largest sum of scores, each row and column once."""
-    rows, columns = scores.shape
-    if rows > columns:
-        return [(row, column) for column, row in _assign(scores.T)]
-    return list(enumerate(best_order(scores)))
