@@ -356,9 +356,9 @@ class Linker:
                 both, _ = agreement(self.activities[window - 1][shift:], activity[: len(activity) - shift])
                 same = (before[:, None, :, None] == here[None, :, None]) & (before[:, None, :, None] >= 0)
                 total = scores[:, None] + AGREEMENT_WEIGHT * FRAME_SECONDS * (same * both).sum(axis=(2, 3))
-                steps.append(total.argmax(axis=0))
+                steps.append(total.argmax(axis=0).astype(np.uint8))
                 scores = total.max(axis=0)
-            states.append(here)
+            states.append(here.astype(np.int8))
             scores = scores + likely
         state = int(scores.argmax())
         for window in range(len(states) - 1, -1, -1):
