@@ -1,8 +1,10 @@
 """Waveform to logits: percentiles of single windows, batches, memory, cold start."""
 
 import argparse
+import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,6 +16,7 @@ from benchmark.machine import machine, speech
 from benchmark.sessions import PROVIDERS, open_session, runner
 
 WARM_UP = 50
+PROFILED = 100
 BATCHES = (1, 8, 32, 128)
 COLD_STARTS = 5
 COLD_START = """
@@ -67,6 +70,7 @@ def run(arguments: argparse.Namespace) -> dict:
     if arguments.peer:
         result["peer_ratio"] = float(np.median(times["peer_"] / times[""]))
     return result | {
+        "largest_costs": largest_costs(file, window, arguments),
         "million_macs": macs(file, window) / 1e6,
         "windows_per_second": throughput(file, window, arguments),
         "cold_start": cold_start(file),
@@ -105,6 +109,21 @@ def throughput(file: Path, window: np.ndarray, arguments: argparse.Namespace) ->
             seconds.append(time.perf_counter() - start)
         found[str(batch)] = batch / float(np.median(seconds))
     return found
+
+
+def largest_costs(file: Path, window: np.ndarray, arguments: argparse.Namespace) -> dict[str, float]:
+    """Shares of the time of a window that the three dearest kinds of operators take, by ONNX Runtime's own profile."""
+    with tempfile.TemporaryDirectory() as directory:
+        session = open_session(file, arguments.provider, arguments.threads, profile=Path(directory) / "profile")
+        call = runner(session, arguments.provider, window)
+        for _ in range(PROFILED):
+            call()
+        events = json.loads(Path(session.end_profiling()).read_text())
+    times = Counter()
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("kernel_time"):
+            times[event["args"]["op_name"]] += event["dur"]
+    return {operator: time / times.total() for operator, time in times.most_common(3)}
 
 
 def macs(file: Path, window: np.ndarray) -> int:

@@ -12,8 +12,11 @@ class NoProvider(RuntimeError):
     """The provider asked for is not to be had here."""
 
 
-def open_session(file: Path, provider: str, threads: int) -> onnxruntime.InferenceSession:
+def open_session(file: Path, provider: str, threads: int, profile: Path | None = None) -> onnxruntime.InferenceSession:
     """
+    Args:
+        profile: beginning of the name of the file that `end_profiling` writes.
+
     Raises:
         FileNotFoundError: no such file.
         NoProvider: the provider is not there; ONNX Runtime would silently run on the CPU.
@@ -22,6 +25,8 @@ def open_session(file: Path, provider: str, threads: int) -> onnxruntime.Inferen
         raise FileNotFoundError(f"{file} does not exist; run python export.py --model {file.parent} first")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     name = PROVIDERS[provider]
     if name not in onnxruntime.get_available_providers():
         raise NoProvider(f"provider {provider} is not in this ONNX Runtime; install onnxruntime-gpu, or use cpu")

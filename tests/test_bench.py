@@ -48,6 +48,7 @@ def test_latency_says_provider_threads_and_percentiles(exported, tmp_path, monke
     result = json.loads(file.read_text())
     assert 0 < result["p50_ms"] <= result["p95_ms"] <= result["p99_ms"]
     assert (result["provider"], result["threads"]) == ("cpu", 1)
+    assert len(result["largest_costs"]) == 3 and "Conv" in result["largest_costs"]
     assert set(result["windows_per_second"]) == {"1", "3"} and set(result["cold_start"]) == {"onnxruntime", "torch"}
     assert json.loads(capsys.readouterr().out) == result
 
