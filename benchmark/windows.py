@@ -16,14 +16,14 @@ from data.decoding import decode
 from data.streaming import ConversationStream, PositionedLoader, StreamConfig
 
 STAGES = {
-    "reading": ("corpora.py", "read"),
-    "decoding": ("decoding.py", "decode"),
-    "speech activity": ("conversations.py", "add"),
-    "speed": ("streaming.py", "change_speed"),
-    "turns": ("conversations.py", "plan_windows"),
-    "laying speech": ("conversations.py", "render"),
-    "rooms and noise, drawn": ("augmentation.py", "__init__"),
-    "rooms and noise, applied": ("augmentation.py", "apply"),
+    "reading": ("data/corpora.py", "read"),
+    "decoding": ("data/decoding.py", "decode"),
+    "speech activity": ("data/conversations.py", "add"),
+    "speed": ("data/streaming.py", "change_speed"),
+    "turns": ("data/conversations.py", "plan_windows"),
+    "laying speech": ("data/conversations.py", "render"),
+    "rooms and noise, drawn": ("data/augmentation.py", "__init__"),
+    "rooms and noise, applied": ("data/augmentation.py", "apply"),
 }
 
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it (default %(default)s)")
     parser.add_argument("--noise", help="directory of background recordings")
     parser.add_argument("--workers", type=int, default=2, help="processes that make windows (default %(default)s)")
-    parser.add_argument("--batches", type=int, default=600, help="timed batches (default %(default)s)")
+    parser.add_argument("--batches", type=int, default=688, help="timed batches (default %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> dict:
@@ -42,10 +42,12 @@ def run(arguments: argparse.Namespace) -> dict:
     flac = as_flac(corpus, config)
     cases = {"as it is": (corpus, config), "FLAC": (flac, config), "FLAC, no rooms": (flac, dry)}
     speeds = {name: speed(*case, arguments.workers, arguments.batches) for name, case in cases.items()}
+    profiles = {name: profile(*case, arguments.batches // 4) for name, case in cases.items()}
     return {
         "windows_per_second": speeds["as it is"],
         "windows_per_second_by_case": speeds,
-        "stages": {name: stages(*case, arguments.batches // 4) for name, case in cases.items()},
+        "stages": {name: stages(found) for name, found in profiles.items()},
+        "largest_functions": {name: largest(found) for name, found in profiles.items()},
         "bytes_per_window": {name: bytes_per_window(*case) for name, case in list(cases.items())[:2]},
         "dataset": arguments.dataset,
         "format": soundfile.info(io.BytesIO(next(iter(corpus.read(0))).audio)).subtype_info,
@@ -67,22 +69,34 @@ def speed(corpus: Utterances, config: StreamConfig, workers: int, batches: int) 
     return batches * config.batch_size / (time.perf_counter() - start)
 
 
-def stages(corpus: Utterances, config: StreamConfig, batches: int) -> dict[str, float]:
-    """Milliseconds of CPU time a window in one process, in all and by stage, from a profile."""
+def profile(corpus: Utterances, config: StreamConfig, batches: int) -> dict[tuple[str, str], tuple[float, float]]:
+    """Milliseconds of CPU time a window, own and with what is called, of each (file, function) in one process."""
     batches_made = iter(ConversationStream(corpus, config))
-    profile = cProfile.Profile(time.process_time)
-    profile.enable()
+    profiler = cProfile.Profile(time.process_time)
+    profiler.enable()
     for _ in range(batches):
         next(batches_made)
-    profile.disable()
-    windows, found = batches * config.batch_size, pstats.Stats(profile).stats
-    spent = {name: 0.0 for name in STAGES}
-    for (file, _, function), (_, _, _, cumulative, _) in found.items():
-        for name, stage in STAGES.items():
-            if (Path(file).name, function) == stage and Path(file).parent.name == "data":
-                spent[name] += 1e3 * cumulative / windows
-    total = 1e3 * sum(own for _, _, own, _, _ in found.values()) / windows
+    profiler.disable()
+    scale = 1e3 / (batches * config.batch_size)
+    found = {}
+    for (file, _, function), (_, _, own, cumulative, _) in pstats.Stats(profiler).stats.items():
+        place = "/".join(Path(file).parts[-2:]), function
+        before = found.get(place, (0.0, 0.0))
+        found[place] = before[0] + scale * own, before[1] + scale * cumulative
+    return found
+
+
+def stages(found: dict[tuple[str, str], tuple[float, float]]) -> dict[str, float]:
+    """What `profile` found, in all and by stage."""
+    spent = {name: found.get(place, (0.0, 0.0))[1] for name, place in STAGES.items()}
+    total = sum(own for own, _ in found.values())
     return {"all": total, **spent, "the rest": total - sum(spent.values())}
+
+
+def largest(found: dict[tuple[str, str], tuple[float, float]], count: int = 3) -> dict[str, float]:
+    """The functions that `profile` found to take most time themselves, without what they call."""
+    own = {f"{function} ({file})" if file != "~" else function: times[0] for (file, function), times in found.items()}
+    return {name: own[name] for name in sorted(own, key=own.get, reverse=True)[:count]}
 
 
 def bytes_per_window(corpus: Utterances, config: StreamConfig) -> float:

@@ -22,6 +22,11 @@ TURN_TAKING = json.loads((Path(__file__).parent / "turn_taking.json").read_text(
 QUANTILES = np.array(TURN_TAKING["quantiles_percent"]) / 100
 STYLES = ("primock57", "voxconverse_2spk", "lively")
 """Two measured styles, and `lively`: short turns, most changes overlapping by 0.3 to 2.5 s."""
+LENGTHS = {
+    quantity: np.array([TURN_TAKING[style][quantity] for style in STYLES[:2]])
+    for quantity in TURN_TAKING[STYLES[0]]
+    if quantity.endswith("_seconds")
+}
 # Higher than measured, by as much as is lost to changes that do not fit: what comes out is the measured probability.
 CHANGE_PROBABILITIES = (0.93, 0.58, 0.95)
 OVERLAP_PROBABILITIES = (0.5, 0.51, 0.9)
@@ -41,6 +46,9 @@ class Turns:
     start: np.ndarray
     end: np.ndarray
 
+    def __getitem__(self, conversations) -> "Turns":
+        return Turns(self.speaker[conversations], self.start[conversations], self.end[conversations])
+
 
 def plan_turns(
     rng: np.random.Generator, count: int, seconds: float, num_speakers: int = 2, style_shares=(0.45, 0.45, 0.1)
@@ -53,43 +61,52 @@ def plan_turns(
     deep overlaps go into long turns and turns that start inside another one are short.
     """
     style = rng.choice(len(STYLES), size=count, p=style_shares)
-    first, lively = style == 0, style == 2
+    lively = style == 2
     change = np.array(CHANGE_PROBABILITIES)[style] * (num_speakers > 1)
     overlap = np.array(OVERLAP_PROBABILITIES)[style]
-    each = np.arange(count)
-
-    def draw(quantity: str, rank: np.ndarray) -> np.ndarray:
-        return np.where(first, *(np.interp(rank, QUANTILES, TURN_TAKING[s][quantity]) for s in STYLES[:2]))
-
+    pace = np.where(lively, 0.5, 1.0)
+    each, measured = np.arange(count), np.where(style == 0, 0, 1)
     speaker, start = rng.integers(num_speakers, size=count), np.zeros(count)
     inside = np.zeros(count, bool)
     busy_until = np.full((count, num_speakers), -np.inf)
     turns = []
-    drawn = np.empty((ATTEMPTS, 7, count))
     while not turns or turns[-1][1].min() <= seconds:
         one, two, leaning, pause = rng.random((4, count))
         longer = np.where(leaning < LEANING, np.maximum(one, two), one)
         rank = np.where(inside, np.minimum(one, two), longer)
-        end = start + draw("turn_seconds", rank) * np.where(lively, 0.5, 1.0)
+        end = start + _quantile("turn_seconds", measured, rank) * pace
         busy_until[each, speaker] = end
         turns.append((speaker, start, end))
 
-        for attempt in drawn:
-            attempt[0] = rng.random(count)
-            attempt[1] = rng.integers(1, max(num_speakers, 2), count)
-            attempt[2:] = rng.random((5, count))
-        changes, step, gap, deep, depth, brisk, overlaps = drawn.swapaxes(0, 1)
-        other = (speaker + step.astype(int)) % num_speakers
-        depth = draw("speaker_change_overlap_seconds", np.where(deep < DEPTH, rank, depth))
-        depth = np.where(lively, 0.3 + (2.5 - 0.3) * brisk, depth)
-        begin = end + np.where(overlaps < overlap, -depth, draw("speaker_change_gap_seconds", gap))
-        fits = np.logical_and.accumulate(changes < change)
-        fits &= (begin > start) & (begin >= busy_until[each, other] + SHORTEST_PAUSE)
-        taken, changed = fits.argmax(axis=0), fits.any(axis=0)
-        start = np.where(changed, begin[taken, each], end + draw("same_speaker_pause_seconds", pause))
-        speaker = np.where(changed, other[taken, each], speaker)
+        following, begin = speaker.copy(), end + _quantile("same_speaker_pause_seconds", measured, pause)
+        left = each
+        for _ in range(ATTEMPTS):
+            left = left[rng.random(len(left)) < change[left]]
+            if len(left) == 0:
+                break
+            other = (speaker[left] + rng.integers(1, num_speakers, len(left))) % num_speakers
+            overlaps, deep, place = rng.random((3, len(left)))
+            overlaps = overlaps < overlap[left]
+            gap = _quantile("speaker_change_gap_seconds", measured[left], place)
+            depth = np.where(deep < DEPTH, rank[left], place)
+            depth = _quantile("speaker_change_overlap_seconds", measured[left], depth)
+            depth = np.where(lively[left], 0.3 + (2.5 - 0.3) * place, depth)
+            at = end[left] + np.where(overlaps, -depth, gap)
+            fits = (at > start[left]) & (at >= busy_until[left, other] + SHORTEST_PAUSE)
+            following[left[fits]], begin[left[fits]] = other[fits], at[fits]
+            left = left[~fits]
+        speaker, start = following, begin
         inside = busy_until.max(axis=1) > start
     return Turns(*(np.stack(column, axis=1) for column in zip(*turns)))
+
+
+def _quantile(quantity: str, style: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """Lengths in seconds at ranks in [0, 1), between quantiles that are evenly spaced."""
+    table = LENGTHS[quantity]
+    place = rank * (table.shape[1] - 1)
+    below = place.astype(np.int64)
+    lower = table[style, below]
+    return lower + (place - below) * (table[style, below + 1] - lower)
 
 
 def plan_independent_turns(rng: np.random.Generator, count: int, seconds: float, num_speakers: int = 2) -> Turns:
@@ -159,27 +176,31 @@ class Pool:
         """
         utterances = self.speakers[speaker]
         chosen, done = [], 0
+
+        def one_of(number: int) -> int:
+            return int(rng.random() * number)  # ten times as fast as rng.integers
+
         while done < length:
-            utterance = utterances[rng.integers(len(utterances))]
+            utterance = utterances[one_of(len(utterances))]
             edges, total = self.edges[utterance], len(self.active[utterance])
             left = length - done
             if done == 0 and onset and offset:
                 spans = edges[None, :, 1] - edges[:, None, 0]
                 fitting = np.argwhere((0.8 * left <= spans) & (spans <= left))
                 if len(fitting):
-                    first, last = fitting[rng.integers(len(fitting))]
+                    first, last = fitting[one_of(len(fitting))]
                     return [(utterance, edges[first, 0], spans[first, last], 0)]
             if offset and not onset:
-                end = edges[rng.integers(len(edges)), 1] if done == 0 else total
+                end = edges[one_of(len(edges)), 1] if done == 0 else total
                 begin = max(end - left, 0)
                 at = left - (end - begin)
             else:
                 if done:
                     begin = 0
                 elif onset:
-                    begin = edges[rng.integers(len(edges)), 0]
+                    begin = edges[one_of(len(edges)), 0]
                 else:
-                    begin = rng.integers(max(1, total - min(left, total // 2)))
+                    begin = one_of(max(1, total - min(left, total // 2)))
                 end = min(begin + left, total)
                 at = done
             chosen.append((utterance, begin, end - begin, at))
@@ -223,11 +244,11 @@ def render(rng: np.random.Generator, pool: Pool, turns: Turns, cast: list[list[s
         start, end, part = starts[c, t], ends[c, t], turns.speaker[c, t]
         first, last = max(start, 0), min(end, steps)
         for utterance, source, length, at in pool.pieces(rng, cast[c][part], last - first, start >= 0, end <= steps):
-            speech = pool.audio[utterance][source * GRID : (source + length) * GRID].copy()
+            target = first + at
+            speech = tracks[c, part, target * GRID : (target + length) * GRID]
+            speech[:] = pool.audio[utterance][source * GRID : (source + length) * GRID]
             speech[: len(FADE)] *= FADE
             speech[-len(FADE) :] *= FADE[::-1]
-            target = first + at
-            tracks[c, part, target * GRID : (target + length) * GRID] = speech
             active[c, part, target : target + length] = pool.active[utterance][source : source + length]
         names[c][part] = cast[c][part]
     return Conversations(tracks, active, names)
@@ -266,7 +287,7 @@ def plan_windows(
     conversations, excerpts = (count, 1) if shares is None else (2 * count, 4)
     turns = TURN_PLANS[turn_taking](rng, conversations, EXCERPTS_UNTIL + seconds, num_speakers)
     source = np.tile(np.arange(conversations), excerpts)
-    turns = Turns(turns.speaker[source], turns.start[source], turns.end[source])
+    turns = turns[source]
     begin = rng.uniform(EXCERPTS_FROM, EXCERPTS_UNTIL, len(source))
     if shares is None:
         return turns, begin
@@ -277,7 +298,7 @@ def plan_windows(
     order = np.concatenate([np.flatnonzero(kind == k)[: (wanted == k).sum()] for k in range(3)])
     rest = np.setdiff1d(np.arange(len(source)), order)[: count - len(order)]
     keep = rng.permutation(np.concatenate([order, rest]))
-    return Turns(turns.speaker[keep], turns.start[keep], turns.end[keep]), begin[keep]
+    return turns[keep], begin[keep]
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from data.augmentation import Augmentation, Scenery, load_noises
-from data.conversations import GRID, Pool, cast_speakers, plan_windows, render, speaker_number
+from data.conversations import GRID, Pool, Turns, cast_speakers, plan_windows, render, speaker_number
 from data.corpora import CorpusError, Row, Utterances
 from data.decoding import RowError, decode
 from data.network import GaveUp, persist
@@ -189,9 +189,11 @@ class ConversationStream(IterableDataset):
             return
         samples = int(round(self.config.window_seconds * 16_000))
         scenery = Scenery(np.random.default_rng([self.config.seed, 3, *key]), samples, pool, self.noises)
+        size = self.config.batch_size
+        turns, begin = plan(np.random.default_rng([self.config.seed, 4, *key]), wanted.stop * size, self.config)
         for i in wanted:
-            rng = np.random.default_rng([self.config.seed, 4, *key, i])
-            yield offset + i, make_batch(rng, pool, scenery, self.config)
+            rng, windows = np.random.default_rng([self.config.seed, 5, *key, i]), slice(i * size, (i + 1) * size)
+            yield offset + i, fill(rng, pool, scenery, self.config, turns[windows], begin[windows])
 
     def _decode(self, rows: list[Row], rng: np.random.Generator) -> Pool:
         pool = Pool()
@@ -242,9 +244,18 @@ def change_speed(waveform: np.ndarray, speaker: str, factor: float) -> tuple[np.
 
 def make_batch(rng: np.random.Generator, pool: Pool, scenery: Scenery, config: StreamConfig) -> dict:
     """One batch of windows, a function of the generator, the pool and its scenery."""
-    seconds, parts = config.window_seconds, config.num_speakers
-    turns, begin = plan_windows(rng, config.batch_size, seconds, parts, config.shares, config.turn_taking)
-    speech = render(rng, pool, turns, cast_speakers(rng, pool, config.batch_size, parts), begin, seconds)
+    return fill(rng, pool, scenery, config, *plan(rng, config.batch_size, config))
+
+
+def plan(rng: np.random.Generator, count: int, config: StreamConfig) -> tuple[Turns, np.ndarray]:
+    """`plan_windows` with what the configuration says; the more windows together, the less each of them costs."""
+    return plan_windows(rng, count, config.window_seconds, config.num_speakers, config.shares, config.turn_taking)
+
+
+def fill(rng, pool: Pool, scenery: Scenery, config: StreamConfig, turns: Turns, begin: np.ndarray) -> dict:
+    """A batch of the windows planned."""
+    cast = cast_speakers(rng, pool, len(begin), config.num_speakers)
+    speech = render(rng, pool, turns, cast, begin, config.window_seconds)
     names = [[-1 if n is None else speaker_number(n) for n in part] for part in speech.speakers]
     active = speech.active
     frames = active.shape[-1] * GRID // 320

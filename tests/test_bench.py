@@ -16,7 +16,7 @@ import torch
 import bench
 import export
 from benchmark.latency import interleaved, macs
-from benchmark.windows import as_flac, stages
+from benchmark.windows import as_flac, largest, profile, stages
 from data.corpora import open_corpus
 from data.streaming import ConversationStream, StreamConfig
 from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
@@ -110,9 +110,12 @@ def test_training_is_split_into_its_parts(tmp_path, monkeypatch):
 
 def test_stages_of_a_window_add_up():
     corpus, config = open_corpus("demo", "train"), StreamConfig(batch_size=8)
-    found = stages(as_flac(corpus, config), config, 2)
+    profiled = profile(as_flac(corpus, config), config, 2)
+    found = stages(profiled)
     assert all(found[name] > 0 for name in ("decoding", "turns", "laying speech", "rooms and noise, applied"))
     assert sum(found.values()) == pytest.approx(2 * found["all"])
+    functions = list(largest(profiled).values())
+    assert len(functions) == 3 and functions == sorted(functions, reverse=True) and sum(functions) < found["all"]
 
 
 def test_an_answer_needs_neither_datasets_nor_torchaudio_nor_optimum(exported):

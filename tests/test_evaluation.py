@@ -113,9 +113,7 @@ def test_counts_equal_pyannote_metrics(batch):
     counts = count_errors(predictions, references)
     for window, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
         uem = Timeline([Segment(0, len(reference) * FRAME)])
-        detail = DiarizationErrorRate().compute_components(
-            to_annotation(reference), to_annotation(prediction), uem=uem
-        )
+        detail = DiarizationErrorRate().compute_components(to_annotation(reference), to_annotation(prediction), uem=uem)
         assert counts["speech"][window] * FRAME == pytest.approx(detail["total"])
         for ours, theirs in ERRORS.items():
             assert counts[ours][window] * FRAME == pytest.approx(detail[theirs], abs=1e-6)
