@@ -15,9 +15,11 @@ number and one batch number a lane.
 import json
 import logging
 import signal
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from types import TracebackType
 
 import numpy as np
 import torch
@@ -267,9 +269,17 @@ def fill(rng, pool: Pool, scenery: Scenery, config: StreamConfig, turns: Turns, 
     }
 
 
-def _ignore_interrupt(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _report
     torch.set_num_threads(1)
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error, unless it only tells that the trainer was killed: the thread of a worker that hands over shared
+    memory then loses its peer."""
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 class PositionedLoader:
@@ -307,7 +317,7 @@ class PositionedLoader:
             prefetch_factor=4 if self.workers else None,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),
-            worker_init_fn=_ignore_interrupt,
+            worker_init_fn=_start_worker,
         )
         batches = iter(loader)
         if self.workers and hasattr(signal, "SIGCHLD"):

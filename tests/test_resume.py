@@ -11,10 +11,12 @@ import socket
 import subprocess
 import sys
 import time
+from multiprocessing import connection
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 from training_runs import Run, start, write_corpus
 
@@ -56,6 +58,18 @@ def kill_a_worker(mark: Path) -> None:
         return made(*arguments)
 
     streaming.make_batch = make_batch
+
+
+def kill_when_a_batch_is_taken() -> None:
+    """SIGKILL for this process in the middle of taking its first batch from a data worker."""
+    answer, trainer = connection.answer_challenge, os.getpid()
+
+    def answer_challenge(*arguments):
+        if os.getpid() == trainer:
+            os.kill(trainer, signal.SIGKILL)
+        return answer(*arguments)
+
+    connection.answer_challenge = answer_challenge
 
 
 class Runs:
@@ -132,6 +146,21 @@ def test_twenty_kills_leave_no_trace(runs):
     assert_same(runs.finished("killed", "--resume", steps=STEPS), reference)
     said = (runs.directory / "killed.log").read_text()
     assert "passing over" in said and "Traceback" not in said
+
+
+def test_workers_of_a_killed_run_end_in_silence(runs):
+    run = runs.start("orphans", prepare=kill_when_a_batch_is_taken)
+    workers = []
+
+    def started() -> bool:
+        workers[:] = psutil.Process(run.pid).children()
+        return len(workers) == 2
+
+    run.wait_for(started)
+    run.join()
+    assert run.exitcode == -signal.SIGKILL
+    assert not psutil.wait_procs(workers, timeout=60)[1], "workers that outlive the run"
+    assert "Traceback" not in run.text() and "Error" not in run.text()
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
