@@ -13,6 +13,7 @@ fp16 is for GPUs. The log-mel stays float32 in both.
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -89,13 +90,20 @@ def main(arguments: Arguments) -> None:
         model = FastDiarizationForAudioFrameClassification.from_pretrained(arguments.model).eval()
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
+        if not Path(arguments.model).is_dir():
+            raise SystemExit(
+                f"error: {arguments.model!r}: no such directory, and no such model on the Hub ({reason})"
+            ) from None
         raise SystemExit(f"error: {arguments.model!r} is no Fast Diarization model: {reason}") from None
     output = Path(arguments.output or arguments.model)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output) as temporary:
         file = Path(temporary) / "model.onnx"
         config = FastDiarizationOnnxConfig(model.config, task="audio-frame-classification")
-        export(model, config, file, opset=17, do_constant_folding=True)
+        with warnings.catch_warnings():
+            # The exporter of torch names every slice that it leaves to ONNX Runtime to fold.
+            warnings.filterwarnings("ignore", "Constant folding", UserWarning)
+            export(model, config, file, opset=17, do_constant_folding=True)
         difference, scale = compare(model.eval(), file)
         if difference > TOLERANCE * max(1.0, scale / 10):
             raise SystemExit(

@@ -102,6 +102,13 @@ def test_a_corpus_that_is_none_is_one_line(exported, tmp_path):
         export.quantize(tmp_path, "/nowhere")
 
 
+@pytest.mark.parametrize("name", ["runs/nowhere/model", "./nowhere"])
+def test_a_model_that_is_nowhere_is_one_line(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=f"error: '{name}': no such directory, and no such model on the Hub"):
+        export.main(export.Arguments(model=name))
+
+
 def test_a_directory_that_is_no_model_is_one_line(tmp_path):
     with pytest.raises(SystemExit, match="is no Fast Diarization model"):
         export.main(export.Arguments(model=str(tmp_path)))

@@ -1,6 +1,9 @@
 """Publishing halves the files of a model and leaves its answers as they were."""
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,10 +18,44 @@ from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassifi
 from modeling.modeling_fast_diarization import Conv
 from training.publish import absorb_norms, describe, hours_by_corpus, main, portable, round_weights
 
+ROOT = Path(__file__).resolve().parent.parent
+
 
 def sound(count: int = 3) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(count, 48_000, generator=generator) * torch.rand(count, 48_000, generator=generator).round()
+
+
+PUBLISHED = sorted(path.parent for path in (ROOT / "pretrained").glob("*/config.json"))
+LOAD = """
+import sys
+from transformers import AutoFeatureExtractor, AutoModelForAudioFrameClassification, pipeline
+directory, repository = sys.argv[1:]
+extractor = AutoFeatureExtractor.from_pretrained(directory, trust_remote_code=True)
+model = AutoModelForAudioFrameClassification.from_pretrained(directory, trust_remote_code=True).eval()
+print(tuple(model(**extractor([0.1] * 48_000, sampling_rate=16_000, return_tensors="pt")).logits.shape))
+pipeline("speaker-diarization", model=directory, trust_remote_code=True)
+assert not [m.__file__ for m in sys.modules.values() if str(getattr(m, "__file__", "")).startswith(repository + "/")]
+"""
+
+
+@pytest.mark.parametrize("directory", PUBLISHED, ids=lambda path: path.name)
+def test_a_published_model_carries_the_code_of_modeling(directory):
+    ours = {file.name: file.read_bytes() for file in (ROOT / "modeling").glob("*_fast_diarization.py")}
+    theirs = {file.name: file.read_bytes() for file in directory.glob("*_fast_diarization.py")}
+    assert theirs.keys() == ours.keys()
+    differing = [name for name in ours if theirs[name] != ours[name]]
+    assert not differing, f"copy them from modeling/ to {directory}"
+
+
+@pytest.mark.parametrize("directory", PUBLISHED, ids=lambda path: path.name)
+def test_a_published_model_loads_offline_without_this_repository(directory, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-I", "-c", LOAD, directory, ROOT]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[0] == "(1, 150, 2)"
 
 
 @pytest.fixture(scope="module", params=["lightweight-cnn", "attention-gru"])
