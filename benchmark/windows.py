@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> dict:
         "windows_per_second": speeds["as it is"],
         "windows_per_second_by_case": speeds,
         "stages": {name: stages(found) for name, found in profiles.items()},
-        "largest_functions": {name: largest(found) for name, found in profiles.items()},
+        "largest_costs": {name: largest_costs(found) for name, found in profiles.items()},
         "bytes_per_window": {name: bytes_per_window(*case) for name, case in list(cases.items())[:2]},
         "dataset": arguments.dataset,
         "format": soundfile.info(io.BytesIO(next(iter(corpus.read(0))).audio)).subtype_info,
@@ -93,10 +93,10 @@ def stages(found: dict[tuple[str, str], tuple[float, float]]) -> dict[str, float
     return {"all": total, **spent, "the rest": total - sum(spent.values())}
 
 
-def largest(found: dict[tuple[str, str], tuple[float, float]], count: int = 3) -> dict[str, float]:
-    """The functions that `profile` found to take most time themselves, without what they call."""
+def largest_costs(found: dict[tuple[str, str], tuple[float, float]]) -> dict[str, float]:
+    """Shares of the time of the three functions that take most by themselves, without what they call."""
     own = {f"{function} ({file})" if file != "~" else function: times[0] for (file, function), times in found.items()}
-    return {name: own[name] for name in sorted(own, key=own.get, reverse=True)[:count]}
+    return {name: own[name] / sum(own.values()) for name in sorted(own, key=own.get, reverse=True)[:3]}
 
 
 def bytes_per_window(corpus: Utterances, config: StreamConfig) -> float:
