@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from benchmark.machine import machine, speech
-from benchmark.sessions import PROVIDERS, open_session, runner
+from benchmark.sessions import PROVIDERS, open_model, open_session, runner
 
 WARM_UP = 50
 PROFILED = 100
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> dict:
     """Percentiles of single windows, the peer's in the same loop if one is given, and what else there is to pay."""
     file = Path(arguments.model) / arguments.file_name
     window = speech(round(arguments.window_seconds * 16_000))[None]
-    session = open_session(file, arguments.provider, arguments.threads)
+    session = open_model(file, arguments.provider, arguments.threads)
     calls = {"": runner(session, arguments.provider, window)}
     if arguments.peer:
         peer = open_session(Path(arguments.peer), arguments.provider, arguments.threads)
@@ -171,8 +171,10 @@ def cold_start(file: Path) -> dict[str, dict[str, float]]:
         seconds, megabytes = [], []
         for _ in range(COLD_STARTS):
             start = time.perf_counter()
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
             seconds.append(time.perf_counter() - start)
+            if done.returncode:
+                raise ValueError(f"{file.parent} cannot be run on {runtime}: {done.stderr.splitlines()[-1]}")
             megabytes.append(float(done.stdout))
         found[runtime] = {"seconds": float(np.median(seconds)), "peak_megabytes": float(np.median(megabytes))}
     return found

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from benchmark.machine import machine
-from benchmark.sessions import open_session
+from benchmark.sessions import open_model
 from data.corpora import open_corpus
 from data.recordings import SimulatedRecordings
 from diarization.networks import onnx_network
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict:
     """CPU seconds a second of audio, in all and of decoding, network and linking."""
     model = Path(arguments.model)
-    session = open_session(model / arguments.file_name, "cpu", threads=1)
+    session = open_model(model / arguments.file_name, "cpu", threads=1)
     settings = LinkingSettings.of(json.loads((model / "config.json").read_text()))
     if arguments.hop_seconds:
         settings = replace(settings, hop_seconds=arguments.hop_seconds)

@@ -19,6 +19,7 @@ def open_session(file: Path, provider: str, threads: int, profile: Path | None =
 
     Raises:
         FileNotFoundError: no such file.
+        ValueError: it is no ONNX model.
         NoProvider: the provider is not there; ONNX Runtime would silently run on the CPU.
     """
     if not file.is_file():
@@ -32,9 +33,26 @@ def open_session(file: Path, provider: str, threads: int, profile: Path | None =
         raise NoProvider(f"provider {provider} is not in this ONNX Runtime; install onnxruntime-gpu, or use cpu")
     # CUDA graphs replay one static shape, which a window is.
     settings = [(name, {"enable_cuda_graph": "1"})] if provider == "cuda" else [name]
-    session = onnxruntime.InferenceSession(file, options, providers=settings)
+    try:
+        session = onnxruntime.InferenceSession(file, options, providers=settings)
+    except Exception as error:  # onnxruntime has no base class for what it raises
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{file} cannot be opened ({reason}); write it again with python export.py") from error
     if session.get_providers()[0] != name:
         raise NoProvider(f"provider {provider} could not start here (no GPU or no driver); use --provider cpu")
+    return session
+
+
+def open_model(file: Path, provider: str, threads: int) -> onnxruntime.InferenceSession:
+    """As [`open_session`], for a file of export.py.
+
+    Raises:
+        ValueError: it is a model of another kind.
+    """
+    session = open_session(file, provider, threads)
+    found = [[value.name for value in values] for values in (session.get_inputs(), session.get_outputs())]
+    if found != [["input_values"], ["logits", "speaker_embeddings"]]:
+        raise ValueError(f"{file} maps {found[0]} to {found[1]}; name a model that python export.py wrote")
     return session
 
 

@@ -1,6 +1,7 @@
 """Benchmarks: keys, honest failures, counts known by hand, and speed by ratio to fixed work in the same process."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -67,6 +68,33 @@ def test_a_missing_file_or_corpus_is_one_line(tmp_path, monkeypatch, capsys):
     assert call(monkeypatch, "data --dataset /nowhere") == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and all(line.startswith("error: ") for line in lines)
+
+
+@pytest.mark.parametrize("command", ["latency", "recording"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "corrupt", "truncated", "another graph"])
+def test_a_model_that_cannot_be_measured_is_one_line(command, kind, exported, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "model.onnx"
+    if kind == "another graph":
+        node = onnx.helper.make_node("Identity", ["x"], ["y"])
+        values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+        graph = onnx.helper.make_graph([node], "other", values[:1], values[1:])
+        onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), file)
+    elif kind != "missing":
+        whole = (exported / "model.onnx").read_bytes()
+        file.write_bytes({"empty": b"", "corrupt": b"no model", "truncated": whole[: len(whole) // 2]}[kind])
+    assert call(monkeypatch, f"{command} --model {tmp_path}") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {file} ") and "export.py" in line
+
+
+def test_weights_that_cannot_be_measured_are_one_line(exported, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("benchmark.latency.BATCHES", (1,))
+    monkeypatch.setattr("benchmark.latency.COLD_STARTS", 1)
+    shutil.copytree(exported, tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"no weights")
+    assert call(monkeypatch, f"latency --model {tmp_path / 'model'} --windows 2") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'model'} cannot be run on torch: ")
 
 
 def test_multiplications_counted_by_hand(tmp_path):

@@ -49,15 +49,15 @@ def kill_at(event: str, name: str) -> None:
 def kill_a_worker(mark: Path) -> None:
     """SIGKILL for the first data worker that makes its fourth batch; `mark` is left as a sign."""
     skip_export()
-    made, count, parent = streaming.make_batch, itertools.count(), os.getpid()
+    made, count, parent = streaming.fill, itertools.count(), os.getpid()
 
-    def make_batch(*arguments):
+    def fill(*arguments):
         if os.getpid() != parent and next(count) == 3 and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return made(*arguments)
 
-    streaming.make_batch = make_batch
+    streaming.fill = fill
 
 
 def kill_when_a_batch_is_taken() -> None:
