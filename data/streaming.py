@@ -64,7 +64,7 @@ class StreamConfig:
     turn_taking: str = "measured"
     units_per_block: int = 8
     pool_size: int = 96
-    windows_per_utterance: int = 16
+    windows_per_utterance: int = 20
     lanes: int = 4
     noise: str | None = None
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)

@@ -71,7 +71,7 @@ class Arguments:
     )
     eval_windows: int = field(default=640, metadata={"help": "Windows of unseen speakers scored at each evaluation."})
     windows_per_utterance: int = field(
-        default=16, metadata={"help": "Windows made for every utterance read; fewer read more of the corpus."}
+        default=20, metadata={"help": "Windows made for every utterance read; fewer read more of the corpus."}
     )
     units_per_block: int = field(
         default=8, metadata={"help": "Shards or row groups read side by side; more mix more speakers in memory."}
