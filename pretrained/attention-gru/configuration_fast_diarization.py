@@ -1,0 +1,130 @@
+"""Configuration of the Fast Diarization network."""
+
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+from transformers import PretrainedConfig
+
+from .linking_fast_diarization import LinkingSettings
+
+if TYPE_CHECKING:
+    # transformers keeps the files a configuration imports beside the weights: named here, the pipeline is kept too.
+    from .audio_fast_diarization import AudioError  # noqa: F401
+    from .pipeline_fast_diarization import FastDiarizationPipeline  # noqa: F401
+    from .streaming_fast_diarization import StreamingDiarizer  # noqa: F401
+
+CUSTOM_PIPELINES = {
+    "speaker-diarization": {
+        "impl": "pipeline_fast_diarization.FastDiarizationPipeline",
+        "pt": ["AutoModelForAudioFrameClassification"],
+        "tf": [],
+    }
+}
+# A saved model names its own class only; its backbone can be loaded by AutoModel too.
+AUTO_MAP = {"AutoModel": "modeling_fast_diarization.FastDiarizationModel"}
+ENCODER_TYPES = ("lightweight-cnn", "attention-gru")
+
+
+class FastDiarizationConfig(PretrainedConfig):
+    r"""Shape of a [`FastDiarizationModel`] and of what is put on top of it.
+
+    Args:
+        num_speakers (`int`, defaults to 2): speaker tracks the network tells apart in one window.
+        hidden_size (`int`, defaults to 256): channels of the encoder; a multiple of 8.
+        encoder_type (`str`, defaults to `"lightweight-cnn"`): context of the encoder, dilated convolutions
+            (`"lightweight-cnn"`, 2.3 M parameters) or a bidirectional GRU with self-attention
+            (`"attention-gru"`, 4.8 M parameters).
+        dropout (`float`, defaults to 0.3): dropout before the context layers and before the head.
+        num_mel_bins (`int`, defaults to 64): mel bands of the log-mel computed inside the graph.
+        embedding_size (`int`, defaults to 192): dimension of a speaker embedding.
+        max_simultaneous (`int`, defaults to 2): most speakers active in one frame, as in the powerset
+            encoding of Plaquet and Bredin (Interspeech 2023).
+        window_seconds (`float`, defaults to 3.0): length of the windows the network is trained on.
+        affinity_loss_weight (`float`, defaults to 1.0): weight of the within-window affinity loss.
+        speaker_loss_weight (`float`, defaults to 0.3): weight of the contrastive loss on embeddings.
+        distillation_loss_weight (`float`, defaults to 2.0): weight of the distance to a teacher's embeddings, where
+            training is given them.
+        sliding_window_seconds, hop_seconds, onset, offset, min_duration_on, min_duration_off, min_solo_seconds,
+        same_tracklet_similarity, same_speaker_similarity, min_speaker_seconds, min_speaker_share (`float`): how
+            windows are linked to whole recordings; see [`LinkingSettings`], which has their defaults.
+
+    Example:
+
+    ```python
+    >>> from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
+    >>> model = FastDiarizationForAudioFrameClassification(FastDiarizationConfig())
+    >>> round(model.num_parameters() / 1e6, 1)
+    2.3
+    ```
+    """
+
+    model_type = "fast-diarization"
+
+    def __init__(
+        self,
+        num_speakers=2,
+        hidden_size=256,
+        encoder_type="lightweight-cnn",
+        dropout=0.3,
+        num_mel_bins=64,
+        embedding_size=192,
+        max_simultaneous=2,
+        window_seconds=3.0,
+        affinity_loss_weight=1.0,
+        speaker_loss_weight=0.3,
+        distillation_loss_weight=2.0,
+        sliding_window_seconds=LinkingSettings.sliding_window_seconds,
+        hop_seconds=LinkingSettings.hop_seconds,
+        onset=LinkingSettings.onset,
+        offset=LinkingSettings.offset,
+        min_duration_on=LinkingSettings.min_duration_on,
+        min_duration_off=LinkingSettings.min_duration_off,
+        min_solo_seconds=LinkingSettings.min_solo_seconds,
+        same_tracklet_similarity=LinkingSettings.same_tracklet_similarity,
+        same_speaker_similarity=LinkingSettings.same_speaker_similarity,
+        min_speaker_seconds=LinkingSettings.min_speaker_seconds,
+        min_speaker_share=LinkingSettings.min_speaker_share,
+        **kwargs,
+    ):
+        if num_speakers < 1:
+            raise ValueError(f"num_speakers must be at least 1, got {num_speakers}")
+        if hidden_size < 8 or hidden_size % 8:
+            raise ValueError(f"hidden_size must be a positive multiple of 8, got {hidden_size}")
+        if encoder_type not in ENCODER_TYPES:
+            raise ValueError(f"encoder_type must be one of {', '.join(ENCODER_TYPES)}, got {encoder_type!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        if window_seconds < 0.1:
+            raise ValueError(f"window_seconds must be at least 0.1, got {window_seconds}")
+        self.num_speakers = num_speakers
+        self.hidden_size = hidden_size
+        self.encoder_type = encoder_type
+        self.dropout = dropout
+        self.num_mel_bins = num_mel_bins
+        self.embedding_size = embedding_size
+        self.max_simultaneous = min(max_simultaneous, num_speakers)
+        self.window_seconds = window_seconds
+        self.affinity_loss_weight = affinity_loss_weight
+        self.speaker_loss_weight = speaker_loss_weight
+        self.distillation_loss_weight = distillation_loss_weight
+        linking = LinkingSettings(
+            sliding_window_seconds=sliding_window_seconds,
+            hop_seconds=hop_seconds,
+            onset=onset,
+            offset=offset,
+            min_duration_on=min_duration_on,
+            min_duration_off=min_duration_off,
+            min_solo_seconds=min_solo_seconds,
+            same_tracklet_similarity=same_tracklet_similarity,
+            same_speaker_similarity=same_speaker_similarity,
+            min_speaker_seconds=min_speaker_seconds,
+            min_speaker_share=min_speaker_share,
+        )
+        for name, value in vars(linking).items():
+            setattr(self, name, value)
+        kwargs.setdefault("num_labels", num_speakers)
+        # Always anew: a model trained from one on the Hub would point at that one's code. A copy, for `pipeline` puts
+        # classes into it, which no file can hold.
+        kwargs["custom_pipelines"] = deepcopy(CUSTOM_PIPELINES)
+        kwargs["auto_map"] = kwargs.get("auto_map", {}) | AUTO_MAP
+        super().__init__(**kwargs)

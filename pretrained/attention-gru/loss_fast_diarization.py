@@ -1,0 +1,101 @@
+"""Losses of the Fast Diarization network: who is active, which frames share a voice, who the voices are."""
+
+from itertools import permutations
+
+import torch
+import torch.nn.functional as F
+
+
+def permutation_invariant_loss(
+    scores: torch.Tensor, labels: torch.Tensor, membership: torch.Tensor, frame_mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Powerset cross-entropy under each window's best order of speakers.
+
+    Permutation-invariant training after Yu et al. (ICASSP 2017) and Fujita et al. (Interspeech 2019), on the
+    powerset classes of Plaquet and Bredin (Interspeech 2023). A frame with more simultaneous speakers than the
+    powerset holds is given the class that shares most speakers with it.
+
+    Args:
+        scores: (batch, frames, sets), unnormalised.
+        labels: (batch, frames, num_speakers), 0 or 1.
+        membership: (num_speakers, sets), 1 where the speaker is in the set.
+        frame_mask: (batch, frames), 1 for frames that count.
+    """
+    log_probability = scores.log_softmax(-1)
+    orders = torch.tensor(list(permutations(range(labels.shape[-1]))), device=labels.device)
+    candidates = labels[..., orders].movedim(-2, 0)
+    wrong = candidates @ (1 - membership) + (1 - candidates) @ membership
+    targets = wrong.argmin(-1)
+    frame_losses = -log_probability.expand(len(orders), -1, -1, -1).gather(-1, targets[..., None]).squeeze(-1)
+    if frame_mask is None:
+        return frame_losses.mean(-1).amin(0).mean()
+    losses = (frame_losses * frame_mask).sum(-1) / frame_mask.sum(-1).clamp(min=1)
+    return losses.amin(0).mean()
+
+
+def affinity_loss(vectors: torch.Tensor, labels: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Within a window, frames of one speaker near, frames of two apart; only frames of one speaker alone count.
+
+    Binary cross-entropy on scaled cosines of all pairs, same and different pairs weighing the same, in the
+    spirit of deep clustering (Hershey et al., ICASSP 2016).
+
+    Args:
+        vectors: (batch, ceil(frames / 4), dim), unit vectors.
+        labels: (batch, frames, num_speakers), 0 or 1.
+        frame_mask: (batch, frames), 1 for frames that count.
+    """
+    if frame_mask is not None:
+        labels = labels * frame_mask[..., None]
+    padding = 4 * vectors.shape[1] - labels.shape[1]
+    groups = F.pad(labels, (0, 0, 0, padding)).unflatten(1, (-1, 4))
+    solo = groups.amin(2) * (groups.amax(2).sum(-1, keepdim=True) == 1)
+    alone = solo.sum(-1)
+    same = solo @ solo.transpose(1, 2)
+    pairs = alone[:, :, None] * alone[:, None]
+    logits = 10 * (vectors @ vectors.transpose(1, 2) - 0.5)
+    losses = F.binary_cross_entropy_with_logits(logits, same, reduction="none")
+    different = pairs - same
+    return 0.5 * sum((losses * kind).sum() / kind.sum().clamp(min=1) for kind in (same, different))
+
+
+def contrastive_speaker_loss(
+    embeddings: torch.Tensor, speaker_labels: torch.Tensor, labels: torch.Tensor, temperature: float = 0.1
+) -> torch.Tensor:
+    """Supervised contrastive loss over the voices of a batch (Khosla et al., NeurIPS 2020).
+
+    It needs no list of speakers: any integer names a person. Voices with less than 0.4 s alone are left out.
+
+    Args:
+        embeddings: (batch, num_speakers, dim), unit vectors.
+        speaker_labels: (batch, num_speakers) integers, -1 for nobody.
+        labels: (batch, frames, num_speakers), 0 or 1.
+        temperature: of the softmax over cosines.
+    """
+    heard = ((speaker_labels >= 0) & _heard_alone(labels)).flatten()
+    names = speaker_labels.flatten()
+    embeddings = embeddings.flatten(0, 1)
+    others = heard[:, None] & heard[None] & ~torch.eye(len(names), dtype=torch.bool, device=names.device)
+    positive = (others & (names[:, None] == names[None])).to(embeddings.dtype)
+    cosines = (embeddings @ embeddings.T / temperature).masked_fill(~others, -1e4)
+    log_probability = cosines.log_softmax(-1)
+    count = positive.sum(-1)
+    per_voice = -(positive * log_probability).sum(-1) / count.clamp(min=1)
+    return per_voice.sum() / (count > 0).sum().clamp(min=1)
+
+
+def distillation_loss(embeddings: torch.Tensor, voice_targets: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean of 1 - cosine between each voice and a teacher's embedding of the same person.
+
+    Args:
+        embeddings: (batch, num_speakers, dim), unit vectors.
+        voice_targets: (batch, num_speakers, dim), unit vectors, zero for voices the teacher does not know.
+        labels: (batch, frames, num_speakers), 0 or 1. Voices with less than 0.4 s alone are left out.
+    """
+    known = (voice_targets.square().sum(-1) > 0) & _heard_alone(labels)
+    distance = 1 - (embeddings * voice_targets).sum(-1)
+    return (distance * known).sum() / known.sum().clamp(min=1)
+
+
+def _heard_alone(labels: torch.Tensor) -> torch.Tensor:
+    """(batch, num_speakers) whether each speaker is alone for 0.4 s or more."""
+    return (labels * (labels.sum(-1, keepdim=True) == 1)).sum(1) >= 20

@@ -1,0 +1,465 @@
+"""The Fast Diarization network: 16 kHz waveform in, who speaks in every 20 ms frame and as whom out.
+
+The journey inside: log-mel (10 ms) -> stem (40 ms) -> local convolutions (40, then 80 ms) -> affinity pooling
+over frames that sound like the same speaker -> context (80 ms) -> back to 40 ms with a skip connection -> head
+with two answers per 40 ms. Most of the parameters work at 80 ms, which is what makes a window cheap.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .configuration_fast_diarization import FastDiarizationConfig
+from .loss_fast_diarization import (
+    affinity_loss,
+    contrastive_speaker_loss,
+    distillation_loss,
+    permutation_invariant_loss,
+)
+
+SAMPLING_RATE = 16_000
+FRAME_SAMPLES = 320
+MIN_SAMPLES = 1_600
+
+
+@dataclass
+class FastDiarizationModelOutput(ModelOutput):
+    """
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(batch, ceil(frames / 2), hidden_size)`):
+            segmentation features, one every 40 ms.
+        speaker_states (`torch.FloatTensor` of shape `(batch, ceil(frames / 4), hidden_size)`):
+            local voice features, one every 80 ms.
+        affinity_states (`torch.FloatTensor` of shape `(batch, ceil(frames / 4), hidden_size // 2)`):
+            unit vectors, near for frames of one voice and far for frames of two.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    speaker_states: torch.FloatTensor | None = None
+    affinity_states: torch.FloatTensor | None = None
+
+
+@dataclass
+class FastDiarizationOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, returned when `labels` are given): the training loss.
+        logits (`torch.FloatTensor` of shape `(batch, frames, num_speakers)`): log-odds that a speaker is active
+            in a 20 ms frame; `sigmoid(logits) > 0.5` is the answer.
+        speaker_embeddings (`torch.FloatTensor` of shape `(batch, num_speakers, embedding_size)`): unit vectors
+            pooled over the frames where a speaker is heard alone.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    speaker_embeddings: torch.FloatTensor | None = None
+
+
+class LogMel(nn.Module):
+    """Log-mel energies every 10 ms from windows of 25 ms, invariant to the gain and the DC offset of its input.
+
+    A frame is folded about its centre, which halves the Fourier matrices, and framing is a reshape, so that the
+    whole front end is three matrix products that any runtime does well at any batch and length.
+    """
+
+    window, hop = 400, 160
+
+    def __init__(self, num_mel_bins: int):
+        super().__init__()
+        self.num_mel_bins = num_mel_bins
+        bins = self.window // 2
+        self.register_buffer("cosine", torch.empty(bins, bins), persistent=False)
+        self.register_buffer("sine", torch.empty(bins, bins), persistent=False)
+        self.register_buffer("mel", torch.empty(bins, num_mel_bins), persistent=False)
+        self.fill_buffers()
+
+    @torch.no_grad()
+    def fill_buffers(self):
+        """Compute the constants; also after loading on the meta device, where they come back undefined."""
+        half = self.window // 2
+        time = torch.arange(half, dtype=torch.float64) - (self.window - 1) / 2
+        frequency = torch.arange(1, half + 1, dtype=torch.float64) * SAMPLING_RATE / self.window
+        phase = 2 * math.pi * time[:, None] * frequency[None] / SAMPLING_RATE
+        hann = 0.5 - 0.5 * torch.cos(2 * math.pi * (torch.arange(half, dtype=torch.float64) + 0.5) / self.window)
+        scale = hann[:, None] / math.sqrt(self.window)
+        self.cosine.copy_(scale * torch.cos(phase))
+        self.sine.copy_(scale * torch.sin(phase))
+
+        def to_mel(hertz):
+            return 2595 * torch.log10(1 + torch.as_tensor(hertz, dtype=torch.float64) / 700)
+
+        edges = torch.linspace(to_mel(50.0), to_mel(7_600.0), self.num_mel_bins + 2, dtype=torch.float64)
+        edges = 700 * (10 ** (edges / 2595) - 1)
+        # A band is never narrower than the resolution of the transform, or low bands would be empty.
+        centre = edges[1:-1]
+        resolution = SAMPLING_RATE / self.window
+        low, high = torch.minimum(edges[:-2], centre - resolution), torch.maximum(edges[2:], centre + resolution)
+        rise = (frequency[:, None] - low) / (centre - low)
+        fall = (high - frequency[:, None]) / (high - centre)
+        self.mel.copy_(torch.minimum(rise, fall).clamp(min=0))
+
+    def mean(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Mean of (batch, samples) in two stages, because a float32 sum of a million samples loses digits."""
+        return waveform.reshape(waveform.shape[0], -1, FRAME_SAMPLES).mean(-1).mean(-1, keepdim=True)
+
+    def forward(self, waveform: torch.Tensor, sample_mask: torch.Tensor | None) -> torch.Tensor:
+        """(batch, samples), a multiple of 320 samples -> (batch, samples // 160, num_mel_bins)."""
+        if sample_mask is None:
+            waveform = waveform - self.mean(waveform)
+            power = self.mean(waveform.square())
+        else:
+            share = self.mean(sample_mask).clamp(min=1e-9)
+            waveform = (waveform - self.mean(waveform * sample_mask) / share) * sample_mask
+            power = self.mean(waveform.square()) / share
+        waveform = waveform * torch.rsqrt(power + 1e-12)
+        margin = (self.window - self.hop) // 2
+        waveform = F.pad(waveform, (margin, 2 * self.hop - margin))
+        hops = waveform.reshape(waveform.shape[0], -1, self.hop)
+        left = torch.cat([hops[:, :-2], hops[:, 1:-1, : self.hop // 4]], -1)
+        right = torch.cat([hops[:, 1:-1, self.hop // 4 :], hops[:, 2:, : self.hop // 2]], -1).flip(-1)
+        spectrum = ((left + right) @ self.cosine).square() + ((left - right) @ self.sine).square()
+        return torch.log(spectrum @ self.mel + 1e-5)
+
+
+class Conv(nn.Module):
+    """Convolution over time, batch norm, ReLU, on (batch, channels, 1, time).
+
+    Two dimensions, one of them 1, because ONNX Runtime's fast convolution layout exists for those only. With
+    `residual` the input is added before the ReLU, which ONNX Runtime fuses into the convolution as well.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride=1, dilation=1, residual=False):
+        super().__init__()
+        padding = dilation * (kernel // 2)
+        self.conv = nn.Conv2d(
+            inputs, outputs, (1, kernel), (1, stride), (0, padding), dilation=(1, dilation), bias=False
+        )
+        self.norm = nn.BatchNorm2d(outputs)
+        self.residual = residual
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        output = self.norm(self.conv(states))
+        output = F.relu(output + states) if self.residual else F.relu(output)
+        return output if mask is None else output * mask[:, None, None]
+
+
+class AffinityPooling(nn.Module):
+    """Every frame sees the mean of the frames that sound like the same speaker.
+
+    Self-attention whose queries and keys are one unit vector a frame, trained directly by the affinity loss, so
+    that a speaker who comes back later in the window is recognised.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.project = nn.Linear(channels, channels // 2)
+        self.scale = nn.Parameter(torch.tensor(8.0))
+        self.value = nn.Linear(channels, channels)
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        vectors = F.normalize(self.project(states), dim=-1)
+        scores = self.scale * (vectors @ vectors.transpose(1, 2))
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None].bool(), torch.finfo(scores.dtype).min)
+        return states + self.value(scores.softmax(-1) @ states), vectors
+
+
+class ConvContext(nn.Module):
+    """Dilated residual convolutions at 80 ms that see 2.5 s to either side."""
+
+    def __init__(self, config: FastDiarizationConfig):
+        super().__init__()
+        size = config.hidden_size
+        self.layers = nn.ModuleList(Conv(size, size, 3, dilation=d, residual=True) for d in (1, 4, 8, 16, 2))
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        states = states.transpose(1, 2).unsqueeze(2)
+        for layer in self.layers:
+            states = layer(states, mask)
+        return states.squeeze(2).transpose(1, 2)
+
+
+class AttentionLayer(nn.Module):
+    """Pre-norm self-attention and feed-forward (Vaswani et al., 2017), with no positions: the GRU gives order."""
+
+    def __init__(self, size: int, heads: int, inner: int):
+        super().__init__()
+        self.heads = heads
+        self.norm_attention, self.norm_inner = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.query_key_value = nn.Linear(size, 3 * size)
+        self.output = nn.Linear(size, size)
+        self.inner = nn.Linear(size, inner)
+        self.outer = nn.Linear(inner, size)
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        batch, frames, size = states.shape
+        qkv = self.query_key_value(self.norm_attention(states))
+        query, key, value = qkv.reshape(batch, frames, 3, self.heads, size // self.heads).permute(2, 0, 3, 1, 4)
+        scores = query @ key.transpose(-1, -2) / math.sqrt(size // self.heads)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None].bool(), torch.finfo(scores.dtype).min)
+        mixed = (scores.softmax(-1) @ value).transpose(1, 2).reshape(batch, frames, size)
+        states = states + self.output(mixed)
+        return states + self.outer(F.relu(self.inner(self.norm_inner(states))))
+
+
+class AttentionGruContext(nn.Module):
+    """Two bidirectional GRU layers, then two self-attention layers, at 80 ms."""
+
+    def __init__(self, config: FastDiarizationConfig):
+        super().__init__()
+        size = config.hidden_size
+        self.gru = nn.GRU(size, size, num_layers=2, batch_first=True, bidirectional=True)
+        self.merge = nn.Linear(2 * size, size)
+        self.attention = nn.ModuleList(AttentionLayer(size, heads=4, inner=3 * size + size // 5) for _ in range(2))
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        if mask is None:
+            recurrent, _ = self.gru(states)
+        else:
+            lengths = mask.sum(-1).long().cpu()
+            packed = nn.utils.rnn.pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
+            recurrent, _ = nn.utils.rnn.pad_packed_sequence(
+                self.gru(packed)[0], batch_first=True, total_length=states.shape[1]
+            )
+        states = states + self.merge(recurrent)
+        for layer in self.attention:
+            states = layer(states, mask)
+        return states
+
+
+def _repeat_frames(states: torch.Tensor, times: int, frames: int) -> torch.Tensor:
+    """Repeat every frame of (batch, time, channels) `times` times and keep the first `frames`."""
+    batch, time, channels = states.shape
+    states = states.unsqueeze(2).expand(batch, time, times, channels).reshape(batch, time * times, channels)
+    return states[:, :frames]
+
+
+class FastDiarizationPreTrainedModel(PreTrainedModel):
+    config_class = FastDiarizationConfig
+    base_model_prefix = "fast_diarization"
+    main_input_name = "input_values"
+    input_modalities = "audio"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        if isinstance(module, (LogMel, FastDiarizationForAudioFrameClassification)):
+            module.fill_buffers()
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.GRU):
+            for name, parameter in module.named_parameters():
+                if "weight" in name:
+                    nn.init.orthogonal_(parameter)
+                else:
+                    nn.init.zeros_(parameter)
+        elif isinstance(module, AffinityPooling):
+            nn.init.constant_(module.scale, 8.0)
+        elif isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+
+
+class FastDiarizationModel(FastDiarizationPreTrainedModel):
+    """The backbone: log-mel, encoder, and the features the head and the embeddings are read from."""
+
+    def __init__(self, config: FastDiarizationConfig):
+        super().__init__(config)
+        size = config.hidden_size
+        self.log_mel = LogMel(config.num_mel_bins)
+        self.input_norm = nn.BatchNorm2d(config.num_mel_bins)
+        self.stem = nn.ModuleList([Conv(config.num_mel_bins, size // 2, 5, stride=2), Conv(size // 2, size, 5, 2)])
+        self.local = nn.ModuleList(Conv(size, size, 3, residual=True) for _ in range(2))
+        self.down = nn.ModuleList([Conv(size, size, 3, stride=2), Conv(size, size, 3, dilation=2, residual=True)])
+        self.affinity = AffinityPooling(size)
+        self.context = (ConvContext if config.encoder_type == "lightweight-cnn" else AttentionGruContext)(config)
+        self.up = nn.Linear(size, size)
+        self.fuse = Conv(size, size, 1, residual=True)
+        self.dropout = nn.Dropout(config.dropout)
+        self.post_init()
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> FastDiarizationModelOutput | tuple:
+        """
+        Args:
+            input_values (`torch.FloatTensor` of shape `(batch, samples)`): 16 kHz waveforms of 0.1 s or more.
+            attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*): 1 for samples, 0 for the
+                padding on the right. Padding changes no real frame's answer.
+
+        Raises:
+            ValueError: input of another shape, or shorter than 0.1 s.
+        """
+        if not torch.jit.is_tracing():
+            if input_values.dim() != 2:
+                raise ValueError(f"input_values must have shape (batch, samples), got {tuple(input_values.shape)}")
+            if input_values.shape[1] < MIN_SAMPLES:
+                raise ValueError(
+                    f"input_values must hold at least {MIN_SAMPLES} samples (0.1 s), got {input_values.shape[1]}"
+                )
+        frames = input_values.shape[1] // FRAME_SAMPLES
+        sample_mask = frame_mask = None
+        masks = [None] * 4
+        if attention_mask is not None:
+            count = attention_mask.sum(-1, keepdim=True) // FRAME_SAMPLES
+            frame_mask = (torch.arange(frames, device=input_values.device) < count).to(input_values.dtype)
+            sample_mask = frame_mask.repeat_interleave(FRAME_SAMPLES, -1)
+            masks = [frame_mask.repeat_interleave(2, -1), frame_mask, frame_mask[:, ::2], frame_mask[:, ::4]]
+        with torch.autocast(input_values.device.type, enabled=False):
+            mel = self.log_mel(input_values[:, : frames * FRAME_SAMPLES].float(), sample_mask)
+        states = self.input_norm(mel.transpose(1, 2).unsqueeze(2))
+        if frame_mask is not None:
+            states = states * masks[0][:, None, None]
+        for layer, mask in zip(self.stem, masks[1:3]):
+            states = layer(states, mask)
+        for layer in self.local:
+            states = layer(states, masks[2])
+        skip = states
+        for layer in self.down:
+            states = layer(states, masks[3])
+        speaker_states = states.squeeze(2).transpose(1, 2)
+        states, affinity_states = self.affinity(self.dropout(speaker_states), masks[3])
+        if masks[3] is not None:
+            states = states * masks[3][..., None]
+        states = self.up(self.context(states, masks[3]))
+        states = _repeat_frames(states, 2, skip.shape[-1]).transpose(1, 2).unsqueeze(2) + skip
+        states = self.fuse(states, masks[2]).squeeze(2).transpose(1, 2)
+        output = FastDiarizationModelOutput(self.dropout(states), speaker_states, affinity_states)
+        return output if return_dict is not False else output.to_tuple()
+
+
+class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel):
+    """Who speaks in every 20 ms frame, and one embedding a speaker, from one forward pass.
+
+    The head scores every set of at most `max_simultaneous` speakers (powerset, Plaquet and Bredin, Interspeech
+    2023) and gives each speaker's log-odds: the log-sum-exp of the sets with the speaker minus that of the sets
+    without.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
+    >>> model = FastDiarizationForAudioFrameClassification(FastDiarizationConfig()).eval()
+    >>> with torch.no_grad():
+    ...     output = model(torch.randn(1, 48_000))
+    >>> output.logits.shape, output.speaker_embeddings.shape
+    (torch.Size([1, 150, 2]), torch.Size([1, 2, 192]))
+    ```
+    """
+
+    def __init__(self, config: FastDiarizationConfig):
+        super().__init__(config)
+        speakers = range(config.num_speakers)
+        self.speaker_sets = [s for n in range(config.max_simultaneous + 1) for s in combinations(speakers, n)]
+        self.register_buffer("membership", torch.empty(config.num_speakers, len(self.speaker_sets)), persistent=False)
+        self.fill_buffers()
+        self.fast_diarization = FastDiarizationModel(config)
+        self.classifier = nn.Linear(config.hidden_size, 2 * len(self.speaker_sets))
+        self.speaker_projection = nn.Linear(2 * config.hidden_size, config.embedding_size)
+        self.post_init()
+
+    @torch.no_grad()
+    def fill_buffers(self):
+        for column, members in enumerate(self.speaker_sets):
+            for speaker in range(self.config.num_speakers):
+                self.membership[speaker, column] = float(speaker in members)
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        speaker_labels: torch.Tensor | None = None,
+        voice_targets: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> FastDiarizationOutput | tuple:
+        """
+        Args:
+            input_values (`torch.FloatTensor` of shape `(batch, samples)`): 16 kHz waveforms of 0.1 s or more.
+            attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*): 1 for samples, 0 for padding.
+            labels (`torch.Tensor` of shape `(batch, frames, num_speakers)`, *optional*): 1 where a speaker is
+                active; the order of speakers does not matter. With labels a loss is returned.
+            speaker_labels (`torch.LongTensor` of shape `(batch, num_speakers)`, *optional*): any integer that
+                stands for the person on a track of `labels`, -1 for nobody. With it the embeddings are trained.
+            voice_targets (`torch.FloatTensor` of shape `(batch, num_speakers, embedding_size)`, *optional*): a
+                teacher's embedding of each person, zero where there is none, for the embeddings to learn from.
+        """
+        features = self.fast_diarization(input_values, attention_mask)
+        frames = input_values.shape[1] // FRAME_SAMPLES
+        batch = input_values.shape[0]
+        with torch.autocast(input_values.device.type, enabled=False):
+            scores = self.classifier(features.last_hidden_state.float())
+            scores = scores.reshape(batch, -1, len(self.speaker_sets))[:, :frames]
+            present = torch.logsumexp(scores.unsqueeze(-2) - 1e4 * (1 - self.membership), -1)
+            absent = torch.logsumexp(scores.unsqueeze(-2) - 1e4 * self.membership, -1)
+            logits = present - absent
+            frame_mask = None
+            if attention_mask is not None:
+                frame_mask = attention_mask[:, FRAME_SAMPLES - 1 :: FRAME_SAMPLES][:, :frames].to(logits.dtype)
+
+            loss = None
+            if labels is None:
+                activity = torch.sigmoid(logits)
+            else:
+                if labels.shape != logits.shape:
+                    raise ValueError(
+                        f"labels must have the shape of the logits {tuple(logits.shape)}, got {tuple(labels.shape)}"
+                    )
+                activity = labels.to(logits.dtype)
+            embeddings = self.embed(features.speaker_states.float(), activity, frame_mask)
+            if labels is not None:
+                loss = permutation_invariant_loss(scores, activity, self.membership, frame_mask)
+                if self.config.affinity_loss_weight:
+                    vectors = features.affinity_states.float()
+                    loss = loss + self.config.affinity_loss_weight * affinity_loss(vectors, activity, frame_mask)
+                if speaker_labels is not None and self.config.speaker_loss_weight:
+                    loss = loss + self.config.speaker_loss_weight * contrastive_speaker_loss(
+                        embeddings, speaker_labels, activity
+                    )
+                if voice_targets is not None:
+                    loss = loss + self.config.distillation_loss_weight * distillation_loss(
+                        embeddings, voice_targets, activity
+                    )
+        output = FastDiarizationOutput(loss, logits, embeddings)
+        return output if return_dict is not False else output.to_tuple()
+
+    def embed(
+        self, speaker_states: torch.Tensor, activity: torch.Tensor, frame_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Pool mean and deviation of the voice features over the frames where each speaker is alone.
+
+        Args:
+            speaker_states (`torch.FloatTensor` of shape `(batch, ceil(frames / 4), hidden_size)`)
+            activity (`torch.FloatTensor` of shape `(batch, frames, num_speakers)`): probabilities or labels.
+            frame_mask (`torch.FloatTensor` of shape `(batch, frames)`, *optional*)
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch, num_speakers, embedding_size)`, unit vectors.
+        """
+        total = activity.sum(-1, keepdim=True)
+        solo = activity * (1 - (total - activity).clamp(0, 1))
+        weights = solo.transpose(1, 2) + 1e-6
+        if frame_mask is not None:
+            weights = weights * frame_mask[:, None]
+        weights = weights / weights.sum(-1, keepdim=True)
+        states = _repeat_frames(speaker_states, 4, activity.shape[1])
+        mean = weights @ states
+        deviation = ((weights @ states.square()) - mean.square()).clamp(min=1e-6).sqrt()
+        return F.normalize(self.speaker_projection(torch.cat([mean, deviation], -1)), dim=-1)

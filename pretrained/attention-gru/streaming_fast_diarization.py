@@ -1,0 +1,216 @@
+"""Live diarization: samples go in as they come, segments come out at most a second later."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from .linking_fast_diarization import (
+    FRAME_SAMPLES,
+    FRAME_SECONDS,
+    MIN_SAMPLES,
+    MOST_SPEAKERS,
+    LinkingSettings,
+    Network,
+    Segment,
+    SpeakerCount,
+    Tracklets,
+    agreement,
+    hysteresis,
+    likeliest_names,
+    probabilities,
+    solo_seconds,
+)
+
+STEP_FRAMES = 25
+EVIDENCE_SECONDS, SIMILARITY_MARGIN, AGREEMENT_WEIGHT = 1.0, 0.1, 0.1
+"""Live, a voice counts from its first second on, is taken for a known one at a cosine lower by this margin, and frames
+shared with the window before say less: they may have been named wrongly. Chosen on validation speakers."""
+MOST_TRACKLETS = 30
+
+
+class StreamingDiarizer:
+    """Who speaks, while they speak.
+
+    Every 0.5 s the network sees the last `sliding_window_seconds`, and all tracklets heard so far are clustered anew,
+    as a whole recording is; a cluster goes by the name that most of it had before. So two names given to one voice
+    become one as soon as more is heard of it, while what came out stays as it was. From time to time the tracklets of
+    each speaker are put together: memory does not grow with time.
+
+    Args:
+        network: waveforms (1, samples) -> log-odds (1, frames, speakers) and embeddings (1, speakers, dim).
+        settings: of the model's configuration.
+        latency_seconds: segments come out when the sample that ends them is at most this old, 0.5 or more.
+        max_speakers: no more than these are told apart.
+
+    Example:
+
+    ```python
+    >>> live = pipe.stream()                      # of a FastDiarizationPipeline
+    >>> for samples in microphone:                # float32 mono 16 kHz, any number at a time
+    ...     for segment in live.push(samples):
+    ...         print(segment)
+    >>> live.flush()
+    ```
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        settings: LinkingSettings,
+        latency_seconds: float = 1.0,
+        max_speakers: int = MOST_SPEAKERS,
+    ):
+        ahead = round(latency_seconds / FRAME_SECONDS) - STEP_FRAMES
+        if ahead < 0:
+            raise ValueError(f"latency_seconds must be at least {STEP_FRAMES * FRAME_SECONDS}, got {latency_seconds}")
+        if not 1 <= max_speakers <= MOST_SPEAKERS:
+            raise ValueError(f"max_speakers must be from 1 to {MOST_SPEAKERS}, got {max_speakers}")
+        self.network, self.settings, self.ahead, self.max_speakers = network, settings, ahead, max_speakers
+        self.audio = np.zeros(0, np.float32)
+        self.heard = 0
+        self.seen = 0
+        self.decided = 0
+        # A new voice must be named at once, on less evidence than a whole recording has.
+        evidence = {
+            "min_solo_seconds": EVIDENCE_SECONDS,
+            "min_speaker_seconds": EVIDENCE_SECONDS,
+            "min_speaker_share": 0,
+        }
+        similarity = max(settings.same_speaker_similarity - SIMILARITY_MARGIN, -1.0)
+        hop = STEP_FRAMES * FRAME_SECONDS
+        self.tracklets = Tracklets(replace(settings, hop_seconds=hop, same_speaker_similarity=similarity, **evidence))
+        self.speakers: list[int] = []
+        self.names: dict[int, str] = {}
+        self.active: set[int] = set()
+        self.latest = np.zeros((0, 0), np.float32)
+        self.total = np.zeros((0, 0), np.float32)
+        self.windows = np.zeros((0, 1), np.float32)
+        self.finished = False
+
+    def push(self, samples: np.ndarray) -> list[Segment]:
+        """
+        Args:
+            samples: any number of the samples that follow, float mono 16 kHz. NaN and infinity are taken as 0.
+
+        Returns:
+            the segments decided since, by start. A turn comes in pieces that touch, one for every 0.5 s
+            (`join_segments` puts them together); where the samples are cut changes no piece.
+
+        Raises:
+            ValueError: samples of another shape or type, or pushed after `flush`.
+        """
+        samples = np.asarray(samples)
+        if samples.ndim != 1 or samples.dtype.kind != "f":
+            raise ValueError(f"push needs float samples of shape (samples,), got {samples.dtype} {samples.shape}")
+        if self.finished:
+            raise ValueError("flush has ended this stream; make another StreamingDiarizer for the next one")
+        segments = []
+        samples = np.nan_to_num(samples.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        while len(samples):
+            due = (self.seen + STEP_FRAMES) * FRAME_SAMPLES
+            taken, samples = np.split(samples, [due - self.heard])
+            self._hear(taken)
+            if self.heard == due:
+                segments += self._step(self.seen + STEP_FRAMES - self.ahead)
+        return segments
+
+    def flush(self) -> list[Segment]:
+        """The segments still open at the end of the stream."""
+        self.finished = True
+        frames = self.heard // FRAME_SAMPLES
+        if frames > self.seen and len(self.audio) >= MIN_SAMPLES:
+            return self._step(frames)
+        return self._decide(self.seen)
+
+    def _hear(self, samples: np.ndarray):
+        self.audio = np.concatenate([self.audio, samples])[-self.settings.window_frames * FRAME_SAMPLES :]
+        self.heard += len(samples)
+
+    def _step(self, until: int) -> list[Segment]:
+        """Run the network on the latest window, and decide the frames up to `until`."""
+        whole = self.heard // FRAME_SAMPLES
+        rest = self.heard - whole * FRAME_SAMPLES
+        window = self.audio[: len(self.audio) - rest]
+        window = window[len(window) % FRAME_SAMPLES :]
+        logits, embeddings = self.network(window[None])
+        activity = probabilities(logits[0])
+        mapped = self._match(activity, embeddings[0], whole - self.seen)
+        first, self.seen, self.latest = whole - len(mapped), whole, mapped
+        self._accumulate(mapped, first)
+        return self._decide(until)
+
+    def _match(self, activity: np.ndarray, vectors: np.ndarray, shift: int) -> np.ndarray:
+        """(frames, local speakers) -> (frames, known speakers)."""
+        tracklets = self.tracklets.follow(self.heard // FRAME_SAMPLES - len(activity), activity, vectors)
+        present = np.flatnonzero(tracklets >= 0)
+        mapped = np.zeros((len(activity), self.latest.shape[1]), np.float32)
+        if len(present):
+            labels, voices = self.tracklets.speakers(SpeakerCount(max_speakers=self.max_speakers))
+            speakers = self._recognise(labels, len(voices))
+            mapped = np.zeros((len(activity), max(self.latest.shape[1], speakers.max() + 1)), np.float32)
+            likeness = solo_seconds(activity)[:, None] * (vectors @ voices.T)
+            shared = min(len(self.latest), len(activity)) - shift
+            if shared > 0:
+                before = np.zeros((shared, mapped.shape[1]), np.float32)
+                before[:, : self.latest.shape[1]] = self.latest[len(self.latest) - shared :]
+                both, _ = agreement(activity[len(activity) - shift - shared : len(activity) - shift], before)
+                likeness += AGREEMENT_WEIGHT * FRAME_SECONDS * both[:, speakers]
+            ways, _ = likeliest_names(likeness, present)
+            for track in present:
+                speaker = speakers[ways[0, track]]
+                mapped[:, speaker] = np.maximum(mapped[:, speaker], activity[:, track])
+            if len(labels) > MOST_TRACKLETS:
+                numbers = self.tracklets.fold(labels)
+                named = dict(zip(numbers.tolist(), self.speakers))
+                self.speakers = [named[number] for number in range(len(self.tracklets.sums))]
+        return mapped
+
+    def _recognise(self, labels: np.ndarray, clusters: int) -> np.ndarray:
+        """(clusters,) the speaker that each cluster of tracklets is: whose name most of it bears, else a new one."""
+        self.speakers += [-1] * (len(labels) - len(self.speakers))
+        before, seconds = np.array(self.speakers), np.array(self.tracklets.seconds)
+        known = before.max() + 1
+        votes = np.zeros((clusters, known + clusters))
+        named = (labels >= 0) & (before >= 0)
+        np.add.at(votes, (labels[named], before[named]), seconds[named])
+        speakers = np.full(clusters, -1)
+        for cluster in np.argsort(-votes.max(axis=1), kind="stable"):
+            speaker = votes[cluster].argmax()
+            if votes[cluster, speaker] == 0:
+                unused = np.setdiff1d(np.arange(self.max_speakers), speakers)
+                speaker = known if known < self.max_speakers else unused[0]
+            speakers[cluster] = speaker
+            votes[:, speaker] = 0
+            known = max(known, speakers[cluster] + 1)
+        before[labels >= 0] = speakers[labels[labels >= 0]]
+        self.speakers = before.tolist()
+        return speakers
+
+    def _accumulate(self, mapped: np.ndarray, first: int):
+        """Sum up activities of the frames not yet decided."""
+        total = np.zeros((self.seen - self.decided, mapped.shape[1]), np.float32)
+        windows = np.zeros((len(total), 1), np.float32)
+        total[: len(self.total), : self.total.shape[1]] = self.total
+        windows[: len(self.windows)] = self.windows
+        pending = mapped[max(self.decided - first, 0) :]
+        total[len(total) - len(pending) :] += pending
+        windows[len(total) - len(pending) :] += 1
+        self.total, self.windows = total, windows
+
+    def _decide(self, until: int) -> list[Segment]:
+        frames = max(until - self.decided, 0)
+        track = self.total[:frames] / np.maximum(self.windows[:frames], 1)
+        found = []
+        for speaker in range(track.shape[1]):
+            runs = hysteresis(track[:, speaker], self.settings.onset, self.settings.offset, speaker in self.active)
+            found += [(int(a), int(b), speaker, float(track[a:b, speaker].mean())) for a, b in runs]
+            if frames:
+                (self.active.add if len(runs) and runs[-1, 1] == frames else self.active.discard)(speaker)
+        segments = []
+        for first, end, speaker, confidence in sorted(found):
+            name = self.names.setdefault(speaker, f"SPEAKER_{len(self.names):02d}")
+            start, stop = ((self.decided + frame) * FRAME_SECONDS for frame in (first, end))
+            segments.append(Segment(round(start, 3), round(stop, 3), name, round(confidence, 4)))
+        self.total, self.windows = self.total[frames:], self.windows[frames:]
+        self.decided += frames
+        return segments
