@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from data.augmentation import Augmentation, Scenery
-from data.conversations import EXCERPTS_FROM, GRID, SAMPLING_RATE, cast_speakers, plan_turns, render
+from data.conversations import EXCERPTS_FROM, GRID, SAMPLING_RATE, Turns, cast_speakers, plan_turns, render
 from data.corpora import CorpusError, open_corpus
 from data.turn_statistics import fill_pool
 from diarization.formats import to_rttm
@@ -20,6 +20,8 @@ from diarization.timeline import plot_timeline
 from modeling.linking_fast_diarization import Segment
 
 UTTERANCES = 48
+PLANNED = 64
+"""Conversations, of which the first with both speaking for a fifth of it is taken: in some all are silent for long."""
 NAME = "conversation"
 
 
@@ -31,7 +33,11 @@ def simulate(dataset: str, seconds: float = 20.0, seed: int = 0) -> tuple[np.nda
     """
     pool = fill_pool(open_corpus(dataset, "train"), UTTERANCES)
     rng = np.random.default_rng(seed)
-    turns = plan_turns(rng, 1, EXCERPTS_FROM + seconds)
+    turns = plan_turns(rng, PLANNED, EXCERPTS_FROM + seconds)
+    inside = np.minimum(turns.end, EXCERPTS_FROM + seconds) - np.maximum(turns.start, EXCERPTS_FROM)
+    heard = [np.where(turns.speaker == speaker, inside, 0).clip(min=0).sum(axis=1) for speaker in (0, 1)]
+    chosen = [(np.minimum(*heard) > 0.2 * seconds).argmax()]
+    turns = Turns(turns.speaker[chosen], turns.start[chosen], turns.end[chosen])
     speech = render(rng, pool, turns, cast_speakers(rng, pool, 1, 2), [EXCERPTS_FROM], seconds)
     active = speech.active[0]
     scenery = Scenery(rng, speech.tracks.shape[2], pool, [])
