@@ -235,7 +235,7 @@ def draw_answer(model: str) -> None:
     """A recording of synthetic voices the model was never trained on, its answer, and who really speaks."""
     from data.recordings import SimulatedRecordings
 
-    recording = SimulatedRecordings(open_corpus("demo", "validation"), seed=11).make(0, 60.0, 2)
+    recording = SimulatedRecordings(open_corpus("demo", "validation")).make(4, 60.0, 2)
     network, settings = open_network(model)
     segments = diarize(network, [recording.waveform], settings, SpeakerCount(num_speakers=2))
     names = {
