@@ -81,9 +81,7 @@ class RecordingScores:
 
     def __init__(self, collar: float = 0.0, skip_overlap: bool = False) -> None:
         if not 0 <= collar < math.inf:
-            raise ValueError(
-                f"collar is {collar}; expected seconds, 0 or more (total width around a boundary)"
-            )
+            raise ValueError(f"collar is {collar}; expected seconds, 0 or more (total width around a boundary)")
         self._settings = {"collar": collar, "skip_overlap": skip_overlap}
         self._metrics = {
             prefix: (DiarizationErrorRate(**self._settings), JaccardErrorRate(**self._settings))
@@ -91,9 +89,7 @@ class RecordingScores:
         }
         self._recordings: dict[str | None, dict[str, float]] = {}
 
-    def add(
-        self, reference: Annotation, hypothesis: Annotation, uem: Timeline | None = None
-    ) -> dict[str, float]:
+    def add(self, reference: Annotation, hypothesis: Annotation, uem: Timeline | None = None) -> dict[str, float]:
         """Scores one recording, named by `reference.uri`.
 
         Overlapping turns of the same speaker are merged first, so that nobody speaks twice at once.
@@ -142,9 +138,7 @@ class RecordingScores:
         """
         if not self._recordings:
             raise ValueError("there is no recording to score: add one or more first")
-        total = _summarize(
-            {prefix: [metric[:] for metric in metrics] for prefix, metrics in self._metrics.items()}
-        )
+        total = _summarize({prefix: [metric[:] for metric in metrics] for prefix, metrics in self._metrics.items()})
         miscounts = [scores["speaker_count_error"] for scores in self._recordings.values()]
         total["speaker_count_error"] = sum(miscounts) / len(miscounts)
         return {**self._settings, "recordings": dict(self._recordings), "total": total}

@@ -90,9 +90,7 @@ def to_markdown(result: dict[str, dict[str, float]]) -> str:
     return table(header, rows)
 
 
-def _count_groups(
-    predictions: ArrayLike, references: ArrayLike, mask: ArrayLike | None
-) -> dict[str, dict[str, int]]:
+def _count_groups(predictions: ArrayLike, references: ArrayLike, mask: ArrayLike | None) -> dict[str, dict[str, int]]:
     counts = count_errors(predictions, references, mask)
     speakers = counts["speakers"]
     chosen = (
@@ -104,7 +102,6 @@ def _count_groups(
         counts["overlap_frames"] > 0,
     )
     return {
-        group: {"windows": int(windows.sum())}
-        | {name: int(counts[prefix + name][windows].sum()) for name in COUNTS}
+        group: {"windows": int(windows.sum())} | {name: int(counts[prefix + name][windows].sum()) for name in COUNTS}
         for group, windows, prefix in zip(GROUPS, chosen, ("", "", "", "", "", "overlap_"), strict=True)
     }

@@ -49,9 +49,7 @@ CITATION = """\
 """
 
 
-def count_errors(
-    predictions: ArrayLike, references: ArrayLike, mask: ArrayLike | None = None
-) -> dict[str, np.ndarray]:
+def count_errors(predictions: ArrayLike, references: ArrayLike, mask: ArrayLike | None = None) -> dict[str, np.ndarray]:
     """Counts the errors of each window after its best permutation of speakers.
 
     Per frame, with the definitions of pyannote.metrics: missed speech is max(0, reference - predicted speakers),
@@ -176,9 +174,7 @@ def _activity(values: ArrayLike, name: str) -> np.ndarray:
     if values.dtype != bool:
         wrong = values[(values != 0) & (values != 1)]
         if wrong.size:
-            raise ValueError(
-                f"{name} hold the value {wrong[0]:g}; expected 0 or 1, so threshold scores first"
-            )
+            raise ValueError(f"{name} hold the value {wrong[0]:g}; expected 0 or 1, so threshold scores first")
     return values.astype(bool)
 
 
@@ -213,9 +209,7 @@ def _stack(windows: list, name: str) -> tuple[np.ndarray, np.ndarray]:
     windows = [np.asarray(window) for window in windows]
     for index, window in enumerate(windows):
         if window.ndim != 2:
-            raise ValueError(
-                f"window {index} of {name} has shape {window.shape}; expected (frames, speakers)"
-            )
+            raise ValueError(f"window {index} of {name} has shape {window.shape}; expected (frames, speakers)")
     batch = np.zeros((len(windows), *np.max([window.shape for window in windows], axis=0)))
     for padded, window in zip(batch, windows, strict=True):
         padded[: window.shape[0], : window.shape[1]] = window
