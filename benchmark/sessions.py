@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from diarization.networks import OUTPUTS
+
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
 
@@ -51,7 +53,7 @@ def open_model(file: Path, provider: str, threads: int) -> onnxruntime.Inference
     """
     session = open_session(file, provider, threads)
     found = [[value.name for value in values] for values in (session.get_inputs(), session.get_outputs())]
-    if found != [["input_values"], ["logits", "speaker_embeddings"]]:
+    if found != [["input_values"], OUTPUTS]:
         raise ValueError(f"{file} maps {found[0]} to {found[1]}; name a model that python export.py wrote")
     return session
 
