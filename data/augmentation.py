@@ -28,10 +28,13 @@ TOGETHER = 4
 class Augmentation:
     """Shares of windows that get a room, an equaliser, a telephone band, a loud background.
 
-    Every window has some background, at `noise_snr` dB where it is loud and at `quiet_snr` dB elsewhere, because
-    the silence of digital zero would give away where speech was pasted.
+    In a share of pools, and of recordings, everybody speaks into one microphone. Every window has some background,
+    at `noise_snr` dB where it is loud and at `quiet_snr` dB elsewhere, because the silence of digital zero would give
+    away where speech was pasted.
     """
 
+    one_microphone: float = 0.5
+    microphone_strength: tuple[float, float] = (0.5, 1.0)
     room: float = 0.4
     equaliser: float = 0.4
     telephone: float = 0.2
@@ -43,7 +46,9 @@ class Augmentation:
     gain_db: tuple[float, float] = (-40.0, -6.0)
 
 
-CLEAN = Augmentation(room=0, equaliser=0, telephone=0, noise=0, quiet_snr=(60, 60), speaker_level_db=0)
+CLEAN = Augmentation(
+    one_microphone=0, room=0, equaliser=0, telephone=0, noise=0, quiet_snr=(60, 60), speaker_level_db=0
+)
 
 
 def load_noises(directory: str | None) -> list[np.ndarray]:

@@ -163,6 +163,15 @@ class Pool:
         self.edges.append(segments - first)
         return True
 
+    def of(self, speakers: list[str]) -> "Pool":
+        """A pool of these speakers alone."""
+        some = Pool()
+        for speaker in speakers:
+            some.speakers[speaker] = list(range(len(some.audio), len(some.audio) + len(self.speakers[speaker])))
+            for mine, all_of_them in ((some.audio, self.audio), (some.active, self.active), (some.edges, self.edges)):
+                mine.extend(all_of_them[utterance] for utterance in self.speakers[speaker])
+        return some
+
     def pieces(
         self, rng: np.random.Generator, speaker: str, length: int, onset: bool, offset: bool
     ) -> list[tuple[int, int, int, int]]:

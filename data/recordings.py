@@ -13,6 +13,7 @@ from data.augmentation import SEATS, Augmentation, Scenery
 from data.conversations import GRID, LEVEL, SAMPLING_RATE, Pool, Turns, plan_turns, render
 from data.corpora import CorpusError, Utterances
 from data.decoding import RowError, decode
+from data.microphones import use_one_microphone
 
 PIECE_SECONDS = 8.0
 MARGIN = 5 * GRID
@@ -71,10 +72,13 @@ class SimulatedRecordings:
         cast = [names[i] for i in rng.permutation(len(names))[:num_speakers]]
         turns = plan_turns(rng, 1, seconds, num_speakers)
         scenery = Scenery(rng, int(PIECE_SECONDS * SAMPLING_RATE), self.pool, self.noises)
-        waveform, active = self._record(rng, turns, cast, seconds, scenery)
+        pool, chance = self.pool.of(cast), np.random.default_rng([self.seed, index, 1])
+        if num_speakers > 1 and chance.random() < self.augmentation.one_microphone:
+            use_one_microphone(pool, chance.uniform(*self.augmentation.microphone_strength))
+        waveform, active = self._record(rng, turns, pool, cast, seconds, scenery)
         return Recording(f"simulated-{self.seed}-{index}", waveform, _turns(active, cast))
 
-    def _record(self, rng, turns: Turns, cast: list[str], seconds: float, scenery: Scenery):
+    def _record(self, rng, turns: Turns, pool: Pool, cast: list[str], seconds: float, scenery: Scenery):
         """What one microphone hears, piece by piece: the same room, equaliser and telephone throughout."""
         augmentation, speakers = self.augmentation, len(cast)
         response = np.ones((speakers, scenery.size // 2 + 1), np.complex64)
@@ -93,7 +97,7 @@ class SimulatedRecordings:
         active = []
         for at in range(0, samples, scenery.samples - 2 * MARGIN):
             length = min(scenery.samples - 2 * MARGIN, samples - at)
-            speech = render(rng, self.pool, turns, [cast], [at / SAMPLING_RATE], length / SAMPLING_RATE)
+            speech = render(rng, pool, turns, [cast], [at / SAMPLING_RATE], length / SAMPLING_RATE)
             padded = np.zeros((speakers, scenery.size), np.float32)
             padded[:, MARGIN : MARGIN + length] = speech.tracks[0]
             heard = scipy.fft.irfft((scipy.fft.rfft(padded) * response).sum(axis=0), scenery.size)

@@ -29,6 +29,7 @@ from data.augmentation import Augmentation, Scenery, load_noises
 from data.conversations import GRID, Pool, Turns, cast_speakers, plan_windows, render, speaker_number
 from data.corpora import CorpusError, Row, Utterances
 from data.decoding import RowError, decode
+from data.microphones import use_one_microphone
 from data.network import GaveUp, persist
 
 logger = logging.getLogger(__name__)
@@ -189,6 +190,9 @@ class ConversationStream(IterableDataset):
         if len(pool.speakers) < self.config.num_speakers:
             self.skipped[f"pool with fewer than {self.config.num_speakers} speakers"] += len(rows)
             return
+        rng, augmentation = np.random.default_rng([self.config.seed, 6, *key]), self.config.augmentation
+        if rng.random() < augmentation.one_microphone:
+            use_one_microphone(pool, rng.uniform(*augmentation.microphone_strength))
         samples = int(round(self.config.window_seconds * 16_000))
         scenery = Scenery(np.random.default_rng([self.config.seed, 3, *key]), samples, pool, self.noises)
         size = self.config.batch_size

@@ -35,7 +35,9 @@ extractor = AutoFeatureExtractor.from_pretrained(directory, trust_remote_code=Tr
 model = AutoModelForAudioFrameClassification.from_pretrained(directory, trust_remote_code=True).eval()
 print(tuple(model(**extractor([0.1] * 48_000, sampling_rate=16_000, return_tensors="pt")).logits.shape))
 pipeline("speaker-diarization", model=directory, trust_remote_code=True)
-assert not [m.__file__ for m in sys.modules.values() if str(getattr(m, "__file__", "")).startswith(repository + "/")]
+files = [str(getattr(module, "__file__", "")) for module in sys.modules.values()]
+ours = [file for file in files if file.startswith(repository + "/") and not file.startswith(sys.prefix + "/")]
+assert not ours, ours
 """
 
 

@@ -1,0 +1,56 @@
+"""Speech of many recordings as one microphone would have heard it.
+
+A corpus of single speakers was recorded by as many microphones in as many rooms, so two voices of a simulated
+conversation differ by far more than their voices, and a network learns to tell microphones apart. Around one table
+there is only one. Here every utterance is filtered towards the long-term average spectrum of the utterances beside
+it, in broad bands, so that what still tells two people apart is their voices.
+"""
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+
+from data.conversations import GRID, LEVEL, SAMPLING_RATE, Pool
+
+TAPS = 255
+FRAME = 512
+BANDS = 16
+LARGEST_GAIN_DB = 15.0
+
+
+def use_one_microphone(pool: Pool, strength: float) -> None:
+    """Filter the utterances of a pool in place towards their average spectrum; levels and activity stay.
+
+    Args:
+        strength: 0 changes nothing, 1 makes the average spectra of all utterances the same in every band.
+    """
+    spectra = np.stack([_band_levels(*speech) for speech in zip(pool.audio, pool.active)])
+    gains = np.clip(strength * (spectra.mean(axis=0) - spectra), -LARGEST_GAIN_DB, LARGEST_GAIN_DB)
+    for utterance, gain in enumerate(gains):
+        heard = scipy.signal.oaconvolve(pool.audio[utterance], _filter(gain), mode="same")
+        power = np.square(heard.reshape(-1, GRID)[pool.active[utterance]]).mean()
+        pool.audio[utterance] = heard * np.float32(LEVEL / np.sqrt(power))
+
+
+def _edges() -> np.ndarray:
+    """Band edges in Hz: evenly spaced on the mel scale from 60 Hz up."""
+    low, high = (2595 * np.log10(1 + f / 700) for f in (60, SAMPLING_RATE / 2))
+    return 700 * (10 ** (np.linspace(low, high, BANDS + 1) / 2595) - 1)
+
+
+def _band_levels(waveform: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """Average level of the speech in each band, in dB."""
+    speech = waveform.reshape(-1, GRID)[active].reshape(-1)
+    speech = speech[: len(speech) // FRAME * FRAME].reshape(-1, FRAME)
+    power = np.square(np.abs(scipy.fft.rfft(speech * np.hanning(FRAME).astype(np.float32)))).mean(axis=0)
+    bins = np.searchsorted(np.fft.rfftfreq(FRAME, 1 / SAMPLING_RATE), _edges())
+    return 10 * np.log10(np.array([power[a:b].mean() for a, b in zip(bins, bins[1:])]) + 1e-9)
+
+
+def _filter(gains: np.ndarray) -> np.ndarray:
+    """A symmetric impulse response with these gains in dB at the middles of the bands."""
+    edges = _edges()
+    grid = np.linspace(0, SAMPLING_RATE / 2, 257)
+    response = 10 ** (np.interp(grid, (edges[:-1] + edges[1:]) / 2, gains) / 20)
+    taps = np.roll(np.fft.irfft(response), TAPS // 2)[:TAPS]
+    return (taps * np.hanning(TAPS + 2)[1:-1]).astype(np.float32)
