@@ -172,6 +172,7 @@ def open_streams(
         seed=training.seed,
         batch_size=training.per_device_train_batch_size,
         window_seconds=arguments.window_seconds,
+        long_window_seconds=arguments.long_window_seconds,
         noise=arguments.noise,
         windows_per_utterance=arguments.windows_per_utterance,
         units_per_block=arguments.units_per_block,
@@ -183,7 +184,7 @@ def open_streams(
     train = ConversationStream(utterances, config, training.process_index, training.world_size, state)
     held_out = open_corpus(arguments.dataset, "validation", arguments.speaker_column, revision)
     same_for_all = {"seed": 1, "speeds": (1.0,), "turn_taking": "measured", "augmentation": Augmentation()}
-    return train, ConversationStream(held_out, replace(config, **same_for_all))
+    return train, ConversationStream(held_out, replace(config, long_window_seconds=None, **same_for_all))
 
 
 def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> None:
@@ -223,6 +224,7 @@ def describe(arguments: Arguments, training: Training, trainer: StreamingTrainer
         "dataset": arguments.dataset,
         "licence": corpus.licence if corpus else "unknown",
         "window_seconds": arguments.window_seconds,
+        "long_window_seconds": arguments.long_window_seconds,
         "steps": trainer.state.global_step,
         "batch_size": training.per_device_train_batch_size * training.world_size,
         "learning_rate": training.learning_rate,

@@ -28,13 +28,14 @@ TOGETHER = 4
 class Augmentation:
     """Shares of windows that get a room, an equaliser, a telephone band, a loud background.
 
-    In a share of pools, and of recordings, everybody speaks into one microphone. Every window has some background,
+    In shares of pools, and of recordings, everybody speaks into one microphone or through one codec. Every window has some background,
     at `noise_snr` dB where it is loud and at `quiet_snr` dB elsewhere, because the silence of digital zero would give
     away where speech was pasted.
     """
 
     one_microphone: float = 0.5
     microphone_strength: tuple[float, float] = (0.5, 1.0)
+    codec: float = 0.15
     room: float = 0.4
     equaliser: float = 0.4
     telephone: float = 0.2
@@ -47,7 +48,7 @@ class Augmentation:
 
 
 CLEAN = Augmentation(
-    one_microphone=0, room=0, equaliser=0, telephone=0, noise=0, quiet_snr=(60, 60), speaker_level_db=0
+    one_microphone=0, codec=0, room=0, equaliser=0, telephone=0, noise=0, quiet_snr=(60, 60), speaker_level_db=0
 )
 
 
@@ -78,7 +79,7 @@ class Scenery:
     """
 
     def __init__(self, rng: np.random.Generator, samples: int, pool: Pool, noises: list[np.ndarray]):
-        self.samples = samples
+        self.samples, self.narrow = samples, pool.narrow
         self.size = scipy.fft.next_fast_len(samples + int(ROOM_SECONDS * SAMPLING_RATE), real=True)
         frequency = np.fft.rfftfreq(self.size, 1 / SAMPLING_RATE)
         self.rooms = scipy.fft.rfft(_room_responses(rng), self.size)
@@ -91,6 +92,10 @@ class Scenery:
         slope = 1 / (1 + (low / np.maximum(frequency, 1)) ** 8) / (1 + (frequency / high) ** 24)
         self.telephones = slope.astype(np.complex64)
         self.backgrounds = [self._background(rng, pool, noises, kind) for kind in range(BACKGROUNDS)]
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / SAMPLING_RATE
 
     def _background(self, rng: np.random.Generator, pool: Pool, noises: list[np.ndarray], kind: int) -> np.ndarray:
         samples = BACKGROUND_SECONDS * SAMPLING_RATE + self.samples
@@ -122,7 +127,7 @@ class Scenery:
 
         in_room = rng.random(count) < augmentation.room
         equalised = rng.random(count) < augmentation.equaliser
-        by_telephone = rng.random(count) < augmentation.telephone
+        by_telephone = (rng.random(count) < augmentation.telephone) | self.narrow
         room, seat = rng.integers(ROOMS, size=count), rng.integers(SEATS, size=(count, parts))
         equaliser, telephone = rng.integers(EQUALISERS, size=count), rng.integers(TELEPHONES, size=count)
         mixture = np.empty((count, samples), np.float32)

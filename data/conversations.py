@@ -141,6 +141,7 @@ class Pool:
     active: list = field(default_factory=list)
     edges: list = field(default_factory=list)
     speakers: dict = field(default_factory=dict)
+    narrow: bool = False
 
     def add(self, waveform: np.ndarray, speaker: str) -> bool:
         segments = speech_segments(waveform)

@@ -10,10 +10,10 @@ import numpy as np
 import scipy.fft
 
 from data.augmentation import SEATS, Augmentation, Scenery
+from data.channels import distort
 from data.conversations import GRID, LEVEL, SAMPLING_RATE, Pool, Turns, plan_turns, render
 from data.corpora import CorpusError, Utterances
 from data.decoding import RowError, decode
-from data.microphones import use_one_microphone
 
 PIECE_SECONDS = 8.0
 MARGIN = 5 * GRID
@@ -73,8 +73,7 @@ class SimulatedRecordings:
         turns = plan_turns(rng, 1, seconds, num_speakers)
         scenery = Scenery(rng, int(PIECE_SECONDS * SAMPLING_RATE), self.pool, self.noises)
         pool, chance = self.pool.of(cast), np.random.default_rng([self.seed, index, 1])
-        if num_speakers > 1 and chance.random() < self.augmentation.one_microphone:
-            use_one_microphone(pool, chance.uniform(*self.augmentation.microphone_strength))
+        distort(chance, pool, self.augmentation)
         waveform, active = self._record(rng, turns, pool, cast, seconds, scenery)
         return Recording(f"simulated-{self.seed}-{index}", waveform, _turns(active, cast))
 
@@ -87,7 +86,7 @@ class SimulatedRecordings:
             response *= scenery.rooms[rng.integers(len(scenery.rooms)), seats]
         if rng.random() < augmentation.equaliser:
             response *= scenery.equalisers[rng.integers(len(scenery.equalisers))]
-        if rng.random() < augmentation.telephone:
+        if rng.random() < augmentation.telephone or pool.narrow:
             response *= scenery.telephones[rng.integers(len(scenery.telephones))]
         level = 10 ** (rng.normal(0, augmentation.speaker_level_db, speakers) / 20)
         response *= level.astype(np.float32)[:, None]

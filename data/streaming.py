@@ -27,9 +27,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from data.augmentation import Augmentation, Scenery, load_noises
 from data.conversations import GRID, Pool, Turns, cast_speakers, plan_windows, render, speaker_number
+from data.channels import distort
 from data.corpora import CorpusError, Row, Utterances
 from data.decoding import RowError, decode
-from data.microphones import use_one_microphone
 from data.network import GaveUp, persist
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class StreamConfig:
         seed: of everything drawn.
         batch_size: windows in a batch.
         window_seconds, num_speakers: of a window.
+        long_window_seconds: of the windows of every other pool, by chance.
         shares: wanted shares of windows with none, one, and two or more speakers, or `None` for what the measured
             turn-taking gives.
         turn_taking: `"measured"`, or `"independent"` for turns that know nothing of each other.
@@ -60,6 +61,7 @@ class StreamConfig:
     seed: int = 0
     batch_size: int = 32
     window_seconds: float = 3.0
+    long_window_seconds: float | None = None
     num_speakers: int = 2
     shares: tuple[float, float, float] | None = (0.03, 0.37, 0.60)
     turn_taking: str = "measured"
@@ -190,13 +192,13 @@ class ConversationStream(IterableDataset):
         if len(pool.speakers) < self.config.num_speakers:
             self.skipped[f"pool with fewer than {self.config.num_speakers} speakers"] += len(rows)
             return
-        rng, augmentation = np.random.default_rng([self.config.seed, 6, *key]), self.config.augmentation
-        if rng.random() < augmentation.one_microphone:
-            use_one_microphone(pool, rng.uniform(*augmentation.microphone_strength))
-        samples = int(round(self.config.window_seconds * 16_000))
+        rng = np.random.default_rng([self.config.seed, 6, *key])
+        distort(rng, pool, self.config.augmentation)
+        long = self.config.long_window_seconds if rng.random() < 0.5 else None
+        samples = round((long or self.config.window_seconds) * 16_000)
         scenery = Scenery(np.random.default_rng([self.config.seed, 3, *key]), samples, pool, self.noises)
         size = self.config.batch_size
-        turns, begin = plan(np.random.default_rng([self.config.seed, 4, *key]), wanted.stop * size, self.config)
+        turns, begin = plan(np.random.default_rng([self.config.seed, 4, *key]), wanted.stop * size, scenery, self.config)
         for i in wanted:
             rng, windows = np.random.default_rng([self.config.seed, 5, *key, i]), slice(i * size, (i + 1) * size)
             yield offset + i, fill(rng, pool, scenery, self.config, turns[windows], begin[windows])
@@ -250,18 +252,18 @@ def change_speed(waveform: np.ndarray, speaker: str, factor: float) -> tuple[np.
 
 def make_batch(rng: np.random.Generator, pool: Pool, scenery: Scenery, config: StreamConfig) -> dict:
     """One batch of windows, a function of the generator, the pool and its scenery."""
-    return fill(rng, pool, scenery, config, *plan(rng, config.batch_size, config))
+    return fill(rng, pool, scenery, config, *plan(rng, config.batch_size, scenery, config))
 
 
-def plan(rng: np.random.Generator, count: int, config: StreamConfig) -> tuple[Turns, np.ndarray]:
+def plan(rng, count: int, scenery: Scenery, config: StreamConfig) -> tuple[Turns, np.ndarray]:
     """`plan_windows` with what the configuration says; the more windows together, the less each of them costs."""
-    return plan_windows(rng, count, config.window_seconds, config.num_speakers, config.shares, config.turn_taking)
+    return plan_windows(rng, count, scenery.seconds, config.num_speakers, config.shares, config.turn_taking)
 
 
 def fill(rng, pool: Pool, scenery: Scenery, config: StreamConfig, turns: Turns, begin: np.ndarray) -> dict:
     """A batch of the windows planned."""
     cast = cast_speakers(rng, pool, len(begin), config.num_speakers)
-    speech = render(rng, pool, turns, cast, begin, config.window_seconds)
+    speech = render(rng, pool, turns, cast, begin, scenery.seconds)
     names = [[-1 if n is None else speaker_number(n) for n in part] for part in speech.speakers]
     active = speech.active
     frames = active.shape[-1] * GRID // 320

@@ -46,6 +46,9 @@ class Arguments:
     hidden_size: int = field(default=256, metadata={"help": "Width of the network."})
     dropout: float = field(default=0.3, metadata={"help": "Dropout before the context layers and the head."})
     window_seconds: float = field(default=3.0, metadata={"help": "Length of a training window."})
+    long_window_seconds: float | None = field(
+        default=None, metadata={"help": "Length of every other window, to link recordings by longer windows."}
+    )
     turn_taking: str = field(
         default="measured",
         metadata={
@@ -189,6 +192,11 @@ def check(arguments: Arguments, training: Training) -> None:
             raise UsageError(f"--{name} must be at least 1, got {getattr(part, name)}")
     if not training.learning_rate > 0:
         raise UsageError(f"--learning_rate must be above 0, got {training.learning_rate}")
+    if arguments.long_window_seconds is not None and arguments.long_window_seconds < arguments.window_seconds:
+        raise UsageError(
+            f"--long_window_seconds must be at least --window_seconds, {arguments.window_seconds:g}, "
+            f"got {arguments.long_window_seconds:g}"
+        )
     lanes, workers = StreamConfig.lanes, training.dataloader_num_workers
     if workers < 0 or (workers and lanes % workers):
         raise UsageError(

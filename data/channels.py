@@ -1,21 +1,42 @@
-"""Speech of many recordings as one microphone would have heard it.
+"""What all utterances of a pool have in common: one microphone, one codec.
 
 A corpus of single speakers was recorded by as many microphones in as many rooms, so two voices of a simulated
 conversation differ by far more than their voices, and a network learns to tell microphones apart. Around one table
 there is only one. Here every utterance is filtered towards the long-term average spectrum of the utterances beside
-it, in broad bands, so that what still tells two people apart is their voices.
+it, in broad bands, so that what still tells two people apart is their voices. Codecs are those of libsndfile.
 """
+
+import io
 
 import numpy as np
 import scipy.fft
 import scipy.signal
+import soundfile
 
+from data.augmentation import Augmentation
 from data.conversations import GRID, LEVEL, SAMPLING_RATE, Pool
+
+CODECS = {
+    "GSM": {"format": "WAV", "subtype": "GSM610"},
+    "G.711": {"format": "WAV", "subtype": "ULAW"},
+    "MP3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "compression_level": 0.99},
+}
+"""Mobile and fixed telephones at 8 kHz, and MP3 at its lowest rate (8 to 24 kbit/s) at 16 kHz."""
+TELEPHONES = ("GSM", "G.711")
 
 TAPS = 255
 FRAME = 512
 BANDS = 16
 LARGEST_GAIN_DB = 15.0
+
+
+def distort(rng: np.random.Generator, pool: Pool, augmentation: Augmentation) -> None:
+    """Give a pool one microphone, one codec, both or neither, in place."""
+    microphone, codec = rng.random(2) < (augmentation.one_microphone, augmentation.codec)
+    if microphone:
+        use_one_microphone(pool, rng.uniform(*augmentation.microphone_strength))
+    if codec:
+        use_codec(pool, list(CODECS)[rng.integers(len(CODECS))])
 
 
 def use_one_microphone(pool: Pool, strength: float) -> None:
@@ -30,6 +51,20 @@ def use_one_microphone(pool: Pool, strength: float) -> None:
         heard = scipy.signal.oaconvolve(pool.audio[utterance], _filter(gain), mode="same")
         power = np.square(heard.reshape(-1, GRID)[pool.active[utterance]]).mean()
         pool.audio[utterance] = heard * np.float32(LEVEL / np.sqrt(power))
+
+
+def use_codec(pool: Pool, name: str) -> None:
+    """Send every utterance of a pool through one of `CODECS`, in place; behind a telephone's the pool is narrow."""
+    pool.narrow = name in TELEPHONES
+    rate = SAMPLING_RATE // 2 if pool.narrow else SAMPLING_RATE
+    for utterance, waveform in enumerate(pool.audio):
+        sent = scipy.signal.resample_poly(waveform, 1, 2) if pool.narrow else waveform
+        file = io.BytesIO()
+        soundfile.write(file, sent, rate, **CODECS[name])
+        file.seek(0)
+        heard, _ = soundfile.read(file, dtype="float32")
+        heard = scipy.signal.resample_poly(heard, 2, 1) if pool.narrow else heard
+        pool.audio[utterance] = np.resize(heard, len(waveform)).astype(np.float32)
 
 
 def _edges() -> np.ndarray:
