@@ -28,9 +28,9 @@ TOGETHER = 4
 class Augmentation:
     """Shares of windows that get a room, an equaliser, a telephone band, a loud background.
 
-    In shares of pools, and of recordings, everybody speaks into one microphone or through one codec. Every window has some background,
-    at `noise_snr` dB where it is loud and at `quiet_snr` dB elsewhere, because the silence of digital zero would give
-    away where speech was pasted.
+    In shares of pools, and of recordings, everybody speaks into one microphone or through one codec. Every window has
+    some background, at `noise_snr` dB where it is loud and at `quiet_snr` dB elsewhere, because the silence of digital
+    zero would give away where speech was pasted.
     """
 
     one_microphone: float = 0.5

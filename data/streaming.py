@@ -26,8 +26,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from data.augmentation import Augmentation, Scenery, load_noises
-from data.conversations import GRID, Pool, Turns, cast_speakers, plan_windows, render, speaker_number
 from data.channels import distort
+from data.conversations import GRID, Pool, Turns, cast_speakers, plan_windows, render, speaker_number
 from data.corpora import CorpusError, Row, Utterances
 from data.decoding import RowError, decode
 from data.network import GaveUp, persist
@@ -198,7 +198,8 @@ class ConversationStream(IterableDataset):
         samples = round((long or self.config.window_seconds) * 16_000)
         scenery = Scenery(np.random.default_rng([self.config.seed, 3, *key]), samples, pool, self.noises)
         size = self.config.batch_size
-        turns, begin = plan(np.random.default_rng([self.config.seed, 4, *key]), wanted.stop * size, scenery, self.config)
+        rng = np.random.default_rng([self.config.seed, 4, *key])
+        turns, begin = plan(rng, wanted.stop * size, scenery, self.config)
         for i in wanted:
             rng, windows = np.random.default_rng([self.config.seed, 5, *key, i]), slice(i * size, (i + 1) * size)
             yield offset + i, fill(rng, pool, scenery, self.config, turns[windows], begin[windows])
