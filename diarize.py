@@ -6,6 +6,7 @@
     python diarize.py call.wav --reference call.rttm            scored: DER and its parts
     python diarize.py call.wav --model runs/demo/model          a model of your own
     python diarize.py call.wav --model model.onnx               numpy and onnxruntime only, no torch
+    accelerate launch --multi_gpu diarize.py *.wav              a share of the files for every process
     accelerate launch diarize.py --dataset user/name --split test --output answers
 
 The last one spreads a data set over all processes and machines it is launched on, writes the answers as a data set
@@ -26,6 +27,7 @@ import numpy as np
 
 from diarization.formats import FORMATS, recording_name, to_annotation
 from diarization.networks import open_network
+from diarization.processes import gather, join
 from diarization.timeline import plot_timeline, text_timeline
 from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, AudioWarning, audio_blocks, declared_seconds
 from modeling.linking_fast_diarization import Segment, SpeakerCount, diarize
@@ -56,16 +58,17 @@ def run(arguments: argparse.Namespace) -> int:
         from diarization.dataset import diarize_dataset
 
         make_directory(output)
-        return diarize_dataset(arguments.dataset, arguments.split, arguments.model, output, count)
+        return diarize_dataset(arguments.dataset, arguments.config, arguments.split, arguments.model, output, count)
 
     names = output_names(arguments.files)
     references = read_references(arguments.reference, names, output) if arguments.reference else {}
     network, settings = open_network(arguments.model)
     make_directory(output)
+    rank, world_size = join()
     answers: dict[str, list[Segment]] = {}
-    for number, (file, name) in enumerate(zip(arguments.files, names), 1):
+    for number, (file, name) in list(enumerate(zip(arguments.files, names), 1))[rank::world_size]:
         try:
-            blocks = with_progress(file, f"{number}/{len(names)} {name}")
+            blocks = with_progress(file, f"{number}/{len(names)} {name}", rank)
             segments = diarize(network, blocks, settings, count)
             targets = [output / f"{name}{FORMATS[choice][0]}" for choice in arguments.format]
             for choice, target in zip(arguments.format, targets):
@@ -78,8 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
             continue
         answers[name] = segments
         print(f"{file} -> {', '.join(map(str, targets))}\n{text_timeline(segments)}", flush=True)
-    if references and answers:
-        print_scores(references, answers)
+    answers = {name: segments for share in gather(answers, world_size) for name, segments in share.items()}
+    if references and answers and rank == 0:
+        print_scores(references, {name: answers[name] for name in names if name in answers})
     return 0 if len(answers) == len(names) else 1
 
 
@@ -99,12 +103,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max_speakers", type=int, metavar="N", help="at most so many")
     parser.add_argument("--reference", metavar="RTTM", help="RTTM file or directory of them, to score the answers with")
     parser.add_argument("--dataset", metavar="HUB_ID", help="data set with an audio column, instead of files")
+    parser.add_argument("--config", metavar="NAME", help="configuration of the data set, such as ihm")
     parser.add_argument("--split", default="test", help="of the data set (default: %(default)s)")
     arguments = parser.parse_intermixed_args(arguments)
     if bool(arguments.files) == bool(arguments.dataset):
         parser.error("give one or more recordings, or --dataset HUB_ID")
     if arguments.dataset and (arguments.format or arguments.plot or arguments.reference):
         parser.error("--dataset writes Parquet; --format, --plot and --reference are for files")
+    if arguments.config and not arguments.dataset:
+        parser.error("--config is for --dataset")
     arguments.format = arguments.format or ["rttm"]
     return arguments
 
@@ -151,15 +158,16 @@ def write(target: Path, text: str):
     os.replace(part, target)
 
 
-def with_progress(file: str, title: str) -> Iterator[np.ndarray]:
-    """The recording in blocks, with a bar in minutes on a terminal."""
+def with_progress(file: str, title: str, line: int) -> Iterator[np.ndarray]:
+    """The recording in blocks, with a bar in minutes on a terminal, so many lines down."""
     try:
         from tqdm import tqdm
     except ImportError:
         yield from audio_blocks(file)
         return
     seconds = declared_seconds(file)
-    with tqdm(desc=title, total=seconds and round(seconds / 60, 1), unit="min", disable=None, leave=False) as bar:
+    total = seconds and round(seconds / 60, 1)
+    with tqdm(desc=title, total=total, unit="min", disable=None, leave=False, position=line) as bar:
         for block in audio_blocks(file):
             yield block
             bar.update(round(len(block) / SAMPLING_RATE / 60, 3))

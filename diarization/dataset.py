@@ -8,16 +8,16 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Audio, IterableDataset, load_dataset
+from datasets import Audio, IterableDataset, get_dataset_config_names, load_dataset
 from tqdm import tqdm
 
 from diarization.networks import open_network
+from diarization.processes import gather, join
 from modeling.audio_fast_diarization import AudioError, audio_blocks
 from modeling.linking_fast_diarization import LinkingSettings, Network, SpeakerCount, diarize
 
@@ -36,29 +36,26 @@ SCHEMA = pa.schema(
 )
 
 
-def diarize_dataset(name: str, split: str, model: str, output: Path, count: SpeakerCount) -> int:
+def diarize_dataset(name: str, config: str | None, split: str, model: str, output: Path, count: SpeakerCount) -> int:
     """Diarize the rows of one split that `output` does not have yet, as this process's share of them.
 
     Results have the columns of diarizers-community's sets (`timestamps_start`, `timestamps_end`, `speakers`) and
-    `confidences`; `shard` and `row` tell where a row lies in the data set, `error` why one could not be done.
+    `confidences`; `shard` and `row` tell where a row lies in the data set, `error` why one could not be done. Those of
+    a configuration lie in a directory of its name.
 
     Returns:
         exit code: 1 if a row could not be done, now or earlier, in any process.
 
     Raises:
-        ValueError: no such data set or split, or it has no audio.
+        ValueError: no such data set, configuration or split, or it has no audio.
         OSError: the data set cannot be read on; what was done is kept.
     """
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     network, settings = open_network(model)
-    column, stream = _open(name, split)
-    results = Results(output / "data", split)
+    column, stream = _audio_of(name, open_split(name, config, split))
+    results = Results(output / (config or "") / "data", split)
+    rank, world_size = join()
     whole_shards = stream.num_shards >= world_size
     bar = tqdm(desc=f"{name} {split}", unit=" recordings", disable=None if rank == 0 else True)
-    if world_size > 1:
-        import torch.distributed
-
-        torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
     for shard in range(stream.num_shards):
         if shard in results.whole_shards or (whole_shards and shard % world_size != rank):
             continue
@@ -71,20 +68,14 @@ def diarize_dataset(name: str, split: str, model: str, output: Path, count: Spea
             results.write()
             raise
         results.write(shard_is_whole=whole_shards)
-    failed = results.failed
-    if world_size > 1:
-        # A process that leaves with an error makes the launcher end the others: leave together.
-        flag = torch.tensor(int(failed))
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-        failed = bool(flag)
-    return int(failed)
+    return int(any(gather(results.failed, world_size)))
 
 
 class Results:
     """The rows done so far, by any process, and those of this one that are not yet on disk."""
 
     def __init__(self, directory: Path, split: str):
-        directory.mkdir(exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         self.directory, self.split = directory, split
         self.rows: list[dict] = []
         self.written = time.monotonic()
@@ -115,12 +106,31 @@ class Results:
         self.rows, self.written = [], time.monotonic()
 
 
-def _open(name: str, split: str) -> tuple[str, IterableDataset]:
-    """The name of the audio column and a stream of it, undecoded."""
+def open_split(name: str, config: str | None, split: str) -> IterableDataset:
+    """A stream of the rows of one split.
+
+    Raises:
+        ValueError: no such data set, configuration or split, or several configurations and none chosen.
+    """
     try:
-        stream = load_dataset(name, split=split, streaming=True)
-    except (FileNotFoundError, ValueError) as error:
+        configs = get_dataset_config_names(name)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"data set {name!r} cannot be opened ({str(error).splitlines()[0]}); check its name, the connection and, "
+            "for a gated one, hf auth login"
+        ) from error
+    if config is None and len(configs) > 1:
+        raise ValueError(f"data set {name!r} has several configurations; choose one by --config: {', '.join(configs)}")
+    if config not in (None, *configs):
+        raise ValueError(f"data set {name!r} has no configuration {config!r}, only: {', '.join(configs)}")
+    try:
+        return load_dataset(name, config, split=split, streaming=True)
+    except ValueError as error:
         raise ValueError(f"data set {name!r}, split {split!r}: {str(error).splitlines()[0]}") from error
+
+
+def _audio_of(name: str, stream: IterableDataset) -> tuple[str, IterableDataset]:
+    """The name of the audio column and a stream of it, undecoded."""
     columns = [c for c, feature in (stream.features or {}).items() if isinstance(feature, Audio)]
     if not columns:
         raise ValueError(f"data set {name!r} has no audio column, only: {', '.join(stream.features or ['none'])}")

@@ -65,8 +65,9 @@ def _open_onnx(file: Path) -> tuple[Network, LinkingSettings]:
 
 
 def cores() -> int:
-    """Those this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Those this process may use, shared with the others that `accelerate launch` or `torchrun` started."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def onnx_network(session, threads: int) -> Network:

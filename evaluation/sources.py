@@ -7,11 +7,12 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
-from datasets import Audio, load_dataset
+from datasets import Audio
 from pyannote.core import Annotation, Segment
 
 from data.corpora import AUDIO_FILES, TURN_COLUMNS
 from data.recordings import Recording
+from diarization.dataset import open_split
 from diarization.formats import recording_name
 from evaluation.recordings import read_rttm
 from modeling.audio_fast_diarization import Source, load_audio
@@ -74,13 +75,11 @@ def from_hub(name: str, config: str | None, split: str, limit: int | None = None
     """The rows of a Hub data set with the columns of diarizers-community's, one in memory at a time.
 
     Raises:
-        SourceError: no such data set or split, or other columns.
+        ValueError: no such data set, configuration or split, or other columns.
+        OSError: the data set cannot be read on.
     """
-    try:
-        stream = load_dataset(name, config, split=split, streaming=True)
-        columns = stream.column_names or list(next(iter(stream), {}))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SourceError(f"data set {name!r}, split {split!r}: {str(error).splitlines()[0]}") from None
+    stream = open_split(name, config, split)
+    columns = stream.column_names or list(next(iter(stream), {}))
     missing = [column for column in ("audio", *TURN_COLUMNS) if column not in columns]
     if missing:
         raise SourceError(f"data set {name!r} has no column {', '.join(missing)} among: {', '.join(columns)}")

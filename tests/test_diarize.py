@@ -1,6 +1,7 @@
 """`diarize.py` as people use it: known answers in every format, bad input, exit codes, no torch."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -167,6 +168,7 @@ def test_wrong_usage_is_one_line_and_two(call, arguments, message, capsys):
         (["call.wav", "--dataset", "user/name"], "give one or more recordings, or --dataset HUB_ID"),
         (["call.wav", "--format", "rttm,docx"], "'docx' is none of rttm, json, csv, srt, audacity"),
         (["--dataset", "user/name", "--plot"], "--dataset writes Parquet"),
+        (["call.wav", "--config", "ihm"], "--config is for --dataset"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(call, arguments, message, capsys):
@@ -212,6 +214,34 @@ def test_without_a_published_model_the_way_to_one_is_told(tmp_path, monkeypatch,
     assert (
         "no such directory; train one (accelerate launch train.py) and name it with --model" in capsys.readouterr().err
     )
+
+
+def test_two_processes_share_the_files_and_answer_as_one_would(model, tmp_path):
+    for name in "abc":
+        write_recording(tmp_path / f"{name}.wav")
+    (tmp_path / "damaged.wav").write_bytes(b"no recording")
+    (tmp_path / "truth.rttm").write_text(
+        "".join(
+            f"SPEAKER {name} 1 {start} {end - start} <NA> <NA> p{who} <NA> <NA>\n"
+            for name in ("a", "b", "c", "damaged")
+            for start, end, who in TURNS
+        )
+    )
+    wanted = ["a.wav", "damaged.wav", "b.wav", "c.wav", "--model", model, "--reference", "truth.rttm"]
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    done = {}
+    for directory, launcher in (("one", []), ("two", launch)):
+        command = [sys.executable, *launcher, ROOT / "diarize.py", *wanted, "--output", directory]
+        settings = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done[directory] = subprocess.run(command, env=settings, cwd=tmp_path, capture_output=True, text=True)
+        assert done[directory].returncode == 1
+        assert done[directory].stderr.count("error: damaged.wav") == 1
+    for name in "abc":
+        assert done["two"].stdout.count(f"{name}.wav -> ") == 1, "done once, by one of the two"
+        assert_true_turns(turns_of(tmp_path / "two" / f"{name}.rttm"))
+        assert (tmp_path / "two" / f"{name}.rttm").read_text() == (tmp_path / "one" / f"{name}.rttm").read_text()
+    table = done["one"].stdout.index("| ")
+    assert done["one"].stdout[table:] in done["two"].stdout
 
 
 def test_reference_prints_der_and_its_parts(call, capsys):

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from corpora_fixtures import encode_flac
-from loopback_hub import LoopbackHub, run_client
+from loopback_hub import LoopbackHub, redirect, run_client
 from two_tones import TURNS, write_model, write_recording
+
+import diarize
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = pa.schema(
@@ -71,6 +73,13 @@ def hub(tmp_path, recording):
     with LoopbackHub() as hub:
         hub.add_repository("user/calls", tmp_path / "hub")
         yield hub
+
+
+@pytest.fixture
+def call(hub, model, tmp_path, monkeypatch):
+    """Runs diarize.py in this process."""
+    redirect(hub.url, tmp_path / "cache", monkeypatch.setattr)
+    return lambda *arguments: diarize.main([*arguments, "--output", str(tmp_path / "answers"), "--model", str(model)])
 
 
 def run(hub, output, model, *arguments, **options) -> subprocess.CompletedProcess:
@@ -136,13 +145,39 @@ def test_two_processes_share_shards_or_rows_and_leave_together(hub, model, tmp_p
     assert len(starts) == (2 if shards == 1 else 3)
 
 
-def test_what_cannot_be_a_data_set_is_one_line(hub, model, tmp_path):
+def test_of_several_configurations_one_is_to_be_chosen(hub, call, tmp_path, capsys):
+    data = tmp_path / "hub" / "data"
+    for shard, config in enumerate(("ihm", "sdm", "sdm")):
+        data.with_name(config).mkdir(exist_ok=True)
+        file = data / f"test-{shard:05d}-of-00003.parquet"
+        file.rename(data.with_name(config) / file.name)
+    features = CARD[CARD.index("  features") : CARD.index("configs:")]
+    infos = "".join(features.replace("  features", f"- config_name: {config}\n  features") for config in ("ihm", "sdm"))
+    files = "".join(
+        f"- config_name: {config}\n  data_files:\n  - {{split: test, path: {config}/test-*}}\n"
+        for config in ("ihm", "sdm")
+    )
+    (tmp_path / "hub" / "README.md").write_text(f"---\ndataset_info:\n{infos}configs:\n{files}---\n")
+    hub.add_repository("user/calls", tmp_path / "hub")
     for wanted, message in (
-        (("--dataset", "user/absent"), "user/absent"),
-        (("--split", "nonsense"), "nonsense"),
+        ((), "error: data set 'user/calls' has several configurations; choose one by --config: ihm, sdm"),
+        (("--config", "mdm"), "error: data set 'user/calls' has no configuration 'mdm', only: ihm, sdm"),
     ):
-        done = run(hub, tmp_path / "answers", model, *wanted)
-        assert done.returncode == 2
-        line = done.stderr.splitlines()[-1]
-        assert line.startswith("error: data set") and message in line
-        assert "Traceback" not in done.stderr
+        assert call("--dataset", "user/calls", *wanted) == 2
+        assert capsys.readouterr().err.splitlines() == [message]
+    assert call("--dataset", "user/calls", "--config", "ihm") == 0
+    assert_complete(tmp_path / "answers" / "ihm", shards=1)
+
+
+def test_what_cannot_be_a_data_set_is_one_line(hub, call, tmp_path, capsys):
+    (tmp_path / "script").mkdir()
+    (tmp_path / "script" / "calls.py").write_text("class Calls: pass")
+    hub.add_repository("user/script", tmp_path / "script")
+    for name, split, message in (
+        ("user/absent", "test", "error: data set 'user/absent' cannot be opened (Dataset 'user/absent' doesn't exist"),
+        ("user/script", "test", "error: data set 'user/script' cannot be opened (No (supported) data files"),
+        ("user/calls", "nonsense", "error: data set 'user/calls', split 'nonsense': Bad split: nonsense. Available"),
+    ):
+        assert call("--dataset", name, "--split", split) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(message)
