@@ -1,10 +1,24 @@
-"""Tracklets and their clustering, against the plain definition: the nearest two merge until none are near enough."""
+"""Tracklets, their clustering and the path through all windows, against the plain definitions, and bounded memory."""
+
+import tracemalloc
+from itertools import product
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling.linking_fast_diarization import LinkingSettings, SpeakerCount, Tracklets, _merge
+import modeling.linking_fast_diarization as linking
+from modeling.linking_fast_diarization import (
+    Linker,
+    LinkingSettings,
+    SpeakerCount,
+    Tracklets,
+    _merge,
+    agreement,
+    solo_seconds,
+    to_segments,
+)
 
 
 def merge_plainly(sums, apart, threshold, fewest, most):
@@ -47,9 +61,9 @@ def test_two_people_of_one_window_are_kept_apart_and_one_voice_heard_as_two_is_n
     voice = np.eye(4, dtype=np.float32)
     both = np.zeros((150, 2))
     both[:75, 0] = both[75:, 1] = 1
-    settings = LinkingSettings(same_speaker_similarity=-1, min_solo_seconds=0, min_speaker_share=0)
+    every = LinkingSettings(same_speaker_similarity=-1, min_solo_seconds=0, min_speaker_share=0)
     for vectors, expected in ((voice[[0, 1]], 2), (voice[[0, 0]], 1)):
-        tracklets = Tracklets(settings)
+        tracklets = Tracklets(every)
         for window in range(20):
             tracklets.follow(150 * window, both, vectors)
         labels, voices = tracklets.speakers(SpeakerCount())
@@ -59,8 +73,7 @@ def test_two_people_of_one_window_are_kept_apart_and_one_voice_heard_as_two_is_n
 @given(seed=st.integers(0, 2**32 - 1), windows=st.integers(1, 40), speakers=st.integers(2, 4))
 def test_folded_tracklets_have_the_same_speakers(seed, windows, speakers):
     rng = np.random.default_rng(seed)
-    settings = LinkingSettings(min_solo_seconds=0, min_speaker_seconds=0, min_speaker_share=0)
-    tracklets = Tracklets(settings)
+    tracklets = Tracklets(LinkingSettings(min_solo_seconds=0, min_speaker_seconds=0, min_speaker_share=0))
     voices = np.linalg.qr(rng.standard_normal((8, 8)))[0][:speakers].astype(np.float32)
     for window in range(windows):
         heard = rng.permutation(speakers)[:2]
@@ -76,3 +89,94 @@ def test_folded_tracklets_have_the_same_speakers(seed, windows, speakers):
     assert (tracklets.latest[2] == numbers[under_way]).all()
     assert len(after) == len(before)
     np.testing.assert_allclose(after[again[numbers]], before[labels], atol=1e-5)
+
+
+def random_answers(seed: int, windows: int, speakers: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Starts, log-odds of 50 frames with turns in them, and embeddings, of windows every 10 frames."""
+    rng = np.random.default_rng(seed)
+    logits = np.repeat(rng.choice([-4.0, 4.0], (windows, 5, speakers), p=[0.6, 0.4]), 10, axis=1)
+    vectors = rng.standard_normal((windows, speakers, 3))
+    starts = (10 * np.arange(windows)).tolist()
+    return starts, logits.astype(np.float32), (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
+
+
+@given(seed=st.integers(0, 2**32 - 1), windows=st.integers(1, 6))
+def test_the_path_is_the_best_of_all_paths(seed, windows):
+    starts, logits, vectors = random_answers(seed, windows, 2)
+    voices = np.eye(3, dtype=np.float32)[:2]
+    linker = Linker(LinkingSettings(sliding_window_seconds=1.0, hop_seconds=0.2))
+    linker.add(starts, logits, vectors)
+    answers = [answer.copy() for answer in linker.answers]
+
+    def names(present: np.ndarray) -> list[tuple[int, ...]]:
+        ways = product(*[(0, 1) if here else (-1,) for here in present])
+        return [way for way in ways if len(set(way) - {-1}) == sum(present)]
+
+    def score(path) -> float:
+        total = 0.0
+        for window, (answer, named) in enumerate(zip(answers, path)):
+            likeness = solo_seconds(answer["activity"])[:, None] * (answer["vectors"].astype(np.float32) @ voices.T)
+            total += sum(likeness[local, name] for local, name in enumerate(named) if name >= 0)
+            if window:
+                both, _ = agreement(answers[window - 1]["activity"][10:], answer["activity"][:40])
+                shared = [(a, b) for a, b in product((0, 1), repeat=2) if path[window - 1][a] == named[b] >= 0]
+                total += 0.5 * 0.02 * sum(both[a, b] for a, b in shared)
+        return float(total)
+
+    best = max(score(path) for path in product(*(names(answer["present"]) for answer in answers)))
+    found = linker._path(voices)
+    assert score(found.tolist()) == pytest.approx(best, abs=1e-4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1), windows=st.integers(1, 60))
+def test_answers_in_a_file_and_sums_in_parts_change_nothing(seed, windows):
+    starts, logits, vectors = random_answers(seed, windows, 2)
+    lenient = LinkingSettings(sliding_window_seconds=1.0, hop_seconds=0.2, min_solo_seconds=0, min_speaker_seconds=0)
+    found = []
+    for kept, read, summed in ((2**24, 256, 10_000), (1, 3, 7)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(linking, "KEPT_BYTES", kept)
+            patch.setattr(linking, "READ_TOGETHER", read)
+            patch.setattr(linking, "SUMMED_TOGETHER", summed)
+            linker = Linker(lenient)
+            for start, *answer in zip(starts, logits, vectors):
+                linker.add([start], *(part[None] for part in answer))
+            found.append(linker.segments())
+    assert found[0] == found[1]
+
+
+@given(
+    levels=st.lists(st.sampled_from([0.0, 0.45, 0.7]), min_size=1, max_size=80),
+    cuts=st.lists(st.integers(0, 80), max_size=6),
+    pause=st.sampled_from([0.0, 0.04, 0.1]),
+)
+def test_where_activities_are_cut_changes_no_segment(levels, cuts, pause):
+    track = np.array(levels, np.float32)[:, None]
+    thresholds = LinkingSettings(onset=0.6, offset=0.4, min_duration_on=0.0, min_duration_off=pause)
+    whole = to_segments([track], thresholds)
+    parts = np.split(track, sorted(min(cut, len(track)) for cut in cuts))
+    assert to_segments(parts, thresholds) == whole
+    for segment in whole:
+        inside = track[round(segment.start / 0.02) : round(segment.end / 0.02)]
+        assert segment.confidence == pytest.approx(inside.mean(), abs=1e-4)
+
+
+def test_memory_does_not_grow_with_the_recording():
+    def peak(windows: int) -> int:
+        vectors = np.eye(2, 192, dtype=np.float32)[None]
+        pattern = np.full((2, 250, 2), -6, np.float32)
+        pattern[0, :125, 0] = pattern[0, 125:, 1] = pattern[1, 125:, 0] = pattern[1, :125, 1] = 6
+        tracemalloc.start()
+        linker = Linker(LinkingSettings(sliding_window_seconds=5.0, hop_seconds=1.0))
+        for window in range(windows):
+            linker.add([50 * window], pattern[None, window % 2], vectors)
+        linker.segments()
+        held = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return held
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linking, "KEPT_BYTES", 2**20)
+        patch.setattr(linking, "MOST_TRACKLETS", 500)
+        assert peak(6_000) < peak(2_000) + 2**20

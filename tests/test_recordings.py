@@ -25,9 +25,9 @@ from evaluation.recordings import score_recording
 from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
 from modeling.linking_fast_diarization import (
     FRAME_SAMPLES,
+    Linker,
     LinkingSettings,
     SpeakerCount,
-    cluster,
     diarize,
     join_segments,
     sliding_windows,
@@ -98,14 +98,22 @@ def test_where_blocks_are_cut_changes_no_window(sizes, samples):
         assert seen.all()
 
 
-def test_thousands_of_tracklets_are_clustered_in_stages():
+def test_hours_with_thousands_of_tracklets_have_as_many_speakers_as_minutes():
     rng = np.random.default_rng(0)
+    logits = np.full((1, 50, 2), -6.0, np.float32)
+    logits[0, :, 0] = 6
+    linker = Linker(LinkingSettings(sliding_window_seconds=1.0, hop_seconds=1.0, min_solo_seconds=0.5))
     speaker = rng.integers(5, size=8_000)
-    embeddings = np.eye(32)[speaker] + 0.1 * rng.standard_normal((8_000, 32)) / np.sqrt(32)
-    sums = embeddings.astype(np.float32)
-    labels = cluster(sums, np.ones(8_000), np.zeros((0, 2), int), SETTINGS, SpeakerCount())
-    assert len(np.unique(np.stack([speaker, labels]), axis=1).T) == 5
-    assert set(labels) == set(range(5))
+    for window, voice in enumerate(np.eye(32)[speaker]):
+        voice = voice + 0.1 * rng.standard_normal(32) / np.sqrt(32)
+        linker.add([50 * window], logits, np.stack([voice, voice])[None] / np.linalg.norm(voice))
+    assert len(linker.tracklets.sums) <= 1_001
+    segments = linker.segments()
+    named = {name: number for number, name in enumerate(dict.fromkeys(s.speaker for s in segments))}
+    found = np.full(8_000, -1)
+    for segment in segments:
+        found[round(segment.start) : round(segment.end)] = named[segment.speaker]
+    assert len(np.unique(np.stack([speaker, found]), axis=1).T) == 5
 
 
 # Live

@@ -11,13 +11,16 @@ A window of the network tells a few speakers apart without knowing them from oth
    all windows (Viterbi), by embeddings within windows and by agreement on shared frames between them.
 4. Activities are summed up over windows under the speakers found and thresholded with hysteresis.
 
-Only activities and embeddings are kept, some 10 MB for an hour, so a recording may be of any length. numpy is all
-this file needs: torch and ONNX Runtime give their answers to the same code.
+Only activities and embeddings are kept, in a temporary file once they are more than 16 MB (some two hours), so a
+recording may be of any length. numpy is all this file needs: torch and ONNX Runtime give their answers to the same
+code.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations, product
+from os import SEEK_END
+from tempfile import SpooledTemporaryFile
 
 import numpy as np
 
@@ -27,8 +30,8 @@ FRAME_SECONDS = FRAME_SAMPLES / SAMPLING_RATE
 MIN_SAMPLES = 1_600
 MOST_SPEAKERS = 100
 WINDOWS_PER_BATCH = 16
-CLUSTERED_TOGETHER = 400
-"""Tracklets clustered in one stage: the cost of a stage is cubic, that of all stages linear."""
+MOST_TRACKLETS = 1_000
+"""When there are more, those of one speaker are put together: the cost of clustering is cubic, memory is bounded."""
 MIN_ACTIVE_FRAMES = 8
 """A local speaker active for less is taken as absent from its window."""
 MIN_SHARED_FRAMES = 10
@@ -38,6 +41,8 @@ CANDIDATES, BEAM = 8, 64
 AGREEMENT_WEIGHT = 0.5
 """What a second of agreement between windows weighs beside a second of likeness within them."""
 PASSES = 2
+KEPT_BYTES, READ_TOGETHER, SUMMED_TOGETHER = 16 * 2**20, 256, 10_000
+"""Answers kept in memory, windows read back at a time, and frames summed up at a time."""
 
 Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(windows, samples) -> logits (windows, frames, speakers) and speaker embeddings (windows, speakers, dim)."""
@@ -252,8 +257,11 @@ class Tracklets:
                 continued[local] = tracklet
         return continued
 
-    def speakers(self, count: SpeakerCount) -> tuple[np.ndarray, np.ndarray]:
+    def speakers(self, count: SpeakerCount, short_ones: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Cluster the tracklets.
+
+        Args:
+            short_ones: a cluster with hardly any speech is a speaker too.
 
         Returns:
             (tracklets,) the speaker of each, -1 where it is no evidence of one, and (speakers, dim) their voices as
@@ -270,7 +278,8 @@ class Tracklets:
         conflicts = conflicts[(one * other).sum(axis=1) < self.settings.same_tracklet_similarity]
         conflicts = np.concatenate([conflicts, conflicts[:, ::-1]])
         labels = np.full(len(sums), -1)
-        labels[evident] = cluster(sums[evident], seconds[evident], conflicts, self.settings, count)
+        settings = replace(self.settings, min_speaker_seconds=0, min_speaker_share=0) if short_ones else self.settings
+        labels[evident] = cluster(sums[evident], seconds[evident], conflicts, settings, count)
         return labels, _normalise(_group(sums[labels >= 0], labels[labels >= 0]))
 
     def fold(self, labels: np.ndarray) -> np.ndarray:
@@ -297,6 +306,33 @@ class Tracklets:
         return numbers
 
 
+class Answers:
+    """The network's answers for one window after another: in memory while they are few, then in a temporary file.
+
+    Iterating gives records of `start` (first frame), `activity` (frames, local speakers), `vectors` (local speakers,
+    dim) and `present` (local speakers,).
+    """
+
+    def __init__(self):
+        self.file = SpooledTemporaryFile(max_size=KEPT_BYTES)  # noqa: SIM115 (it lives as long as these answers)
+        self.record: np.ndarray | None = None
+
+    def append(self, start: int, activity: np.ndarray, vectors: np.ndarray, present: np.ndarray):
+        values = {"start": np.int64(start), "activity": activity, "vectors": vectors, "present": present}
+        if self.record is None:
+            kept = {"start": np.int64, "activity": np.float16, "vectors": np.float16, "present": bool}
+            self.record = np.zeros((), [(name, kept[name], value.shape) for name, value in values.items()])
+        for name, value in values.items():
+            self.record[name] = value
+        self.file.seek(0, SEEK_END)
+        self.file.write(self.record.tobytes())
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        self.file.seek(0)
+        while part := self.file.read(READ_TOGETHER * self.record.itemsize):
+            yield from np.frombuffer(part, self.record.dtype)
+
+
 class Linker:
     """Collects the answers for all windows of a recording and links them.
 
@@ -311,11 +347,8 @@ class Linker:
 
     def __init__(self, settings: LinkingSettings):
         self.settings = settings
-        self.tracklets = Tracklets(settings)
-        self.starts: list[int] = []
-        self.activities: list[np.ndarray] = []
-        self.embeddings: list[np.ndarray] = []
-        self.present: list[np.ndarray] = []
+        self.tracklets, self.most_tracklets = Tracklets(settings), MOST_TRACKLETS
+        self.answers = Answers()
 
     def add(self, starts: list[int], logits: np.ndarray, embeddings: np.ndarray):
         """
@@ -325,10 +358,11 @@ class Linker:
             embeddings: (windows, speakers, dim) unit vectors.
         """
         for start, activity, vectors in zip(starts, probabilities(logits).astype(np.float16), embeddings):
-            self.present.append(self.tracklets.follow(start, activity, vectors) >= 0)
-            self.starts.append(start)
-            self.activities.append(activity)
-            self.embeddings.append(vectors.astype(np.float16))
+            present = self.tracklets.follow(start, activity, vectors) >= 0
+            self.answers.append(start, activity, vectors, present)
+            if len(self.tracklets.sums) > self.most_tracklets:
+                self.tracklets.fold(self.tracklets.speakers(SpeakerCount(), short_ones=True)[0])
+                self.most_tracklets = max(MOST_TRACKLETS, 2 * len(self.tracklets.sums))
 
     def segments(self, count: SpeakerCount = SpeakerCount()) -> list[Segment]:
         """Segments of all speakers by start; speakers are named SPEAKER_00, SPEAKER_01, ... as they appear."""
@@ -337,57 +371,80 @@ class Linker:
         voices = self.tracklets.speakers(count)[1]
         for _ in range(PASSES):
             path = self._path(voices)
-            voices = self._mean_voices(path, len(voices))
+            voices = self._mean_voices(path, voices)
         return to_segments(self._sum_up(path, len(voices)), self.settings)
 
     def _path(self, voices: np.ndarray) -> np.ndarray:
         """(windows, local speakers) the speaker each of them is, -1 where absent: the best path through all windows.
 
-        A state names all local speakers of one window, each differently.
+        A state names all local speakers of one window, each differently. Where all states come from one, the path up
+        to there is settled and the states before are forgotten.
         """
-        path = np.full((len(self.starts), self.activities[0].shape[1]), -1)
-        states, scores, steps = [], np.zeros(1), []
-        for window, (activity, vectors, present) in enumerate(zip(self.activities, self.embeddings, self.present)):
-            likeness = solo_seconds(activity)[:, None] * (vectors.astype(np.float32) @ voices.T)
-            here, likely = likeliest_names(likeness, np.flatnonzero(present))
-            if window:
-                shift = self.starts[window] - self.starts[window - 1]
-                before = states[-1]
-                both, _ = agreement(self.activities[window - 1][shift:], activity[: len(activity) - shift])
-                same = (before[:, None, :, None] == here[None, :, None]) & (before[:, None, :, None] >= 0)
+        path: list[np.ndarray] = []
+        states: list[np.ndarray] = []
+        steps: list[np.ndarray] = []
+        before, scores = None, np.zeros(1)
+        for answer in self.answers:
+            activity = answer["activity"]
+            likeness = solo_seconds(activity)[:, None] * (answer["vectors"].astype(np.float32) @ voices.T)
+            here, likely = likeliest_names(likeness, np.flatnonzero(answer["present"]))
+            if before is not None:
+                shift, named = answer["start"] - before["start"], states[-1]
+                both, _ = agreement(before["activity"][shift:], activity[: len(activity) - shift])
+                same = (named[:, None, :, None] == here[None, :, None]) & (named[:, None, :, None] >= 0)
                 total = scores[:, None] + AGREEMENT_WEIGHT * FRAME_SECONDS * (same * both).sum(axis=(2, 3))
                 steps.append(total.argmax(axis=0).astype(np.uint8))
                 scores = total.max(axis=0)
+                if (steps[-1] == steps[-1][0]).all():
+                    path.append(trace_back(states, steps[:-1], steps[-1][0]))
+                    states, steps = [], []
             states.append(here.astype(np.int8))
-            scores = scores + likely
-        state = int(scores.argmax())
-        for window in range(len(states) - 1, -1, -1):
-            path[window] = states[window][state]
-            state = int(steps[window - 1][state]) if window else state
-        return path
+            before, scores = answer, scores + likely
+        return np.concatenate([*path, trace_back(states, steps, scores.argmax())])
 
-    def _mean_voices(self, path: np.ndarray, speakers: int) -> np.ndarray:
-        sums = np.zeros((speakers, self.embeddings[0].shape[1]), np.float32)
-        for activity, vectors, named in zip(self.activities, self.embeddings, path):
-            solo = solo_seconds(activity)
+    def _mean_voices(self, path: np.ndarray, voices: np.ndarray) -> np.ndarray:
+        sums = np.zeros_like(voices)
+        for answer, named in zip(self.answers, path):
+            solo = solo_seconds(answer["activity"])
             for local in np.flatnonzero(named >= 0):
-                sums[named[local]] += solo[local] * vectors[local]
+                sums[named[local]] += solo[local] * answer["vectors"][local]
         return _normalise(sums)
 
-    def _sum_up(self, path: np.ndarray, speakers: int) -> np.ndarray:
-        """(frames, speakers) mean activity over the windows that saw a frame, their edges counting less."""
-        length = len(self.activities[0])
-        edge = np.hamming(length + 2)[1:-1].astype(np.float32)[:, None]
-        total = np.zeros((self.starts[-1] + length, speakers), np.float32)
-        weight = np.zeros((len(total), 1), np.float32)
-        for start, activity, named in zip(self.starts, self.activities, path):
-            weight[start : start + length] += edge
+    def _sum_up(self, path: np.ndarray, speakers: int) -> Iterator[np.ndarray]:
+        """Consecutive (frames, speakers) activities: means over the windows that saw a frame, edges counting less."""
+        first, total, weight = 0, np.zeros((0, speakers), np.float32), np.zeros((0, 1), np.float32)
+        for answer, named in zip(self.answers, path):
+            activity, start = answer["activity"], int(answer["start"])
+            length = len(activity)
+            if start + length > first + len(total):
+                done = start - first
+                yield total[:done] / np.maximum(weight[:done], 1e-6)
+                more = SUMMED_TOGETHER + length - len(total) + done
+                total = np.concatenate([total[done:], np.zeros((more, speakers), np.float32)])
+                weight = np.concatenate([weight[done:], np.zeros((more, 1), np.float32)])
+                first = start
+                edge = np.hamming(length + 2)[1:-1].astype(np.float32)[:, None]
+            seen = slice(start - first, start - first + length)
             mapped = np.zeros((length, speakers), np.float32)
             for local in np.flatnonzero(named >= 0):
                 mapped[:, named[local]] = np.maximum(mapped[:, named[local]], activity[:, local])
-            total[start : start + length] += edge * mapped
-        total /= np.maximum(weight, 1e-6)
-        return total
+            total[seen] += edge * mapped
+            weight[seen] += edge
+        yield total[: seen.stop] / np.maximum(weight[: seen.stop], 1e-6)
+
+
+def trace_back(states: list[np.ndarray], steps: list[np.ndarray], state: int) -> np.ndarray:
+    """The best path that ends in `state` of the last window, (windows, local speakers).
+
+    Args:
+        states: of each window, (ways, local speakers).
+        steps: of each window but the first, (ways,) the state of the window before that leads to each.
+    """
+    path = [states[-1][state]]
+    for before, step in zip(reversed(states[:-1]), reversed(steps)):
+        state = step[state]
+        path.append(before[state])
+    return np.stack(path[::-1])
 
 
 def likeliest_names(likeness: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -444,7 +501,7 @@ def best_order(scores: np.ndarray) -> tuple[int, ...]:
 def cluster(
     sums: np.ndarray, seconds: np.ndarray, conflicts: np.ndarray, settings: LinkingSettings, count: SpeakerCount
 ) -> np.ndarray:
-    """Agglomerative clustering of tracklets, in stages so that the cost grows with their number and not its cube.
+    """Agglomerative clustering of tracklets, the nearest two first.
 
     Args:
         sums: (tracklets, dim) embeddings times seconds.
@@ -454,19 +511,9 @@ def cluster(
     Returns:
         (tracklets,) cluster from 0 on, or -1 for a tracklet of no speaker of its own.
     """
-    threshold = settings.same_speaker_similarity
-    labels, left = np.arange(len(sums)), len(sums)
-    shrinking = True
-    while left > CLUSTERED_TOGETHER and shrinking:
-        grouped, parts = _group(sums, labels), []
-        for first in range(0, left, CLUSTERED_TOGETHER):
-            part = grouped[first : first + CLUSTERED_TOGETHER]
-            merged = _merge(part, _apart(conflicts, labels, first, len(part)), threshold, 1, len(part))
-            parts.append(merged + (parts[-1].max() + 1 if parts else 0))
-        labels = np.concatenate(parts)[labels]
-        shrinking, left = labels.max() + 1 < 0.9 * left, labels.max() + 1
-    merged = _merge(_group(sums, labels), _apart(conflicts, labels, 0, left), threshold, count.fewest, count.most)
-    labels = merged[labels]
+    apart = np.zeros((len(sums), len(sums)), bool)
+    apart[tuple(conflicts.T)] = True
+    labels = _merge(sums, apart, settings.same_speaker_similarity, count.fewest, count.most)
 
     lengths = np.bincount(labels, seconds)
     order = np.argsort(-lengths, kind="stable")[: count.most]
@@ -512,27 +559,27 @@ def _group(sums: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return grouped
 
 
-def _apart(conflicts: np.ndarray, labels: np.ndarray, first: int, length: int) -> np.ndarray:
-    """(length, length) which of the clusters from `first` on hold tracklets that must stay apart."""
-    ends = labels[conflicts] - first
-    ends = ends[((ends >= 0) & (ends < length)).all(axis=1)]
-    apart = np.zeros((length, length), bool)
-    apart[ends[:, 0], ends[:, 1]] = True
-    return apart
-
-
 def _normalise(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
 
 
-def to_segments(activity: np.ndarray, settings: LinkingSettings) -> list[Segment]:
-    """(frames, speakers) activities -> segments, after hysteresis and minimum durations."""
+def to_segments(blocks: Iterable[np.ndarray], settings: LinkingSettings) -> list[Segment]:
+    """Consecutive (frames, speakers) activities -> segments, after hysteresis and minimum durations."""
+    at, heard, edges = 0, 0.0, []
+    for block in blocks:
+        sums = heard + np.concatenate([np.zeros((1, block.shape[1])), block.cumsum(axis=0, dtype=np.float64)])
+        for speaker, track in enumerate(block.T):
+            edges += [[] for _ in range(speaker + 1 - len(edges))]
+            under_way = bool(edges[speaker]) and edges[speaker][-1][0] == at
+            runs = hysteresis(track, settings.onset, settings.offset, under_way)
+            edges[speaker] += [(at + int(edge), float(sums[edge, speaker])) for edge in runs.ravel()]
+        at, heard = at + len(block), sums[-1]
     found = []
-    for speaker in range(activity.shape[1]):
-        track = activity[:, speaker]
-        runs = join_runs(hysteresis(track, settings.onset, settings.offset), settings.min_duration_off / FRAME_SECONDS)
-        for first, end in runs[np.diff(runs)[:, 0] >= settings.min_duration_on / FRAME_SECONDS - 1e-6]:
-            found.append((int(first), int(end), speaker, float(track[first:end].mean())))
+    for speaker, sums in enumerate(map(dict, edges)):
+        runs = np.array([edge for edge, _ in edges[speaker]], int).reshape(-1, 2)
+        runs = join_runs(runs, settings.min_duration_off / FRAME_SECONDS)
+        for first, end in runs[np.diff(runs)[:, 0] >= settings.min_duration_on / FRAME_SECONDS - 1e-6].tolist():
+            found.append((first, end, speaker, (sums[end] - sums[first]) / (end - first)))
     names: dict[int, str] = {}
     for _, _, speaker, _ in sorted(found):
         names.setdefault(speaker, f"SPEAKER_{len(names):02d}")
@@ -569,6 +616,6 @@ def hysteresis(track: np.ndarray, onset: float, offset: float, active: bool = Fa
 
 
 def join_runs(runs: np.ndarray, shortest_pause: float) -> np.ndarray:
-    """The runs with pauses shorter than `shortest_pause` filled."""
-    apart = runs[1:, 0] - runs[:-1, 1] >= shortest_pause - 1e-6
+    """The runs with pauses shorter than `shortest_pause` frames filled, and runs that touch made one."""
+    apart = runs[1:, 0] - runs[:-1, 1] >= max(shortest_pause, 1) - 1e-6
     return np.stack([runs[np.r_[True, apart][: len(runs)], 0], runs[np.r_[apart, True][: len(runs)], 1]], axis=1)
