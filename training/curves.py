@@ -7,6 +7,8 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
+
 from training.checkpoints import newest_local
 
 PANELS = {
@@ -34,6 +36,11 @@ def plot_curves(log: list[dict], file: Path) -> None:
             values = [100 * value for value in values] if name.startswith("eval") else values
             dashed = {"color": "tab:gray", "linestyle": "--"} if "floor" in name else {"color": "C0"}
             axes.plot(steps, values, label="floor" if "floor" in name else "model", **dashed)
+        if title == "loss" and axes.lines:
+            values = axes.lines[0].get_ydata()
+            if max(values) > (most := 2 * np.median(values)):  # one high value would flatten the rest
+                axes.set_ylim(min(values) - 0.05 * most, most)
+                title = f"loss (highest, {max(values):.0f}, beyond the axis)"
         axes.set_title(title)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
