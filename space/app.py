@@ -10,7 +10,7 @@ Space on the Hub.
 import os
 import warnings
 from itertools import islice
-from math import ceil
+from math import ceil, floor
 from pathlib import Path
 
 import av
@@ -29,16 +29,18 @@ AUTOMATIC = "automatic"
 DOWNLOADS = ("rttm", "srt", "json")
 COLOURS = ("#2f6fdb", "#e0662f", "#2e9e5b", "#b5469b", "#8a6d00", "#0e93a3", "#c43c4c", "#6d5bd0", "#5d6b78", "#a0622d")
 LIVE_SECONDS = 40.0
+TICK_SECONDS = (1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+MOST_TICKS = 5
 CSS = """
-.timeline {font-size: 13px; padding: 4px 0}
+.timeline {font-size: 13px; padding: 4px 18px 4px 0}
 .timeline .row {display: flex; align-items: center; margin: 4px 0}
 .timeline .name {flex: 0 0 100px}
 .timeline .track {position: relative; flex: 1; height: 24px; border-radius: 4px; background: rgba(128,128,128,.14)}
 .timeline .track i {position: absolute; top: 2px; bottom: 2px; border-radius: 2px; min-width: 2px}
 .timeline .axis {position: relative; margin-left: 100px; height: 18px; opacity: .7}
 .timeline .axis span {position: absolute; transform: translateX(-50%)}
-.timeline .axis span:first-child {transform: none}
-.timeline .axis span:last-child {transform: translateX(-100%)}
+#recording ::part(scroll) {scrollbar-width: none}
+@media (max-width: 480px) {#segments {font-size: 12px} #segments .cell-wrap {padding: 4px}}
 """
 
 
@@ -48,21 +50,24 @@ def clock(seconds: float, decimals: int = 0) -> str:
 
 
 def timeline(segments: list[Segment], begin: float, end: float) -> str:
-    """HTML with one row a speaker from `begin` to `end` (seconds), darker where more confident."""
+    """HTML with one row a speaker from `begin` to `end` (seconds), darker where more confident.
+
+    Whoever was heard before `begin` keeps the row and the colour.
+    """
     span = max(end - begin, 1e-3)
     rows = []
     for number, speaker in enumerate(sorted({s.speaker for s in segments})):
         bars = "".join(
-            f'<i title="{clock(s.start, 1)} to {clock(s.end, 1)}" style="left:{100 * (s.start - begin) / span:.3f}%;'
-            f"width:{100 * (s.end - s.start) / span:.3f}%;background:{COLOURS[number % len(COLOURS)]};"
+            f'<i title="{clock(s.start, 1)} to {clock(s.end, 1)}" style="left:{100 * (start - begin) / span:.3f}%;'
+            f"width:{100 * (s.end - start) / span:.3f}%;background:{COLOURS[number % len(COLOURS)]};"
             f'opacity:{0.35 + 0.65 * s.confidence:.2f}"></i>'
             for s in segments
-            if s.speaker == speaker
+            if s.speaker == speaker and s.end > (start := max(s.start, begin))
         )
         rows.append(f'<div class="row"><div class="name">{speaker}</div><div class="track">{bars}</div></div>')
-    marks = "".join(
-        f'<span style="left:{25 * quarter}%">{clock(begin + quarter * span / 4)}</span>' for quarter in range(5)
-    )
+    step = next((step for step in TICK_SECONDS if span / step < MOST_TICKS), ceil(span / MOST_TICKS))
+    ticks = range(ceil(begin / step) * step, floor(end) + 1, step)
+    marks = "".join(f'<span style="left:{100 * (tick - begin) / span:.3f}%">{clock(tick)}</span>' for tick in ticks)
     return f'<div class="timeline">{"".join(rows)}<div class="axis">{marks}</div></div>'
 
 
@@ -93,15 +98,16 @@ def speakers_of_file(recording: str | None, speakers: str):
         answer = file.with_suffix(suffix)
         answer.write_text(to_text(recording_name(file.stem), segments), encoding="utf-8")
         downloads.append(gr.DownloadButton(value=answer, interactive=True))
-    summary = f"**{found} speaker{'s' * (found > 1)}** in {len(segments)} segments"
-    bars = timeline(segments, 0.0, sum(lengths) / SAMPLING_RATE)
+    seconds = sum(lengths) / SAMPLING_RATE
+    summary = f"**{found} speaker{'s' * (found > 1)}** in {len(segments)} segments of {clock(seconds)}"
+    bars = timeline(segments, 0.0, seconds)
     return summary, bars, gr.Dataframe(table, visible=True), segments, None, *downloads
 
 
 def nothing(reason: str):
     """The same outputs where there is no answer."""
     downloads = [gr.DownloadButton(value=None, interactive=False) for _ in DOWNLOADS]
-    return f"error: {reason}", "", gr.Dataframe(visible=False), [], None, *downloads
+    return f"**error:** {reason}", "", gr.Dataframe(visible=False), [], None, *downloads
 
 
 def excerpt(recording: str, segments: list[Segment], chosen: gr.SelectData) -> gr.Audio:
@@ -111,7 +117,8 @@ def excerpt(recording: str, segments: list[Segment], chosen: gr.SelectData) -> g
     samples = np.concatenate(list(islice(audio_blocks(recording, 1.0), first, last)))
     start, end = (round((second - first) * SAMPLING_RATE) for second in (segment.start, segment.end))
     label = f"{segment.speaker}, {clock(segment.start, 1)} to {clock(segment.end, 1)}"
-    return gr.Audio((SAMPLING_RATE, (samples[start:end].clip(-1, 1) * 32767).astype(np.int16)), label=label)
+    sound = (samples[start:end].clip(-1, 1) * 32767).astype(np.int16)
+    return gr.Audio((SAMPLING_RATE, sound), label=label)
 
 
 class Live:
@@ -141,16 +148,17 @@ def speakers_live(sound: tuple[int, np.ndarray] | None, live: Live | None):
         live.hear(*sound)
     end = max(live.seconds, LIVE_SECONDS)
     begin = end - LIVE_SECONDS
-    recent = [Segment(max(s.start, begin), s.end, s.speaker, s.confidence) for s in live.segments if s.end > begin]
-    now = sorted({s.speaker for s in recent if s.end > live.seconds - 1.5})
-    return timeline(recent, begin, end), f"**Speaking now:** {', '.join(now) or 'nobody'}", live
+    now = sorted({s.speaker for s in live.segments if s.end > live.seconds - 1.5})
+    return timeline(live.segments, begin, end), f"**Speaking now:** {', '.join(now) or 'nobody'}", live
 
 
 def build() -> gr.Blocks:
-    with gr.Blocks(title="Fast Diarization", delete_cache=(3600, 3600), analytics_enabled=False) as page:
+    with gr.Blocks(title="Fast Diarization", delete_cache=(600, 3000), analytics_enabled=False) as page:
         gr.Markdown("# Who speaks when\nOne small network on a CPU. Nothing you upload is kept for more than an hour.")
         with gr.Tab("Recording"):
-            recording = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Recording")
+            recording = gr.Audio(
+                sources=["upload", "microphone"], type="filepath", label="Recording", buttons=[], elem_id="recording"
+            )
             with gr.Row(equal_height=True):
                 choices = [AUTOMATIC, *map(str, range(1, 11))]
                 speakers = gr.Dropdown(choices, value=AUTOMATIC, label="Number of speakers", elem_id="speakers")
@@ -165,7 +173,7 @@ def build() -> gr.Blocks:
                 max_height=320,
                 elem_id="segments",
             )
-            sound = gr.Audio(label="Segment", autoplay=True, interactive=False, elem_id="sound")
+            sound = gr.Audio(label="Segment", autoplay=True, interactive=False, buttons=["download"], elem_id="sound")
             with gr.Row():
                 downloads = [
                     gr.DownloadButton(f"Download {name.upper()}", interactive=False, elem_id=name) for name in DOWNLOADS
@@ -174,6 +182,11 @@ def build() -> gr.Blocks:
             start.click(speakers_of_file, [recording, speakers], [summary, bars, table, segments, sound, *downloads])
             table.select(excerpt, [recording, segments], sound)
         with gr.Tab("Live"):
+            gr.Markdown(
+                "Press Record and talk: each voice gets a row, about a second after it speaks; the last "
+                f"{LIVE_SECONDS:.0f} seconds are shown. No sound is kept. Recording again starts anew.",
+                elem_id="what-live-does",
+            )
             microphone = gr.Audio(sources=["microphone"], streaming=True, type="numpy", label="Microphone")
             now = gr.Markdown(elem_id="now")
             live_bars = gr.HTML(elem_id="live-timeline")

@@ -31,7 +31,11 @@ FLAGS = (
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
 )
-WAIT = 60
+WAIT = 180
+FITS = """
+const wide = (element) => element.scrollWidth > element.clientWidth
+return ![document.documentElement, ...document.querySelectorAll("#timeline, #segments .table-wrap")].some(wide)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +95,15 @@ def find(browser, selector: str):
 
 
 def wait_for(what):
-    """Ask again until the answer is true; elements may be replaced between two looks."""
-    from selenium.common.exceptions import StaleElementReferenceException
+    """Ask again until the answer is true; elements may be replaced between two looks, or covered while they load."""
+    from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
 
     deadline = time.monotonic() + WAIT
     while time.monotonic() < deadline:
         try:
             if answer := what():
                 return answer
-        except StaleElementReferenceException:
+        except (StaleElementReferenceException, ElementClickInterceptedException):
             pass
         time.sleep(0.1)
     raise AssertionError("waited in vain")
@@ -115,6 +119,14 @@ def upload(browser, page: str, recording: Path):
     return wait_for(lambda: find(browser, "#summary") and find(browser, "#summary").text)
 
 
+def assert_it_fits(browser):
+    """On a telephone and on a desk: nothing is wider than the screen, the table included."""
+    for width in (390, 1280):
+        metrics = {"width": width, "height": 1300, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        wait_for(lambda: browser.execute_script(FITS))
+
+
 def downloaded(directory: Path, name: str) -> Path:
     return wait_for(lambda: (directory / name).is_file() and directory / name)
 
@@ -122,13 +134,15 @@ def downloaded(directory: Path, name: str) -> Path:
 @needs_browser
 def test_a_recording_is_uploaded_seen_heard_and_downloaded(browser, page, tmp_path):
     summary = upload(browser, page, write_recording(tmp_path / "a call.wav"))
-    assert summary == "2 speakers in 3 segments"
+    assert summary == "2 speakers in 3 segments of 0:15"
     rows = wait_for(lambda: find(browser, "#timeline .timeline") and find(browser, "#timeline .timeline").text)
     assert rows.split()[:2] == ["SPEAKER_00", "SPEAKER_01"]
-    assert rows.split()[-1] == "0:15"  # as long as the recording, not as its speech
+    assert rows.split()[2:] == ["0:00", "0:05", "0:10", "0:15"]  # as long as the recording, not as its speech
 
     wait_for(lambda: find(browser, "[data-testid='cell-1-2']")).click()
     wait_for(lambda: "SPEAKER_01, 0:05.0 to 0:09.0" in find(browser, "#sound").text)
+    wait_for(lambda: "0:04" in find(browser, "#sound").text)  # the excerpt is as long as the segment
+    assert_it_fits(browser)
 
     for suffix in ("rttm", "srt", "json"):
         find(browser, f"#{suffix}").click()
@@ -141,6 +155,20 @@ def test_a_recording_is_uploaded_seen_heard_and_downloaded(browser, page, tmp_pa
     ]
     assert "SPEAKER_01" in (tmp_path / "downloads" / "a call.srt").read_text()
     assert len(json.loads((tmp_path / "downloads" / "a call.json").read_text())["segments"]) == len(TURNS)
+
+
+def test_live_speakers_keep_row_and_colour_when_out_of_sight(folder):
+    script = (
+        "import app\n"
+        "Segment = app.Segment\n"
+        "both = [Segment(0.0, 9.0, 'SPEAKER_00', 0.9), Segment(58.0, 62.0, 'SPEAKER_01', 0.9)]\n"
+        "print(app.timeline(both, 60.0, 100.0))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "SPEAKER_00" in done.stdout and done.stdout.count("<i ") == 1
+    assert "left:0.000%;width:5.000%;background:#e0662f" in done.stdout  # the second speaker's colour
+    assert [done.stdout.count(f">{mark}<") for mark in ("1:00", "1:10", "1:40", "0:50")] == [1, 1, 1, 0]
 
 
 @needs_browser
@@ -159,7 +187,12 @@ def test_speakers_are_seen_live(browser, page):
 
     browser.get(page)
     wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, "button[role=tab]"))
-    next(tab for tab in browser.find_elements(By.CSS_SELECTOR, "button[role=tab]") if tab.text == "Live").click()
+
+    def open_live():
+        next(tab for tab in browser.find_elements(By.CSS_SELECTOR, "button[role=tab]") if tab.text == "Live").click()
+        return find(browser, "#what-live-does")
+
+    assert "about a second" in wait_for(open_live).text
     wait_for(lambda: find(browser, ".record-button, button.record")).click()
     wait_for(lambda: find(browser, "#now") and "SPEAKER_01" in find(browser, "#now").text)
     assert "SPEAKER_00" in find(browser, "#live-timeline").text
