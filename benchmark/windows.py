@@ -20,6 +20,7 @@ STAGES = {
     "decoding": ("data/decoding.py", "decode"),
     "speech activity": ("data/conversations.py", "add"),
     "speed": ("data/streaming.py", "change_speed"),
+    "microphones and codecs": ("data/channels.py", "distort"),
     "turns": ("data/conversations.py", "plan_windows"),
     "laying speech": ("data/conversations.py", "render"),
     "rooms and noise, drawn": ("data/augmentation.py", "__init__"),
