@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmark import latency, recordings, training, windows
 from benchmark.sessions import NoProvider
 from data.corpora import CorpusError
+from diarization.output import make_directory
 
 COMMANDS = {
     "latency": (latency, "waveform to logits: percentiles, batches, memory, cold start"),
@@ -35,9 +36,13 @@ def main() -> int:
         command.set_defaults(run=module.run)
     arguments = parser.parse_args()
     for name, value in vars(arguments).items():
-        if type(value) is int and value < (0 if name == "workers" else 1):
-            parser.error(f"--{name} must be {0 if name == 'workers' else 1} or more, got {value}")
+        for number in value if isinstance(value, list) else [value]:
+            least = 0 if name == "workers" else {int: 1, float: 0.1}.get(type(number))
+            if least is not None and not number >= least:
+                parser.error(f"--{name} must be {least} or more, got {number}")
     try:
+        if arguments.json:
+            make_directory(Path(arguments.json).parent, "--json")
         result = arguments.run(arguments)
     except NoProvider as error:
         print(f"error: {error}", file=sys.stderr)

@@ -18,7 +18,6 @@ Exit code: 0 if every recording was done, 1 if one or more could not be (the oth
 import argparse
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy as np
 
 from diarization.formats import FORMATS, recording_name, to_annotation
 from diarization.networks import open_network
+from diarization.output import make_directory
 from diarization.processes import gather, join
 from diarization.timeline import plot_timeline, text_timeline
 from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, AudioWarning, audio_blocks, declared_seconds
@@ -57,13 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dataset:
         from diarization.dataset import diarize_dataset
 
-        make_directory(output)
+        make_directory(output, "--output")
         return diarize_dataset(arguments.dataset, arguments.config, arguments.split, arguments.model, output, count)
 
     names = output_names(arguments.files)
     references = read_references(arguments.reference, names, output) if arguments.reference else {}
     network, settings = open_network(arguments.model)
-    make_directory(output)
+    make_directory(output, "--output")
     rank, world_size = join()
     answers: dict[str, list[Segment]] = {}
     for number, (file, name) in list(enumerate(zip(arguments.files, names), 1))[rank::world_size]:
@@ -138,19 +138,6 @@ def output_names(files: list[str]) -> list[str]:
     return list(by_name)
 
 
-def make_directory(directory: Path):
-    """Find out before hours of work, not after.
-
-    Raises:
-        ValueError: nothing can be written there.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=directory).close()
-    except OSError as error:
-        raise ValueError(f"--output {directory}: {error.strerror}; name a directory that can be written") from error
-
-
 def write(target: Path, text: str):
     """Write a file whole or not at all."""
     part = target.with_name(f".{target.name}.part")
@@ -185,8 +172,7 @@ def read_references(path: str, names: list[str], output: Path) -> dict:
     """References by recording, from an RTTM file or all those of a directory.
 
     Raises:
-        ValueError, OSError: a file that cannot be read, or that an answer would replace, or no reference for a
-            recording.
+        ValueError: a file that cannot be read, or that an answer would replace, or no reference for a recording.
     """
     from evaluation.recordings import read_rttm
 
@@ -194,13 +180,20 @@ def read_references(path: str, names: list[str], output: Path) -> dict:
     for name in names:
         if (output / f"{name}.rttm").resolve() in [file.resolve() for file in files]:
             raise ValueError(f"the answer would replace the reference {output / name}.rttm; name another --output")
-    found = {name: reference for file in files for name, reference in read_rttm(file).items()}
+    try:
+        found = {name: reference for file in files for name, reference in read_rttm(file).items()}
+    except OSError as error:
+        raise ValueError(
+            f"--reference {path}: {error.strerror}; give an RTTM file or a directory of RTTM files"
+        ) from error
     if len(names) == len(found) == 1:
         return dict(zip(names, found.values()))
     for name in names:
         if recording_name(name) not in found:
-            there = ", ".join(found) or "none"
-            raise ValueError(f"--reference {path} has no recording {recording_name(name)!r}; it has: {there}")
+            raise ValueError(
+                f"--reference {path} has no recording {recording_name(name)!r}, only: {', '.join(found) or 'none'}; "
+                "a recording is known there by its file name"
+            )
     return {name: found[recording_name(name)] for name in names}
 
 

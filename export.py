@@ -35,6 +35,8 @@ from transformers import HfArgumentParser
 from data.corpora import CorpusError, open_corpus
 from data.decoding import decode
 from data.streaming import ConversationStream, StreamConfig
+from diarization.networks import ModelError, load_weights
+from diarization.output import OutputError, make_directory
 from evaluation.windows import WindowScores
 from modeling import FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
 
@@ -86,17 +88,12 @@ class FastDiarizationOnnxConfig(OnnxConfig):
 
 
 def main(arguments: Arguments) -> None:
-    try:
-        model = FastDiarizationForAudioFrameClassification.from_pretrained(arguments.model).eval()
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        if not Path(arguments.model).is_dir():
-            raise SystemExit(
-                f"error: {arguments.model!r}: no such directory, and no such model on the Hub ({reason})"
-            ) from None
-        raise SystemExit(f"error: {arguments.model!r} is no Fast Diarization model: {reason}") from None
     output = Path(arguments.output or arguments.model)
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        model = load_weights(arguments.model)
+        make_directory(output, "--output")
+    except (ModelError, OutputError) as error:
+        raise SystemExit(f"error: {error}") from None
     with tempfile.TemporaryDirectory(dir=output) as temporary:
         file = Path(temporary) / "model.onnx"
         config = FastDiarizationOnnxConfig(model.config, task="audio-frame-classification")
@@ -104,7 +101,7 @@ def main(arguments: Arguments) -> None:
             # The exporter of torch names every slice that it leaves to ONNX Runtime to fold.
             warnings.filterwarnings("ignore", "Constant folding", UserWarning)
             export(model, config, file, opset=17, do_constant_folding=True)
-        difference, scale = compare(model.eval(), file)
+        difference, scale = compare(model, file)
         if difference > TOLERANCE * max(1.0, scale / 10):
             raise SystemExit(
                 f"error: ONNX differs from torch by {difference:.1e} on logits of up to {scale:.0f}; not kept"
@@ -269,4 +266,8 @@ def halve(output: Path) -> dict:
 
 
 if __name__ == "__main__":
-    main(*HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses())
+    parser = HfArgumentParser(Arguments, description=__doc__)
+    arguments, unknown = parser.parse_args_into_dataclasses(return_remaining_strings=True)
+    if unknown:
+        parser.error(f"unknown arguments: {' '.join(unknown)}")
+    main(arguments)

@@ -28,6 +28,7 @@ from data.augmentation import CLEAN, Augmentation
 from data.corpora import CORPORA, CorpusError, open_corpus
 from data.network import limit_silence
 from data.streaming import ConversationStream, StreamConfig
+from diarization.output import OutputError, make_directory
 from evaluation.windows import to_markdown
 from modeling import (
     FastDiarizationConfig,
@@ -46,7 +47,7 @@ from training.trainer import Clock, SaveAndLeave, StreamingTrainer, read_stream_
 def main():
     try:
         run(*parse(__doc__))
-    except (CorpusError, CheckpointError, UsageError, FileNotFoundError) as error:
+    except (CorpusError, CheckpointError, OutputError, UsageError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from None
 
 
@@ -59,6 +60,7 @@ def run(arguments: Arguments, training: Training) -> None:
     )
     set_seed(training.seed)
     limit_silence()
+    make_directory(Path(training.output_dir), "--output_dir")
     hub = open_hub(training)
     drive = Path(arguments.checkpoint_dir) if arguments.checkpoint_dir else None
     checkpoint = find_checkpoint(arguments, training, drive, hub)

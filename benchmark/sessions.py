@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from diarization.networks import OUTPUTS
+from diarization.networks import check_graph, first_line
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
@@ -20,12 +20,9 @@ def open_session(file: Path, provider: str, threads: int, profile: Path | None =
         profile: beginning of the name of the file that `end_profiling` writes.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is no ONNX model.
+        ValueError: no such file, or it is no ONNX model.
         NoProvider: the provider is not there; ONNX Runtime would silently run on the CPU.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist; run python export.py --model {file.parent} first")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     if profile is not None:
@@ -38,8 +35,10 @@ def open_session(file: Path, provider: str, threads: int, profile: Path | None =
     try:
         session = onnxruntime.InferenceSession(file, options, providers=settings)
     except Exception as error:  # onnxruntime has no base class for what it raises
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"{file} cannot be opened ({reason}); write it again with python export.py") from error
+        raise ValueError(
+            f"model {file} cannot be opened ({first_line(error)}); write it anew with python export.py, or download it "
+            "again"
+        ) from error
     if session.get_providers()[0] != name:
         raise NoProvider(f"provider {provider} could not start here (no GPU or no driver); use --provider cpu")
     return session
@@ -49,12 +48,12 @@ def open_model(file: Path, provider: str, threads: int) -> onnxruntime.Inference
     """As [`open_session`], for a file of export.py.
 
     Raises:
-        ValueError: it is a model of another kind.
+        ModelError: it is a model of another kind.
     """
+    if not file.is_file():
+        raise FileNotFoundError(f"model {file} does not exist; run python export.py --model {file.parent} first")
     session = open_session(file, provider, threads)
-    found = [[value.name for value in values] for values in (session.get_inputs(), session.get_outputs())]
-    if found != [["input_values"], OUTPUTS]:
-        raise ValueError(f"{file} maps {found[0]} to {found[1]}; name a model that python export.py wrote")
+    check_graph(session, file)
     return session
 
 

@@ -12,7 +12,7 @@ import soundfile
 
 from benchmark.machine import machine
 from data.corpora import Utterances, open_corpus
-from data.decoding import decode
+from data.decoding import RowError, decode
 from data.streaming import ConversationStream, PositionedLoader, StreamConfig
 
 STAGES = {
@@ -107,13 +107,16 @@ def bytes_per_window(corpus: Utterances, config: StreamConfig) -> float:
 
 
 def as_flac(corpus: Utterances, config: StreamConfig) -> Utterances:
-    """The first units of a corpus encoded as FLAC, in memory."""
+    """The first units of a corpus encoded as FLAC, in memory, without the rows that cannot be decoded."""
     encoded = {}
     for unit in range(min(len(corpus), config.units_per_block)):
         rows = []
         for row in corpus.read(unit):
             file = io.BytesIO()
-            soundfile.write(file, decode(row.audio), 16_000, format="FLAC")
+            try:
+                soundfile.write(file, decode(row.audio), 16_000, format="FLAC")
+            except RowError:
+                continue
             rows.append((file.getvalue(), row.speaker, row.name))
         encoded[corpus.describe(unit)] = rows
     return Utterances(list(encoded), encoded.__getitem__, replace(corpus.corpus, speaker_prefix=False), held_out=None)

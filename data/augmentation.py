@@ -52,20 +52,34 @@ CLEAN = Augmentation(
 )
 
 
-def load_noises(directory: str | None) -> list[np.ndarray]:
-    """Read background recordings (16 kHz mono files libsndfile knows) from a directory, sorted by name.
+def noise_files(directory: str) -> list[Path]:
+    """The background recordings in a directory, sorted by name.
 
     Raises:
         CorpusError: no such directory, or no recording in it.
     """
-    if directory is None:
-        return []
     if not Path(directory).is_dir():
         raise CorpusError(f"noise directory {directory!r} does not exist; leave it out for synthetic noise")
     files = sorted(f for f in Path(directory).iterdir() if f.suffix.lower() in {".flac", ".wav", ".ogg"})
     if not files:
         raise CorpusError(f"noise directory {directory!r} has no .flac, .wav or .ogg file; put some in or leave it out")
-    return [_normalise(soundfile.read(f, dtype="float32", always_2d=True)[0].mean(axis=1)) for f in files]
+    return files
+
+
+def load_noises(directory: str | None) -> list[np.ndarray]:
+    """Read background recordings (16 kHz mono files libsndfile knows) from a directory.
+
+    Raises:
+        CorpusError: no such directory, no recording in it, or one that cannot be read.
+    """
+    noises = []
+    for file in noise_files(directory) if directory is not None else ():
+        try:
+            waveform, _ = soundfile.read(file, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise CorpusError(f"noise {file} cannot be read ({error.error_string}); remove or replace it") from None
+        noises.append(_normalise(waveform.mean(axis=1)))
+    return noises
 
 
 class Scenery:

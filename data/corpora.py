@@ -265,7 +265,7 @@ def _choose_columns(corpus: Corpus, columns: list[str], conversations: bool) -> 
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _footer(url: str) -> pq.FileMetaData:

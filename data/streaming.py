@@ -102,7 +102,7 @@ class ConversationStream(IterableDataset):
         readers = config.lanes * world_size
         if self.blocks_per_pass < readers:
             logger.info(
-                "%d blocks for %d lanes: lanes are in different passes over the corpus at a time",
+                "fewer parts of the corpus (%d) than readers (%d): some of it comes again before all of it was heard",
                 self.blocks_per_pass,
                 readers,
             )

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from datasets import Audio, IterableDataset, get_dataset_config_names, load_dataset
 from tqdm import tqdm
 
-from diarization.networks import open_network
+from diarization.networks import first_line, open_network
 from diarization.processes import gather, join
 from modeling.audio_fast_diarization import AudioError, audio_blocks
 from modeling.linking_fast_diarization import LinkingSettings, Network, SpeakerCount, diarize
@@ -116,8 +116,8 @@ def open_split(name: str, config: str | None, split: str) -> IterableDataset:
         configs = get_dataset_config_names(name)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"data set {name!r} cannot be opened ({str(error).splitlines()[0]}); check its name, the connection and, "
-            "for a gated one, hf auth login"
+            f"data set {name!r} cannot be opened ({first_line(error)}); check its name, the connection and, for a "
+            "gated one, hf auth login"
         ) from error
     if config is None and len(configs) > 1:
         raise ValueError(f"data set {name!r} has several configurations; choose one by --config: {', '.join(configs)}")
@@ -126,14 +126,20 @@ def open_split(name: str, config: str | None, split: str) -> IterableDataset:
     try:
         return load_dataset(name, config, split=split, streaming=True)
     except ValueError as error:
-        raise ValueError(f"data set {name!r}, split {split!r}: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"data set {name!r}, split {split!r} cannot be opened ({first_line(error)}); choose another --split, or "
+            "check its files"
+        ) from error
 
 
 def _audio_of(name: str, stream: IterableDataset) -> tuple[str, IterableDataset]:
     """The name of the audio column and a stream of it, undecoded."""
     columns = [c for c, feature in (stream.features or {}).items() if isinstance(feature, Audio)]
     if not columns:
-        raise ValueError(f"data set {name!r} has no audio column, only: {', '.join(stream.features or ['none'])}")
+        raise ValueError(
+            f"data set {name!r} has no audio column, only: {', '.join(stream.features or ['none'])}; give one of "
+            "recordings"
+        )
     return columns[0], stream.cast_column(columns[0], Audio(decode=False)).select_columns(columns[0])
 
 

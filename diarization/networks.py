@@ -14,6 +14,7 @@ from modeling.linking_fast_diarization import LinkingSettings, Network
 ONNX_FILE = "model.onnx"
 WEIGHTS_FILE = "model.safetensors"
 OUTPUTS = ["logits", "speaker_embeddings"]
+REMEDY = "give a model that train.py or export.py wrote (such as runs/demo/model) or a Hub id"
 
 
 class ModelError(ValueError):
@@ -37,10 +38,6 @@ def open_network(model: str) -> tuple[Network, LinkingSettings]:
         return _open_torch(str(path.parent))
     if (path / ONNX_FILE).is_file() and not ((path / WEIGHTS_FILE).is_file() and _has_gpu_and_torch()):
         return _open_onnx(path / ONNX_FILE)
-    if not path.exists() and (model.count("/") != 1 or model.startswith((".", "/", "~", "runs/", "pretrained/"))):
-        raise ModelError(
-            f"model {model}: no such directory; train one (accelerate launch train.py) and name it with --model"
-        )
     return _open_torch(model)
 
 
@@ -57,11 +54,19 @@ def _open_onnx(file: Path) -> tuple[Network, LinkingSettings]:
         session = onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
         config = json.loads((file.parent / "config.json").read_text())
     except Exception as error:  # onnxruntime has no base class for what it raises
-        raise ModelError(f"model {file} cannot be opened: {_line(error)}") from error
+        raise ModelError(f"model {file} cannot be opened ({first_line(error)}); {REMEDY}") from error
+    check_graph(session, file)
+    return onnx_network(session, cores()), LinkingSettings.of(config)
+
+
+def check_graph(session, file: Path) -> None:
+    """
+    Raises:
+        ModelError: the ONNX Runtime session of a file has other inputs and outputs than our networks.
+    """
     found = [[value.name for value in values] for values in (session.get_inputs(), session.get_outputs())]
     if found != [["input_values"], OUTPUTS]:
-        raise ModelError(f"model {file} maps {found[0]} to {found[1]}; expected ['input_values'] to {OUTPUTS}")
-    return onnx_network(session, cores()), LinkingSettings.of(config)
+        raise ModelError(f"model {file} maps {found[0]} to {found[1]} and not ['input_values'] to {OUTPUTS}; {REMEDY}")
 
 
 def cores() -> int:
@@ -88,18 +93,38 @@ def onnx_network(session, threads: int) -> Network:
 def _open_torch(model: str) -> tuple[Network, LinkingSettings]:
     import torch
 
-    from modeling import FastDiarizationForAudioFrameClassification
     from modeling.pipeline_fast_diarization import torch_network
 
-    try:
-        network, found = FastDiarizationForAudioFrameClassification.from_pretrained(model, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"model {model} cannot be opened: {_line(error)}") from error
-    if found["missing_keys"]:
-        raise ModelError(f"model {model} is no Fast Diarization model: it has no {min(found['missing_keys'])}")
-    network.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu").eval()
+    network = load_weights(model).to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     return torch_network(network), LinkingSettings.of(network.config.to_dict())
 
 
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def load_weights(model: str):
+    """The `FastDiarizationForAudioFrameClassification` of a directory or Hub id, to be run and not trained.
+
+    Raises:
+        ModelError: no such model, or it is another kind of network.
+    """
+    from safetensors import SafetensorError
+
+    from modeling import FastDiarizationForAudioFrameClassification
+
+    is_no_hub_id = model.count("/") != 1 or model.startswith((".", "/", "~", "runs/", "pretrained/"))
+    if is_no_hub_id and not Path(model).exists():
+        raise ModelError(
+            f"model {model}: no such directory; train one (accelerate launch train.py) and name it with --model"
+        )
+    try:
+        network, found = FastDiarizationForAudioFrameClassification.from_pretrained(model, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"model {model} cannot be opened ({first_line(error)}); {REMEDY}") from error
+    if found["missing_keys"]:
+        raise ModelError(
+            f"model {model} is no Fast Diarization model: it has no {min(found['missing_keys'])}; {REMEDY}"
+        )
+    return network.eval()
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says, without its full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -18,8 +18,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from data.corpora import CorpusError
-from diarization.networks import ModelError
+from diarization.output import make_directory
 from evaluation.results import Options, evaluate
 from evaluation.systems import open_systems
 from evaluation.tables import to_markdown
@@ -28,11 +27,19 @@ DEFAULT_MODEL = Path(__file__).parent.parent / "pretrained" / "lightweight-cnn"
 
 
 def main() -> int:
-    arguments = parse()
+    """Run the command line and return its exit code; whatever hinders it is one line on standard error."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        return run(parse())
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def run(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output) if arguments.output else None
     if output:
-        output.mkdir(parents=True, exist_ok=True)
+        make_directory(output, "--output")
     systems = open_systems(arguments.model, arguments.peer)
     options = Options(
         dataset=arguments.dataset,
@@ -78,29 +85,39 @@ def parse() -> argparse.Namespace:
     )
     add("--collar", type=float, default=0.0, help="seconds not scored around a boundary, in TOTAL (default 0)")
     add("--skip_overlap", action="store_true", help="leave out what two people say at once (default: scored)")
-    add("--hop", type=float, default=1.0, help="seconds between 3 s windows of recordings (default 1)")
+    add("--hop", type=_seconds, default=1.0, help="seconds between 3 s windows of recordings (default 1)")
     add("--dataset", default="demo", help="corpus of a frozen set or of voices, as train.py takes it (default demo)")
     add("--noise", metavar="DIR", help="background recordings of a frozen set")
     add("--part", metavar="NAME", help="only this condition or group of a frozen set")
     add("--split", default="validation", help="of the corpus or of the Hub data set (default validation)")
     add("--config", help="configuration of the Hub data set, such as ihm")
-    add("--limit", type=int, help="only so many recordings of the Hub data set")
+    add("--limit", type=_whole, help="only so many recordings of the Hub data set")
     return parser.parse_args()
 
 
 def _count(value: str) -> str | int:
     if value in ("unknown", "known"):
         return value
-    if not value.isdigit() or int(value) < 1:
-        raise argparse.ArgumentTypeError(f"{value!r} is neither unknown, known nor a number from 1")
+    return _whole(value, "neither unknown, known nor ")
+
+
+def _whole(value: str, expected: str = "not ") -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is {expected}a number from 1")
     return int(value)
+
+
+def _seconds(value: str) -> float:
+    try:
+        if (seconds := float(value)) >= 0.02:
+            return seconds
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{value!r} is no number of seconds from 0.02, a frame")
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (CorpusError, ModelError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.augmentation import Augmentation, load_noises
+from data.augmentation import Augmentation, load_noises, noise_files
 from data.corpora import CorpusError, open_corpus
 from data.recordings import Recording, SimulatedRecordings
 from data.streaming import ConversationStream, StreamConfig
@@ -48,7 +48,10 @@ class FrozenSet:
         self.definition = read_definition(file)
         self.frozen = self.definition["digests"].get(split) if check else None
         if check and self.frozen is None:
-            raise SetError(f"set {self.name!r} is not frozen on split {split!r}; see python -m evaluation.sets --help")
+            raise SetError(
+                f"set {self.name!r} is not frozen on split {split!r}, only: {', '.join(self.definition['digests'])}; "
+                "python -m evaluation.sets freezes it on others"
+            )
         self.utterances = open_corpus(dataset, split)
         self.digests = {"corpus": corpus_digest(self.utterances), "noise": noise_digest(noise), "references": {}}
         for what, remedy in (("corpus", "--dataset"), ("noise", "--noise")):
@@ -132,7 +135,8 @@ def read_definition(file: str | Path) -> dict:
     try:
         definition = json.loads(Path(file).read_text())
     except (OSError, ValueError) as error:
-        raise SetError(f"set {str(file)!r} cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise SetError(f"set {str(file)!r} cannot be read ({reason}); there are some in evaluation/sets/") from None
     if not isinstance(definition, dict) or not {"conditions", "groups"} & set(definition):
         raise SetError(f"set {str(file)!r} has neither conditions nor groups; see evaluation/sets/windows.json")
     return definition
@@ -165,7 +169,7 @@ def noise_digest(directory: str | None) -> str | None:
     if directory is None:
         return None
     digest = hashlib.sha256()
-    for file in sorted(Path(directory).iterdir()):
+    for file in noise_files(directory):
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 

@@ -48,7 +48,9 @@ def from_directory(directory: Path) -> list[Reference]:
     """
     files = sorted(f for f in directory.rglob("*") if f.suffix.lower() in AUDIO_FILES)
     if not files:
-        raise SourceError(f"{directory} holds no audio file ({', '.join(sorted(AUDIO_FILES))})")
+        raise SourceError(
+            f"{directory} holds no audio file ({', '.join(sorted(AUDIO_FILES))}); put recordings and their RTTM there"
+        )
     turns: dict[str, Annotation] = {}
     for rttm in sorted(directory.rglob("*.rttm")):
         found = read_rttm(rttm)

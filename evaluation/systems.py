@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from diarization.networks import ModelError, open_network
+from diarization.networks import ModelError, first_line, open_network
 from modeling.linking_fast_diarization import FRAME_SAMPLES, SAMPLING_RATE
 
 
@@ -54,7 +54,9 @@ class Segmentation3:
         try:
             self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has no base class for what it raises
-            raise ModelError(f"peer {file!r} cannot be opened: {str(error).splitlines()[0]}") from error
+            raise ModelError(
+                f"peer {file!r} cannot be opened ({first_line(error)}); give segmentation-3.0 as an ONNX file"
+            ) from error
         self.input = self.session.get_inputs()[0].name
         sets = self.session.get_outputs()[0].shape[-1]
         if sets != len(self.SETS):

@@ -66,8 +66,14 @@ def test_a_missing_gpu_is_exit_code_2_and_no_run_on_the_cpu(flags, exported, mon
 def test_a_missing_file_or_corpus_is_one_line(tmp_path, monkeypatch, capsys):
     assert call(monkeypatch, f"latency --model {tmp_path}") == 1
     assert call(monkeypatch, "data --dataset /nowhere") == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2 and all(line.startswith("error: ") for line in lines)
+    (tmp_path / "file").write_text("")
+    assert call(monkeypatch, f"data --json {tmp_path}/file/data.json") == 1
+    for speaker in "abcde":
+        (tmp_path / "texts" / speaker).mkdir(parents=True)
+        (tmp_path / "texts" / speaker / "text.wav").write_text("Dear recording,\n" * 100)
+    assert call(monkeypatch, f"data --dataset {tmp_path}/texts --workers 0") == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("skipped ")]
+    assert len(lines) == 4 and all(line.startswith("error: ") for line in lines)
 
 
 @pytest.mark.parametrize("command", ["latency", "recording"])
@@ -84,7 +90,22 @@ def test_a_model_that_cannot_be_measured_is_one_line(command, kind, exported, tm
         file.write_bytes({"empty": b"", "corrupt": b"no model", "truncated": whole[: len(whole) // 2]}[kind])
     assert call(monkeypatch, f"{command} --model {tmp_path}") == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {file} ") and "export.py" in line
+    assert line.startswith(f"error: model {file} ") and "export.py" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("recording --model m --minutes 1 0", "--minutes must be 0.1 or more, got 0.0"),
+        ("recording --model m --threads 1 0", "--threads must be 1 or more, got 0"),
+        ("latency --model m --window_seconds -1", "--window_seconds must be 0.1 or more, got -1.0"),
+        ("data --workers -1", "--workers must be 0 or more, got -1"),
+    ],
+)
+def test_a_number_out_of_range_is_named(flags, message, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        call(monkeypatch, flags)
+    assert capsys.readouterr().err.splitlines()[-1] == f"bench.py: error: {message}"
 
 
 def test_weights_that_cannot_be_measured_are_one_line(exported, tmp_path, monkeypatch, capsys):

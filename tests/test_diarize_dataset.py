@@ -176,7 +176,7 @@ def test_what_cannot_be_a_data_set_is_one_line(hub, call, tmp_path, capsys):
     for name, split, message in (
         ("user/absent", "test", "error: data set 'user/absent' cannot be opened (Dataset 'user/absent' doesn't exist"),
         ("user/script", "test", "error: data set 'user/script' cannot be opened (No (supported) data files"),
-        ("user/calls", "nonsense", "error: data set 'user/calls', split 'nonsense': Bad split: nonsense. Available"),
+        ("user/calls", "nonsense", "error: data set 'user/calls', split 'nonsense' cannot be opened (Bad split:"),
     ):
         assert call("--dataset", name, "--split", split) == 2
         (line,) = capsys.readouterr().err.splitlines()

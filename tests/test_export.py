@@ -9,6 +9,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors.numpy import save_file
+from transformers import Wav2Vec2Config
 
 import export
 from data.corpora import open_corpus
@@ -105,10 +107,23 @@ def test_a_corpus_that_is_none_is_one_line(exported, tmp_path):
 @pytest.mark.parametrize("name", ["runs/nowhere/model", "./nowhere"])
 def test_a_model_that_is_nowhere_is_one_line(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=f"error: '{name}': no such directory, and no such model on the Hub"):
+    with pytest.raises(SystemExit, match=f"error: model {name}: no such directory; train one"):
         export.main(export.Arguments(model=name))
 
 
-def test_a_directory_that_is_no_model_is_one_line(tmp_path):
-    with pytest.raises(SystemExit, match="is no Fast Diarization model"):
+@pytest.mark.parametrize("kind", ["empty", "damaged weights", "another network"])
+def test_a_directory_that_is_no_model_is_one_line(kind, exported, tmp_path):
+    if kind == "damaged weights":
+        shutil.copy(exported / "config.json", tmp_path)
+        (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    elif kind == "another network":
+        Wav2Vec2Config(num_hidden_layers=1).save_pretrained(tmp_path)
+        save_file({"weight": np.zeros(3, np.float32)}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SystemExit, match=f"error: model {tmp_path} .*; give a model that train.py or export.py wrote"):
         export.main(export.Arguments(model=str(tmp_path)))
+
+
+def test_an_output_that_cannot_be_written_is_one_line(exported, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match=f"error: --output {tmp_path}/file: File exists; name a directory"):
+        export.main(export.Arguments(model=str(exported), output=str(tmp_path / "file")))

@@ -143,7 +143,7 @@ def test_the_directory_is_complete(published):
 
 def test_what_is_no_model_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["publish", str(tmp_path), str(tmp_path / "target")])
-    with pytest.raises(SystemExit, match="error: .* is no Fast Diarization model"):
+    with pytest.raises(SystemExit, match="error: model .*; give a model that train.py"):
         main()
 
 

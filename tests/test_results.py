@@ -2,7 +2,6 @@
 
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassifi
 from modeling.linking_fast_diarization import LinkingSettings
 
 ROOT = Path(__file__).parent.parent
+DEMO = ROOT / "evaluation" / "sets" / "demo.json"
 TURNS = [(0.5, 4.0, "a"), (4.4, 9.0, "b"), (8.6, 13.0, "a"), (13.5, 19.0, "b")]
 
 
@@ -227,7 +227,7 @@ def test_what_is_no_set_is_named(tmp_path):
 
 @pytest.mark.skipif(not (ROOT / "pretrained").is_dir(), reason="no figures are published yet")
 def test_the_demo_set_is_that_of_this_code():
-    made = FrozenSet(ROOT / "evaluation/sets/demo.json", "demo", "validation")
+    made = FrozenSet(DEMO, "demo", "validation")
     for condition in made.conditions:
         assert sum(len(waveforms) for waveforms, _ in made.windows(condition)) == made.conditions[condition]["windows"]
 
@@ -353,17 +353,32 @@ def test_sets_and_voices_are_scored(frozen, model, monkeypatch, capsys):
         (["nowhere/at/all"], "is no directory"),
         (["voices", "--model", "nowhere/at/all"], "no such directory"),
         (["voices", "--dataset", "./nowhere"], "no directory"),
-        (["voices", "--peer", str(ROOT / "README.md")], "cannot be opened"),
+        (["voices", "--peer", str(ROOT / "README.md")], "give segmentation-3.0 as an ONNX file"),
+        (["voices", "--output", "README.md"], "--output README.md: File exists; name a directory that can be written"),
+        ([str(DEMO), "--noise", "nowhere"], "noise directory 'nowhere' does not exist"),
+        ([str(DEMO), "--split", "nonsense"], "set 'demo' is not frozen on split 'nonsense', only: validation; python"),
+        (["nowhere.json"], "set 'nowhere.json' cannot be read (No such file or directory); there are some in"),
     ],
 )
-def test_what_is_wrong_is_one_line(arguments, message, model):
-    if "--model" not in arguments:
-        arguments = [*arguments, "--model", model]
-    done = subprocess.run(
-        [sys.executable, "-m", "evaluation", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 2 and message in done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+def test_what_is_wrong_is_one_line(arguments, message, model, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert run(monkeypatch, *arguments, *(() if "--model" in arguments else ("--model", model))) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and message in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--hop", "0"], "--hop: '0' is no number of seconds from 0.02, a frame"),
+        (["--limit", "-1"], "--limit: '-1' is not a number from 1"),
+        (["--num_speakers", "0"], "--num_speakers: '0' is neither unknown, known nor a number from 1"),
+    ],
+)
+def test_a_number_out_of_range_is_named(flags, message, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "user/calls", *flags)
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_hub_data_set_is_streamed(tmp_path, model):

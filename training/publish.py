@@ -25,7 +25,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from modeling import FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
+from diarization.networks import ModelError, load_weights
+from modeling import FastDiarizationFeatureExtractor
 from modeling.modeling_fast_diarization import Conv
 from training.card import write_card
 
@@ -140,9 +141,9 @@ def publish(
         SystemExit: `source` is no model, or it cannot be exported.
     """
     try:
-        model = FastDiarizationForAudioFrameClassification.from_pretrained(source).eval()
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {str(source)!r} is no Fast Diarization model: {str(error).splitlines()[0]}") from None
+        model = load_weights(str(source))
+    except ModelError as error:
+        raise SystemExit(f"error: {error}") from None
     absorb_norms(model)
     round_weights(model)
     model.config.dtype = "float32"  # transformers 5 would load what is stored as half precision as such
