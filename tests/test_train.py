@@ -173,6 +173,8 @@ def test_precision_is_what_the_gpu_is_good_at(monkeypatch, tmp_path, capability,
         (["--dataset", "{tmp}/nameless"], "has no speaker column .*--speaker_column"),
         (["--noise", "{tmp}/nowhere"], "noise directory .*nowhere' does not exist"),
         (["--noise", "{tmp}/empty"], "noise directory .*empty' has no .flac, .wav or .ogg file"),
+        (["--noise", "{tmp}/texts"], "noise .*texts/text.wav cannot be read (.*); remove or replace it"),
+        (["--output_dir", "{tmp}/value.yaml"], "--output_dir .*value.yaml: File exists; name a directory"),
         (["--start_from", "{tmp}/empty"], "empty holds no model; give a model directory that train.py wrote"),
         (["--start_from", "{tmp}/other/model"], "holds a model of type 'wavlm'; give"),
         (["--start_from", "{tmp}/torn"], "torn cannot be loaded"),
@@ -186,6 +188,8 @@ def test_whatever_is_wrong_is_one_line(monkeypatch, tmp_path, flags, message):
     (tmp_path / "unknown.yaml").write_text("max_step: 3\n")
     (tmp_path / "value.yaml").write_text("max_steps: ten\n")
     (tmp_path / "nameless").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "text.wav").write_text("Dear recording,\n" * 100)
     pq.write_table(pa.table({"audio": [b"RIFF"], "text": ["hello"]}), tmp_path / "nameless" / "train.parquet")
     for name, kind in (("other/model", "wavlm"), ("torn", "fast-diarization")):
         (tmp_path / name).mkdir(parents=True)
