@@ -23,7 +23,7 @@ TOKEN = "hf_never_to_be_printed"
 STEPS = 24
 OPTIONS = (
     f"--max_steps {STEPS} --save_steps 4 --eval_steps 12 --logging_steps 2 --warmup_steps 2 --eval_windows 16 "
-    "--per_device_train_batch_size 8"
+    "--per_device_train_batch_size 8 --hidden_size 32"
 )
 
 
