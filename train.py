@@ -40,6 +40,7 @@ from training.card import write_card
 from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, open_drive
 from training.curves import plot_curves
 from training.hub import HubRepository
+from training.norms import measure_norms
 from training.teacher_voices import TeacherVoices
 from training.trainer import Clock, SaveAndLeave, StreamingTrainer, read_stream_state
 
@@ -69,6 +70,8 @@ def run(arguments: Arguments, training: Training) -> None:
     logging.info(
         "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
     )
+    if arguments.freeze_norms and checkpoint is None:
+        measure_norms(model.to(training.device), train)
     keeper, leave = Keeper(drive, hub.upload_checkpoint if hub else None), SaveAndLeave()
     trainer = StreamingTrainer(
         model=model,
@@ -81,6 +84,7 @@ def run(arguments: Arguments, training: Training) -> None:
         eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size),
         keeper=keeper,
         voices=TeacherVoices(arguments.teacher_voices) if arguments.teacher_voices else None,
+        frozen_norms=arguments.freeze_norms,
     )
     try:
         trainer.train(resume_from_checkpoint=checkpoint)

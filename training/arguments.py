@@ -62,6 +62,10 @@ class Arguments:
     start_from: str | None = field(
         default=None, metadata={"help": "Model directory or Hub id whose weights to start from (phase two)."}
     )
+    freeze_norms: bool = field(
+        default=False,
+        metadata={"help": "Measure normalisation on many voices first and keep it: for the last steps of a training."},
+    )
     teacher_voices: str | None = field(
         default=None, metadata={"help": "Table of voices to learn from, as training/teacher_voices.py makes it."}
     )

@@ -20,6 +20,7 @@ from data.corpora import CorpusError
 from data.streaming import PositionedLoader
 from evaluation.windows import WindowScores
 from training.checkpoints import CheckpointError, Keeper, discard_old, fault_of, seal, step_of
+from training.norms import freeze_norms
 from training.teacher_voices import TeacherVoices
 
 logger = logging.getLogger(__name__)
@@ -38,10 +39,17 @@ class StreamingTrainer(Trainer):
     """
 
     def __init__(
-        self, *args, workers: int, eval_batches: int, keeper: Keeper, voices: TeacherVoices | None = None, **kwargs
+        self,
+        *args,
+        workers: int,
+        eval_batches: int,
+        keeper: Keeper,
+        voices: TeacherVoices | None = None,
+        frozen_norms: bool = False,
+        **kwargs,
     ):
         super().__init__(*args, **kwargs)
-        self.keeper, self.voices = keeper, voices
+        self.keeper, self.voices, self.frozen_norms = keeper, voices, frozen_norms
         self.loader = PositionedLoader(self.train_dataset, workers)
         self.eval_windows = list(islice(PositionedLoader(self.eval_dataset, 0), eval_batches))
         self.model_accepts_loss_kwargs = False
@@ -52,6 +60,8 @@ class StreamingTrainer(Trainer):
     def compute_loss(self, model, inputs, **kwargs):
         if self.voices:
             inputs = inputs | {"voice_targets": self.voices.of(inputs["speaker_labels"]).to(self.args.device)}
+        if self.frozen_norms:
+            freeze_norms(model)
         return super().compute_loss(model, inputs, **kwargs)
 
     def train(self, resume_from_checkpoint: Path | None = None) -> None:

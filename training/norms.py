@@ -1,0 +1,48 @@
+"""Batch normalisation at the end of a training: measured over many pools, then kept.
+
+The windows of a batch come from one pool and may share a microphone or a codec. So running averages follow the pools
+seen last, and a network that was always normalised by its own batch is used with other statistics. Both are mended by
+measuring the statistics once over many pools and training on with them (precise and frozen statistics: Wu and Johnson,
+Rethinking "Batch" in BatchNorm, 2021).
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from data.streaming import ConversationStream
+
+BATCHES = 100
+
+
+def norms_of(model: nn.Module) -> Iterator[nn.BatchNorm2d]:
+    return (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+
+
+def measure_norms(model: nn.Module, stream: ConversationStream, batches: int = BATCHES) -> None:
+    """Set the running statistics of a network to their means over `batches` batches from as many pools as there are.
+
+    One window is made of each utterance, so that a pool gives few batches. Dropout stays off.
+    """
+    device = next(model.parameters()).device
+    many_pools = ConversationStream(stream.utterances, replace(stream.config, windows_per_utterance=1))
+    model.eval()
+    momenta = [norm.momentum for norm in norms_of(model)]
+    for norm in norms_of(model):
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        for _, batch in zip(tqdm(range(batches), "measuring normalisation", disable=None), many_pools):
+            model(input_values=torch.from_numpy(batch["input_values"]).to(device))
+    for norm, momentum in zip(norms_of(model), momenta):
+        norm.momentum = momentum
+
+
+def freeze_norms(model: nn.Module) -> None:
+    """Normalise by the running statistics and leave them as they are, until the next `model.train()`."""
+    for norm in norms_of(model):
+        norm.eval()
