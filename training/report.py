@@ -98,7 +98,7 @@ def write_report(directory: Path, results: list[dict], models: list[Path], ablat
             (directory / "pictures").mkdir(parents=True, exist_ok=True)
             shutil.copy(model / "curves.png", directory / f"pictures/curves-{model.name}.png")
             training.append(f"![Loss and scores of unseen speakers by step](pictures/curves-{model.name}.png)")
-    used = "Speakers and recordings of the test split chose nothing."
+    used = "Nothing was trained on speakers of the test split."
     used_for = {"test": used, "validation": "Validation speakers, on which settings were chosen: not a final score."}
     text = jinja2.Template((ROOM / "results_template.md").read_text(), keep_trailing_newline=True).render(
         split_words=used_for.get(split, ""),
