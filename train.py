@@ -28,6 +28,7 @@ from data.augmentation import CLEAN, Augmentation
 from data.corpora import CORPORA, CorpusError, open_corpus
 from data.network import limit_silence
 from data.streaming import ConversationStream, StreamConfig
+from diarization.networks import first_line
 from diarization.output import OutputError, make_directory
 from evaluation.windows import to_markdown
 from modeling import (
@@ -165,8 +166,7 @@ def load_weights(name: str, encoder: dict) -> FastDiarizationForAudioFrameClassi
             raise UsageError(f"--start_from {name} holds {held}; {remedy}")
         return FastDiarizationForAudioFrameClassification.from_pretrained(name, **encoder)
     except (OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UsageError(f"--start_from {name} cannot be loaded ({reason}); {remedy}") from None
+        raise UsageError(f"--start_from {name} cannot be loaded ({first_line(error)}); {remedy}") from None
 
 
 def open_streams(

@@ -27,6 +27,10 @@ TELEPHONES = ("GSM", "G.711")
 TAPS = 255
 FRAME = 512
 BANDS = 16
+LOWEST, HIGHEST = (2595 * np.log10(1 + frequency / 700) for frequency in (60, SAMPLING_RATE / 2))
+EDGES = 700 * (10 ** (np.linspace(LOWEST, HIGHEST, BANDS + 1) / 2595) - 1)
+"""Of the bands in Hz: evenly spaced on the mel scale from 60 Hz up."""
+FIRST_BINS = np.searchsorted(np.fft.rfftfreq(FRAME, 1 / SAMPLING_RATE), EDGES)
 LARGEST_GAIN_DB = 15.0
 
 
@@ -67,25 +71,17 @@ def use_codec(pool: Pool, name: str) -> None:
         pool.audio[utterance] = np.resize(heard, len(waveform)).astype(np.float32)
 
 
-def _edges() -> np.ndarray:
-    """Band edges in Hz: evenly spaced on the mel scale from 60 Hz up."""
-    low, high = (2595 * np.log10(1 + f / 700) for f in (60, SAMPLING_RATE / 2))
-    return 700 * (10 ** (np.linspace(low, high, BANDS + 1) / 2595) - 1)
-
-
 def _band_levels(waveform: np.ndarray, active: np.ndarray) -> np.ndarray:
     """Average level of the speech in each band, in dB."""
     speech = waveform.reshape(-1, GRID)[active].reshape(-1)
     speech = speech[: len(speech) // FRAME * FRAME].reshape(-1, FRAME)
     power = np.square(np.abs(scipy.fft.rfft(speech * np.hanning(FRAME).astype(np.float32)))).mean(axis=0)
-    bins = np.searchsorted(np.fft.rfftfreq(FRAME, 1 / SAMPLING_RATE), _edges())
-    return 10 * np.log10(np.array([power[a:b].mean() for a, b in zip(bins, bins[1:])]) + 1e-9)
+    return 10 * np.log10(np.array([power[a:b].mean() for a, b in zip(FIRST_BINS, FIRST_BINS[1:])]) + 1e-9)
 
 
 def _filter(gains: np.ndarray) -> np.ndarray:
     """A symmetric impulse response with these gains in dB at the middles of the bands."""
-    edges = _edges()
     grid = np.linspace(0, SAMPLING_RATE / 2, 257)
-    response = 10 ** (np.interp(grid, (edges[:-1] + edges[1:]) / 2, gains) / 20)
+    response = 10 ** (np.interp(grid, (EDGES[:-1] + EDGES[1:]) / 2, gains) / 20)
     taps = np.roll(np.fft.irfft(response), TAPS // 2)[:TAPS]
     return (taps * np.hanning(TAPS + 2)[1:-1]).astype(np.float32)

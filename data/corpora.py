@@ -20,6 +20,7 @@ from datasets import IterableDataset, load_dataset_builder
 
 from data.network import GaveUp, persist
 from data.solo_speech import cut, solo_stretches
+from diarization.networks import first_line
 from modeling.audio_fast_diarization import AudioError
 
 AUDIO_COLUMNS = ("audio", "m4a", "wav", "flac", "mp3", "ogg", "opus")
@@ -189,7 +190,7 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None, revisi
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise CorpusError(
-            f"corpus {corpus.path!r} cannot be opened: {_first_line(error)}; check its name, the connection and, for "
+            f"corpus {corpus.path!r} cannot be opened: {first_line(error)}; check its name, the connection and, for "
             "a gated corpus, hf auth login"
         ) from None
     files = builder.config.data_files or {}
@@ -222,7 +223,7 @@ def _tars(corpus: Corpus, urls: list[str]) -> tuple[list[Tar], "_TarReader"]:
             columns = list(persist(lambda url=url: next(_samples(url), {}), url, OPENING_SECONDS))
             return [Tar(url) for url in urls], _TarReader(*_choose_columns(corpus, columns, conversations=False))
         except (OSError, tarfile.TarError) as error:
-            fault = _first_line(error)
+            fault = first_line(error)
     raise CorpusError(f"corpus {corpus.path!r} cannot be read: {fault}")
 
 
@@ -232,7 +233,7 @@ def _streamed(corpus: Corpus, builder, splits: list[str]) -> tuple[list[tuple[st
         streams = {s: IterableDataset(builder.as_streaming_dataset(split=s)._ex_iterable) for s in splits}
         columns = streams[splits[0]].column_names or list(next(iter(streams[splits[0]]), {}))
     except (OSError, ValueError, RuntimeError) as error:
-        raise CorpusError(f"corpus {corpus.path!r} cannot be read: {_first_line(error)}") from None
+        raise CorpusError(f"corpus {corpus.path!r} cannot be read: {first_line(error)}") from None
     audio, speaker = _choose_columns(corpus, columns, conversations=False)
     return [(s, i) for s in splits for i in range(streams[s].num_shards)], _ShardReader(streams, audio, speaker)
 
@@ -264,10 +265,6 @@ def _choose_columns(corpus: Corpus, columns: list[str], conversations: bool) -> 
     return audio, speaker
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
 def _footer(url: str) -> pq.FileMetaData:
     def read() -> pq.FileMetaData:
         with fsspec.open(url, "rb") as file:
@@ -278,7 +275,7 @@ def _footer(url: str) -> pq.FileMetaData:
     except GaveUp as error:
         raise CorpusError(f"{error}; check the connection and resume") from None
     except (OSError, ValueError) as error:
-        raise CorpusError(f"{url} cannot be read as Parquet: {_first_line(error)}; remove or replace it") from None
+        raise CorpusError(f"{url} cannot be read as Parquet: {first_line(error)}; remove or replace it") from None
 
 
 def _open(url: str, **remote):

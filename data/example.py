@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from data.augmentation import Augmentation, Scenery
-from data.conversations import EXCERPTS_FROM, GRID, SAMPLING_RATE, Turns, cast_speakers, plan_turns, render
+from data.conversations import EXCERPTS_FROM, GRID, SAMPLING_RATE, cast_speakers, plan_turns, render
 from data.corpora import CorpusError, open_corpus
 from data.turn_statistics import fill_pool
 from diarization.formats import to_rttm
@@ -36,8 +36,7 @@ def simulate(dataset: str, seconds: float = 20.0, seed: int = 0) -> tuple[np.nda
     turns = plan_turns(rng, PLANNED, EXCERPTS_FROM + seconds)
     inside = np.minimum(turns.end, EXCERPTS_FROM + seconds) - np.maximum(turns.start, EXCERPTS_FROM)
     heard = [np.where(turns.speaker == speaker, inside, 0).clip(min=0).sum(axis=1) for speaker in (0, 1)]
-    chosen = [(np.minimum(*heard) > 0.2 * seconds).argmax()]
-    turns = Turns(turns.speaker[chosen], turns.start[chosen], turns.end[chosen])
+    turns = turns[[(np.minimum(*heard) > 0.2 * seconds).argmax()]]
     speech = render(rng, pool, turns, cast_speakers(rng, pool, 1, 2), [EXCERPTS_FROM], seconds)
     active = speech.active[0]
     scenery = Scenery(rng, speech.tracks.shape[2], pool, [])

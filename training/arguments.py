@@ -47,7 +47,7 @@ class Arguments:
     dropout: float = field(default=0.3, metadata={"help": "Dropout before the context layers and the head."})
     window_seconds: float = field(default=3.0, metadata={"help": "Length of a training window."})
     long_window_seconds: float | None = field(
-        default=None, metadata={"help": "Length of every other window, to link recordings by longer windows."}
+        default=None, metadata={"help": "Length of the windows of about half of the pools, to link by longer ones."}
     )
     turn_taking: str = field(
         default="measured",
