@@ -70,7 +70,7 @@ class StreamConfig:
     windows_per_utterance: int = 20
     lanes: int = 4
     noise: str | None = None
-    speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
+    speeds: tuple[float, ...] = (0.8, 0.9, 1.0, 1.1, 1.2)
     augmentation: Augmentation = Augmentation()
     retry_seconds: float = 900.0
 

@@ -83,17 +83,36 @@ def contrastive_speaker_loss(
     return per_voice.sum() / (count > 0).sum().clamp(min=1)
 
 
-def distillation_loss(embeddings: torch.Tensor, voice_targets: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean of 1 - cosine between each voice and a teacher's embedding of the same person.
+def distillation_loss(
+    embeddings: torch.Tensor,
+    voice_labels: torch.Tensor,
+    voices: torch.Tensor,
+    labels: torch.Tensor,
+    scale: float = 20.0,
+    margin: float = 0.2,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far each voice is from a teacher's embedding of the same person, and from being told from all the others.
+
+    The second is a softmax over all voices of the teacher with an additive margin (Wang et al., Additive Margin
+    Softmax for Face Verification, 2018), whose class centres are given and not learned.
 
     Args:
         embeddings: (batch, num_speakers, dim), unit vectors.
-        voice_targets: (batch, num_speakers, dim), unit vectors, zero for voices the teacher does not know.
+        voice_labels: (batch, num_speakers) rows of `voices`, -1 for people the teacher does not know.
+        voices: (voices, dim), unit vectors, one for each person.
         labels: (batch, frames, num_speakers), 0 or 1. Voices with less than 0.4 s alone are left out.
+        scale, margin: of the cosines in the softmax.
+
+    Returns:
+        means over the voices heard: 1 - cosine, and cross-entropy.
     """
-    known = (voice_targets.square().sum(-1) > 0) & _heard_alone(labels)
-    distance = 1 - (embeddings * voice_targets).sum(-1)
-    return (distance * known).sum() / known.sum().clamp(min=1)
+    known = (voice_labels >= 0) & _heard_alone(labels)
+    if not known.any():
+        return embeddings.sum() * 0, embeddings.sum() * 0
+    cosines = embeddings[known] @ voices.T
+    own = F.one_hot(voice_labels[known], len(voices)).to(cosines.dtype)
+    distance = 1 - (cosines * own).sum(-1)
+    return distance.mean(), F.cross_entropy(scale * (cosines - margin * own), voice_labels[known])
 
 
 def _heard_alone(labels: torch.Tensor) -> torch.Tensor:

@@ -24,13 +24,14 @@ def table(tmp_path):
 def test_each_speaker_gets_his_own_voice_and_strangers_none(table):
     file, voices = table
     labels = torch.tensor([[speaker_number("a"), speaker_number("b")], [-1, speaker_number("stranger")]])
-    found = TeacherVoices(str(file)).of(labels)
-    assert torch.equal(found[0], torch.stack([voices["a"], voices["b"]]))
-    assert not found[1].any()
+    teacher = TeacherVoices(str(file))
+    rows = teacher.rows_of(labels)
+    assert torch.equal(teacher.voices[rows[0]], torch.stack([voices["a"], voices["b"]]))
+    assert rows[1].tolist() == [-1, -1]
 
 
 def test_a_number_beyond_the_last_one_is_a_stranger(table):
-    assert not TeacherVoices(str(table[0])).of(torch.tensor([[2**62]])).any()
+    assert TeacherVoices(str(table[0])).rows_of(torch.tensor([[2**62]])).tolist() == [[-1]]
 
 
 def test_a_file_that_is_no_table_is_named(tmp_path):
@@ -41,17 +42,31 @@ def test_a_file_that_is_no_table_is_named(tmp_path):
             TeacherVoices(str(file))
 
 
-def test_the_loss_is_the_mean_distance_of_voices_heard_alone_and_known():
+def test_the_losses_are_means_over_voices_heard_alone_and_known():
     labels = torch.zeros(2, 150, 2)
     labels[0, :60, 0] = labels[0, 40:100, 1] = 1  # 40 frames alone each
     labels[1, :19, 0] = 1  # too short
     labels[1, 50:90, 1] = 1  # the teacher does not know this one
     generator = torch.Generator().manual_seed(1)
-    embeddings, targets = (F.normalize(torch.randn(2, 2, 8, generator=generator), dim=-1) for _ in range(2))
-    targets[1, 1] = 0
-    expected = np.mean([1 - float(embeddings[0, i] @ targets[0, i]) for i in range(2)])
-    assert float(distillation_loss(embeddings, targets, labels)) == pytest.approx(expected, abs=1e-6)
-    assert float(distillation_loss(embeddings, torch.zeros_like(targets), labels)) == 0
+    embeddings = F.normalize(torch.randn(2, 2, 8, generator=generator), dim=-1)
+    voices = F.normalize(torch.randn(5, 8, generator=generator), dim=-1)
+    rows = torch.tensor([[3, 0], [1, -1]])
+    distance, confusion = distillation_loss(embeddings, rows, voices, labels)
+    heard = [(embeddings[0, 0].numpy(), 3), (embeddings[0, 1].numpy(), 0)]
+    cosines = [voices.numpy() @ voice for voice, _ in heard]
+    assert float(distance) == pytest.approx(np.mean([1 - c[row] for c, (_, row) in zip(cosines, heard)]), abs=1e-6)
+    expected = []
+    for cosine, (_, row) in zip(cosines, heard):
+        exponents = np.exp(20 * (cosine - 0.2 * (np.arange(5) == row)))
+        expected.append(-np.log(exponents[row] / exponents.sum()))
+    assert float(confusion) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_a_batch_of_strangers_teaches_nothing():
+    embeddings = torch.ones(1, 2, 8, requires_grad=True)
+    losses = distillation_loss(embeddings, torch.full((1, 2), -1), torch.eye(8), torch.ones(1, 150, 2))
+    sum(losses).backward()
+    assert [float(loss) for loss in losses] == [0, 0] and not embeddings.grad.any()
 
 
 def test_every_speaker_is_heard_at_every_speed_and_the_common_part_taken_away():

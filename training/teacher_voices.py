@@ -43,14 +43,13 @@ class TeacherVoices:
             raise CorpusError(
                 f"{file} is no table of voices ({reason}); make one with python -m training.teacher_voices"
             ) from None
-        # The row after the last is for speakers the teacher has not heard.
-        self.numbers, self.voices = numbers, F.pad(table["voice"][order], (0, 0, 0, 1))
+        self.numbers, self.voices = numbers, table["voice"][order]
 
-    def of(self, speaker_labels: torch.Tensor) -> torch.Tensor:
-        """(batch, num_speakers) numbers -> (batch, num_speakers, dim) unit vectors, zero where there is none."""
+    def rows_of(self, speaker_labels: torch.Tensor) -> torch.Tensor:
+        """Numbers of speakers -> their rows in `voices`, -1 for those the teacher has not heard."""
         speaker_labels = speaker_labels.cpu()
         at = torch.searchsorted(self.numbers, speaker_labels).clamp(max=len(self.numbers) - 1)
-        return self.voices[torch.where(self.numbers[at] == speaker_labels, at, len(self.numbers))]
+        return torch.where(self.numbers[at] == speaker_labels, at, -1)
 
 
 class CamPlusPlus:

@@ -59,7 +59,8 @@ class StreamingTrainer(Trainer):
 
     def compute_loss(self, model, inputs, **kwargs):
         if self.voices:
-            inputs = inputs | {"voice_targets": self.voices.of(inputs["speaker_labels"]).to(self.args.device)}
+            rows, voices = self.voices.rows_of(inputs["speaker_labels"]), self.voices.voices
+            inputs = inputs | {"voice_labels": rows.to(self.args.device), "voices": voices.to(self.args.device)}
         if self.frozen_norms:
             freeze_norms(model)
         return super().compute_loss(model, inputs, **kwargs)

@@ -41,9 +41,9 @@ class FastDiarizationConfig(PretrainedConfig):
             encoding of Plaquet and Bredin (Interspeech 2023).
         window_seconds (`float`, defaults to 3.0): length of the windows the network is trained on.
         affinity_loss_weight (`float`, defaults to 1.0): weight of the within-window affinity loss.
-        speaker_loss_weight (`float`, defaults to 0.3): weight of the contrastive loss on embeddings.
-        distillation_loss_weight (`float`, defaults to 2.0): weight of the distance to a teacher's embeddings, where
-            training is given them.
+        speaker_loss_weight (`float`, defaults to 0.3): weight of the contrastive loss on embeddings, and of the softmax
+            over a teacher's voices where training is given them.
+        distillation_loss_weight (`float`, defaults to 2.0): weight of the distance to a teacher's embeddings.
         sliding_window_seconds, hop_seconds, onset, offset, min_duration_on, min_duration_off, min_solo_seconds,
         same_tracklet_similarity, same_speaker_similarity, min_speaker_seconds, min_speaker_share (`float`): how
             windows are linked to whole recordings; see [`LinkingSettings`], which has their defaults.

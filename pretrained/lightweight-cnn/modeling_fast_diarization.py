@@ -386,7 +386,8 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         speaker_labels: torch.Tensor | None = None,
-        voice_targets: torch.Tensor | None = None,
+        voice_labels: torch.Tensor | None = None,
+        voices: torch.Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs,
     ) -> FastDiarizationOutput | tuple:
@@ -398,8 +399,10 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
                 active; the order of speakers does not matter. With labels a loss is returned.
             speaker_labels (`torch.LongTensor` of shape `(batch, num_speakers)`, *optional*): any integer that
                 stands for the person on a track of `labels`, -1 for nobody. With it the embeddings are trained.
-            voice_targets (`torch.FloatTensor` of shape `(batch, num_speakers, embedding_size)`, *optional*): a
-                teacher's embedding of each person, zero where there is none, for the embeddings to learn from.
+            voice_labels (`torch.LongTensor` of shape `(batch, num_speakers)`, *optional*): the row of `voices` that
+                is the person on a track of `labels`, -1 where none is.
+            voices (`torch.FloatTensor` of shape `(voices, embedding_size)`, *optional*): a teacher's embeddings of
+                people, for the embeddings to learn from.
         """
         features = self.fast_diarization(input_values, attention_mask)
         frames = input_values.shape[1] // FRAME_SAMPLES
@@ -433,10 +436,10 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
                     loss = loss + self.config.speaker_loss_weight * contrastive_speaker_loss(
                         embeddings, speaker_labels, activity
                     )
-                if voice_targets is not None:
-                    loss = loss + self.config.distillation_loss_weight * distillation_loss(
-                        embeddings, voice_targets, activity
-                    )
+                if voice_labels is not None:
+                    distance, confusion = distillation_loss(embeddings, voice_labels, voices, activity)
+                    loss = loss + self.config.distillation_loss_weight * distance
+                    loss = loss + self.config.speaker_loss_weight * confusion
         output = FastDiarizationOutput(loss, logits, embeddings)
         return output if return_dict is not False else output.to_tuple()
 
