@@ -160,9 +160,9 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None, revisi
     """Open a corpus for streaming.
 
     Args:
-        name: a name in `CORPORA`, a Hub repository id, or a local directory of Parquet files or of one folder of
-            audio files a speaker. Rows that are whole conversations (audio, timestamps_start, timestamps_end,
-            speakers) give the stretches in which one person speaks alone.
+        name: a name in `CORPORA`, a Hub repository id (`user/name`, or `user/name:configuration`), or a local directory
+            of Parquet files or of one folder of audio files a speaker. Rows that are whole conversations (audio,
+            timestamps_start, timestamps_end, speakers) give the stretches in which one person speaks alone.
         split: `"train"`, `"validation"`, or any split the corpus has.
         speaker_column: the column that tells speakers apart, where it has an unusual name.
         revision: commit of the Hub repository, or `None` for the newest.
@@ -170,7 +170,8 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None, revisi
     Raises:
         CorpusError: what is missing, and what was found instead.
     """
-    corpus = CORPORA.get(name) or Corpus(name)
+    path, _, config = (name, "", "") if Path(name).is_dir() else name.partition(":")
+    corpus = CORPORA.get(name) or Corpus(path, config or None)
     if speaker_column is not None:
         corpus = Corpus(**{**vars(corpus), "speaker_column": speaker_column})
     if Path(corpus.path).is_dir():
@@ -189,6 +190,12 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None, revisi
             lambda: load_dataset_builder(corpus.path, corpus.config, revision=revision), corpus.path, OPENING_SECONDS
         )
     except (OSError, ValueError, RuntimeError) as error:
+        if available := re.search(r"available configs: \[(.*)\]", str(error)):
+            configs = available[1].replace("'", "").split(", ")
+            raise CorpusError(
+                f"corpus {corpus.path!r} has several configurations; name one of {', '.join(configs)} after a colon, as "
+                f"in {corpus.path}:{configs[0]}"
+            ) from None
         raise CorpusError(
             f"corpus {corpus.path!r} cannot be opened: {first_line(error)}; check its name, the connection and, for "
             "a gated corpus, hf auth login"

@@ -127,6 +127,17 @@ def test_librispeech_layout(tmp_path, spoken, monkeypatch):
     assert [row.audio for row in validation] == [row["audio"]["bytes"] for row in written["validation"]]
 
 
+def test_of_several_configurations_one_is_named_after_a_colon(tmp_path, spoken):
+    written = write_librispeech(tmp_path, spoken)
+    with pytest.raises(
+        CorpusError, match=r"has several configurations; name one of (clean, all|all, clean) after a colon"
+    ):
+        open_corpus(str(tmp_path), "train")
+    rows = rows_of(open_corpus(f"{tmp_path}:clean", "validation"))
+    everything = [row["audio"]["bytes"] for row in written["validation"]]
+    assert rows and all(row.audio in everything for row in rows)
+
+
 def test_webdataset_layout(tmp_path, spoken, monkeypatch):
     written = write_voxceleb2(tmp_path, spoken)
     monkeypatch.setitem(corpora.CORPORA, "voxceleb2", Corpus(**{**vars(CORPORA["voxceleb2"]), "path": str(tmp_path)}))

@@ -28,7 +28,10 @@ class Arguments:
 
     dataset: str = field(
         default="demo",
-        metadata={"help": f"{', '.join(CORPORA)}, a Hub id (user/name), or a directory of Parquet or speaker folders."},
+        metadata={
+            "help": f"{', '.join(CORPORA)}, a Hub id (user/name, or "
+            "user/name:configuration), or a directory of Parquet or speaker folders."
+        },
     )
     speaker_column: str | None = field(
         default=None, metadata={"help": "Column that tells speakers apart, where it has an unusual name."}
