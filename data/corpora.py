@@ -193,8 +193,8 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None, revisi
         if available := re.search(r"available configs: \[(.*)\]", str(error)):
             configs = available[1].replace("'", "").split(", ")
             raise CorpusError(
-                f"corpus {corpus.path!r} has several configurations; name one of {', '.join(configs)} after a colon, as "
-                f"in {corpus.path}:{configs[0]}"
+                f"corpus {corpus.path!r} has several configurations; name one of {', '.join(configs)} after a colon, "
+                f"as in {corpus.path}:{configs[0]}"
             ) from None
         raise CorpusError(
             f"corpus {corpus.path!r} cannot be opened: {first_line(error)}; check its name, the connection and, for "
