@@ -23,6 +23,7 @@ CHECKPOINTS = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it (default %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default %(default)s; never replaced")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 on the CPU too, as train.py --bf16 --use_cpu")
     parser.add_argument("--encoder_type", default="lightweight-cnn", help="default %(default)s")
     parser.add_argument("--batch_size", type=int, default=32, help="default %(default)s")
     parser.add_argument("--workers", type=int, default=1, help="processes that make windows (default %(default)s)")
@@ -31,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict:
     """Seconds a step by part, with half precision on a GPU as train.py chooses it, and seconds a checkpoint."""
+    half = half_precision() if arguments.device == "cuda" else torch.bfloat16
+    autocast = arguments.device == "cuda" or arguments.bf16
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise NoProvider("device cuda is not there (no GPU or no driver); use --device cpu")
     torch.manual_seed(0)
@@ -42,7 +45,7 @@ def run(arguments: argparse.Namespace) -> dict:
     parts = dict.fromkeys(("waiting for data", "forward and backward", "optimizer"), 0.0)
 
     def loss_of(batch: dict) -> torch.Tensor:
-        with torch.autocast(arguments.device, half_precision(), enabled=arguments.device == "cuda"):
+        with torch.autocast(arguments.device, half, enabled=autocast):
             return model(**batch).loss
 
     for step in range(WARM_UP + arguments.steps):
@@ -64,6 +67,7 @@ def run(arguments: argparse.Namespace) -> dict:
         "seconds_per_checkpoint": checkpoint_seconds(model, optimizer),
         "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "precision": str(half if autocast else torch.float32).removeprefix("torch."),
         "torch": torch.__version__,
         "dataset": arguments.dataset,
         "encoder_type": arguments.encoder_type,

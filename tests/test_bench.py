@@ -149,10 +149,12 @@ def test_recordings_are_split_into_their_parts(exported, tmp_path, monkeypatch):
         assert parts == pytest.approx(found["cpu_time_per_audio_time"]) and found["network"] > 0
 
 
-def test_training_is_split_into_its_parts(tmp_path, monkeypatch):
+@pytest.mark.parametrize("flags, precision", [("", "float32"), ("--bf16", "bfloat16")])
+def test_training_is_split_into_its_parts(tmp_path, monkeypatch, flags, precision):
     file = tmp_path / "train.json"
-    assert call(monkeypatch, f"train --steps 1 --batch_size 2 --workers 0 --json {file}") == 0
+    assert call(monkeypatch, f"train --steps 1 --batch_size 2 --workers 0 --json {file} {flags}") == 0
     result = json.loads(file.read_text())
+    assert result["precision"] == precision
     assert sum(result["seconds_per_step"].values()) == pytest.approx(1 / result["steps_per_second"])
     assert result["seconds_per_checkpoint"] > 0
 

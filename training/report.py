@@ -104,7 +104,7 @@ def write_report(directory: Path, results: list[dict], models: list[Path], ablat
         split_words=used_for.get(split, ""),
         command=f"python -m training.report {' '.join(f'pretrained/{name}' for name in names)} --dataset "
         f"{PLACES['dataset']} --noise {PLACES['noise']} --recordings {PLACES['recordings']} --peer "
-        f"segmentation-3.0.onnx --split {split}",
+        f"segmentation-3.0.onnx --split {split}{' --ablation runs/ablation/ablation.json' if ablation else ''}",
         summary=summary(results, [*names, *peers]),
         details="\n\n".join(f"{to_markdown(result)}\n\n```bash\n{result['command']}\n```" for result in results),
         training="\n\n".join(training),
