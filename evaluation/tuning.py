@@ -37,6 +37,7 @@ from modeling.linking_fast_diarization import (
 SPEAKERS = (2, 2, 3, 4)
 CANDIDATES = {
     "same_speaker_similarity": tuple(np.arange(0.2, 0.92, 0.05).round(2).tolist()),
+    "full_evidence_seconds": (0.0, 5.0, 10.0, 20.0),
     "same_tracklet_similarity": (0.5, 0.6, 0.7, 0.8, 0.85, 0.9),
     "min_solo_seconds": (0.5, 1.0, 1.5, 2.0),
     "min_speaker_seconds": (1.0, 2.0, 3.0, 4.0, 6.0),

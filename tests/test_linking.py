@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,14 +22,16 @@ from modeling.linking_fast_diarization import (
 )
 
 
-def merge_plainly(sums, apart, threshold, fewest, most):
+def merge_plainly(sums, seconds, apart, threshold, full, fewest, most):
     clusters = [[i] for i in range(len(sums))]
 
     def likeness(one, other):
         if apart[np.ix_(one, other)].any():
             return -np.inf
         a, b = sums[one].sum(axis=0), sums[other].sum(axis=0)
-        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+        heard, also = seconds[one].sum(), seconds[other].sum()
+        evidence = min(scipy.stats.hmean([heard, also]) / 2 / full, 1) if full else 1
+        return 1 - scipy.spatial.distance.cosine(a, b) * evidence**0.5
 
     while len(clusters) > fewest:
         pairs = [(likeness(a, b), i, j) for i, a in enumerate(clusters) for j, b in enumerate(clusters) if i < j]
@@ -45,16 +48,18 @@ def merge_plainly(sums, apart, threshold, fewest, most):
     threshold=st.floats(-0.5, 0.95),
     fewest=st.integers(1, 4),
     most=st.integers(4, 16),
+    full=st.sampled_from([0.0, 1.0, 10.0]),
 )
-def test_clusters_are_those_of_the_definition(seed, count, threshold, fewest, most):
+def test_clusters_are_those_of_the_definition(seed, count, threshold, fewest, most, full):
     rng = np.random.default_rng(seed)
-    sums = rng.standard_normal((count, 6))
+    sums, seconds = rng.standard_normal((count, 6)), rng.uniform(0.5, 30, count)
     apart = rng.random((count, count)) < 0.1
     apart |= apart.T
     np.fill_diagonal(apart, False)
-    labels = _merge(sums, apart, threshold, fewest, most)
+    chosen = LinkingSettings(same_speaker_similarity=threshold, full_evidence_seconds=full)
+    labels = _merge(sums, seconds, apart, chosen, SpeakerCount(min_speakers=fewest, max_speakers=most))
     found = {frozenset(np.flatnonzero(labels == cluster).tolist()) for cluster in set(labels.tolist())}
-    assert found == merge_plainly(sums, apart, threshold, fewest, most)
+    assert found == merge_plainly(sums, seconds, apart, threshold, full, fewest, most)
 
 
 def test_two_people_of_one_window_are_kept_apart_and_one_voice_heard_as_two_is_not():
