@@ -4,9 +4,10 @@ A window of the network tells a few speakers apart without knowing them from oth
 
 1. Local speakers of windows that follow each other are chained into tracklets where they agree on the frames they
    share and sound alike.
-2. Tracklets are clustered by the mean of their embeddings, weighted by the time a speaker is heard alone. Tracklets
-   active in one window are never merged, as in EEND-VC (Kinoshita et al., ICASSP 2021), unless they sound alike: then
-   the window heard one voice as two.
+2. Tracklets are clustered by the mean of their embeddings, weighted by the time a speaker is heard alone; those heard
+   for short may differ more, which is between centroid linkage and that of Ward (1963). Tracklets both heard alone in
+   one window are never merged, as in EEND-VC (Kinoshita et al., ICASSP 2021), unless they sound alike: then the window
+   heard one voice as two.
 3. The clusters only say which voices there are. Which local speaker of which window is whom is the best path through
    all windows (Viterbi), by embeddings within windows and by agreement on shared frames between them.
 4. Activities are summed up over windows under the speakers found and thresholded with hysteresis.
@@ -36,6 +37,7 @@ MIN_ACTIVE_FRAMES = 8
 """A local speaker active for less is taken as absent from its window."""
 MIN_SHARED_FRAMES = 10
 MIN_CERTAIN_SECONDS = 0.5
+"""A local speaker alone for less says little about whose voice it is."""
 CANDIDATES, BEAM = 8, 64
 """Speakers considered for one local speaker, and ways of naming all local speakers of a window."""
 AGREEMENT_WEIGHT = 0.5
@@ -61,6 +63,7 @@ class LinkingSettings:
         same_tracklet_similarity: a local speaker continues a tracklet if their embeddings have this cosine or more, and
             two tracklets active in one window are two people if theirs have less.
         same_speaker_similarity: clusters of tracklets with this cosine or more are one speaker.
+        full_evidence_seconds: two clusters heard alone for less than twice this may differ by more and be one speaker.
         min_speaker_seconds, min_speaker_share: a cluster with less speech, in seconds or as a share of all of it, is no
             speaker of its own where their number is unknown.
 
@@ -77,6 +80,7 @@ class LinkingSettings:
     min_solo_seconds: float = 1.0
     same_tracklet_similarity: float = 0.8
     same_speaker_similarity: float = 0.85
+    full_evidence_seconds: float = 10.0
     min_speaker_seconds: float = 3.0
     min_speaker_share: float = 0.045
 
@@ -89,7 +93,8 @@ class LinkingSettings:
             )
         if not 0 < self.offset <= self.onset < 1:
             raise ValueError(f"0 < offset <= onset < 1 must hold, got offset {self.offset} and onset {self.onset}")
-        for name in ("min_duration_on", "min_duration_off", "min_solo_seconds", "min_speaker_seconds"):
+        durations = ("min_duration_on", "min_duration_off", "min_solo_seconds", "min_speaker_seconds")
+        for name in (*durations, "full_evidence_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be seconds, 0 or more, got {getattr(self, name)}")
         if not 0 <= self.min_speaker_share < 1:
@@ -201,7 +206,7 @@ class Tracklets:
     Attributes:
         sums: (dim,) embeddings times seconds heard alone, of each tracklet.
         seconds: heard alone.
-        conflicts: pairs of tracklets that are active in one window, the smaller number first.
+        conflicts: pairs of tracklets that are each alone for a while in one window, the smaller number first.
         latest: the first frame, activities and tracklets of the latest window.
     """
 
@@ -234,7 +239,8 @@ class Tracklets:
                 self.seconds.append(0.0)
             self.sums[tracklets[local]] += weights[local] * vectors[local]
             self.seconds[tracklets[local]] += float(weights[local])
-        self.conflicts.update(combinations(sorted(tracklets[present].tolist()), 2))
+        certain = present & (solo >= MIN_CERTAIN_SECONDS)
+        self.conflicts.update(combinations(sorted(tracklets[certain].tolist()), 2))
         self.latest = start, activity, tracklets
         return tracklets
 
@@ -513,7 +519,7 @@ def cluster(
     """
     apart = np.zeros((len(sums), len(sums)), bool)
     apart[tuple(conflicts.T)] = True
-    labels = _merge(sums, apart, settings.same_speaker_similarity, count.fewest, count.most)
+    labels = _merge(sums, seconds, apart, settings, count)
 
     lengths = np.bincount(labels, seconds)
     order = np.argsort(-lengths, kind="stable")[: count.most]
@@ -526,24 +532,38 @@ def cluster(
     return renamed[labels]
 
 
-def _merge(sums: np.ndarray, apart: np.ndarray, threshold: float, fewest: int, most: int) -> np.ndarray:
-    """Merge the nearest two clusters until none are near enough, or `most` are left; never below `fewest`."""
-    sums, apart = sums.copy(), apart | np.eye(len(sums), dtype=bool)
+def _merge(
+    sums: np.ndarray, seconds: np.ndarray, apart: np.ndarray, settings: LinkingSettings, count: SpeakerCount
+) -> np.ndarray:
+    """Merge the nearest two clusters until none are near enough, or the most wanted are left; never below the fewest.
+
+    Their distance is one minus cosine, times the square root of the evidence for it: half the harmonic mean of the
+    times they are heard, as a share of `full_evidence_seconds` and at most 1.
+    """
+    full = max(settings.full_evidence_seconds, 1e-9)
+    sums, seconds, apart = sums.copy(), seconds.copy(), apart | np.eye(len(sums), dtype=bool)
     labels = np.arange(len(sums))
     vectors = _normalise(sums)
-    similarity = np.where(apart, -np.inf, vectors @ vectors.T)
+
+    def similarity_to(a: int) -> np.ndarray:
+        evidence = seconds * seconds[a] / np.maximum(seconds + seconds[a], 1e-9)
+        distance = (1 - vectors @ vectors[a]) * np.sqrt(np.minimum(evidence / full, 1))
+        return np.where(apart[a], -np.inf, 1 - distance)
+
+    similarity = np.array([similarity_to(a) for a in range(len(sums))])
     each, nearest = np.arange(len(sums)), similarity.argmax(axis=1)
-    for left in range(len(sums), fewest, -1):
+    for left in range(len(sums), count.fewest, -1):
         a = similarity[each, nearest].argmax()
         b = nearest[a]
-        if similarity[a, b] == -np.inf or (similarity[a, b] < threshold and left <= most):
+        if similarity[a, b] == -np.inf or (similarity[a, b] < settings.same_speaker_similarity and left <= count.most):
             break
         sums[a] += sums[b]
+        seconds[a] += seconds[b]
         vectors[a] = _normalise(sums[a])
         apart[a] |= apart[b]
         apart[:, a] = apart[a]
         apart[b] = apart[:, b] = True
-        similarity[a] = similarity[:, a] = np.where(apart[a], -np.inf, vectors @ vectors[a])
+        similarity[a] = similarity[:, a] = similarity_to(a)
         similarity[b] = similarity[:, b] = -np.inf
         stale = (nearest == a) | (nearest == b)
         stale[a] = True

@@ -75,6 +75,7 @@ class StreamingDiarizer:
             "min_solo_seconds": EVIDENCE_SECONDS,
             "min_speaker_seconds": EVIDENCE_SECONDS,
             "min_speaker_share": 0,
+            "full_evidence_seconds": 0,
         }
         similarity = max(settings.same_speaker_similarity - SIMILARITY_MARGIN, -1.0)
         hop = STEP_FRAMES * FRAME_SECONDS

@@ -45,8 +45,9 @@ class FastDiarizationConfig(PretrainedConfig):
             over a teacher's voices where training is given them.
         distillation_loss_weight (`float`, defaults to 2.0): weight of the distance to a teacher's embeddings.
         sliding_window_seconds, hop_seconds, onset, offset, min_duration_on, min_duration_off, min_solo_seconds,
-        same_tracklet_similarity, same_speaker_similarity, min_speaker_seconds, min_speaker_share (`float`): how
-            windows are linked to whole recordings; see [`LinkingSettings`], which has their defaults.
+        same_tracklet_similarity, same_speaker_similarity, full_evidence_seconds, min_speaker_seconds,
+        min_speaker_share (`float`): how windows are linked to whole recordings; see [`LinkingSettings`], which has
+            their defaults.
 
     Example:
 
@@ -82,6 +83,7 @@ class FastDiarizationConfig(PretrainedConfig):
         min_solo_seconds=LinkingSettings.min_solo_seconds,
         same_tracklet_similarity=LinkingSettings.same_tracklet_similarity,
         same_speaker_similarity=LinkingSettings.same_speaker_similarity,
+        full_evidence_seconds=LinkingSettings.full_evidence_seconds,
         min_speaker_seconds=LinkingSettings.min_speaker_seconds,
         min_speaker_share=LinkingSettings.min_speaker_share,
         **kwargs,
@@ -117,6 +119,7 @@ class FastDiarizationConfig(PretrainedConfig):
             min_solo_seconds=min_solo_seconds,
             same_tracklet_similarity=same_tracklet_similarity,
             same_speaker_similarity=same_speaker_similarity,
+            full_evidence_seconds=full_evidence_seconds,
             min_speaker_seconds=min_speaker_seconds,
             min_speaker_share=min_speaker_share,
         )
