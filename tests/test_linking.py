@@ -50,6 +50,7 @@ def merge_plainly(sums, seconds, apart, threshold, full, fewest, most):
     most=st.integers(4, 16),
     full=st.sampled_from([0.0, 1.0, 10.0]),
 )
+@settings(deadline=None)
 def test_clusters_are_those_of_the_definition(seed, count, threshold, fewest, most, full):
     rng = np.random.default_rng(seed)
     sums, seconds = rng.standard_normal((count, 6)), rng.uniform(0.5, 30, count)
@@ -60,6 +61,27 @@ def test_clusters_are_those_of_the_definition(seed, count, threshold, fewest, mo
     labels = _merge(sums, seconds, apart, chosen, SpeakerCount(min_speakers=fewest, max_speakers=most))
     found = {frozenset(np.flatnonzero(labels == cluster).tolist()) for cluster in set(labels.tolist())}
     assert found == merge_plainly(sums, seconds, apart, threshold, full, fewest, most)
+
+
+def test_a_scrap_of_sound_takes_nobodys_place():
+    """Two people alike at 0.5, heard for a minute each, and two seconds of something that is like neither."""
+    vectors = np.array([[1, 0, 0], [0.5, 0.75**0.5, 0], [0.3, 0, 0.91**0.5]])
+    seconds = np.array([60.0, 60.0, 2.0])
+    sums, apart, two = vectors * seconds[:, None], np.zeros((3, 3), bool), SpeakerCount(num_speakers=2)
+    labels = _merge(sums, seconds, apart, LinkingSettings(), two)
+    assert labels[0] != labels[1]
+    plain = _merge(sums, seconds, apart, LinkingSettings(full_evidence_seconds=0), two)
+    assert plain[0] == plain[1]
+
+
+def test_who_is_hardly_alone_is_no_proof_that_two_are_two():
+    voice = np.eye(4, dtype=np.float32)
+    tracklets = Tracklets(LinkingSettings())
+    for local, seconds in enumerate((0.4, 0.6)):
+        both = np.zeros((150, 2))
+        both[:75, 0] = both[75 : 75 + round(seconds * 50), 1] = 1
+        tracklets.follow(1000 * local, both, voice[[2 * local, 2 * local + 1]])
+    assert tracklets.conflicts == {(2, 3)}
 
 
 def test_two_people_of_one_window_are_kept_apart_and_one_voice_heard_as_two_is_not():
