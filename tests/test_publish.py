@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
 from modeling.modeling_fast_diarization import Conv
-from training.publish import absorb_norms, describe, hours_by_corpus, main, portable, round_weights
+from training.publish import absorb_norms, describe, expect_overlap, hours_by_corpus, main, portable, round_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -167,3 +167,18 @@ def test_corpora_trained_on_are_named_with_their_hours(tmp_path):
     assert described["earlier"] == "863 steps with runs/first/model"
     with pytest.raises(SystemExit, match="no train"):
         hours_by_corpus(tmp_path / "train")
+
+
+def test_overlap_is_as_much_less_likely_as_asked_for_and_all_else_in_proportion():
+    torch.manual_seed(0)
+    model = FastDiarizationForAudioFrameClassification(FastDiarizationConfig(hidden_size=16)).eval()
+    said = {}
+    model.classifier.register_forward_hook(lambda module, inputs, output: said.update(scores=output))
+    with torch.no_grad():
+        model(sound())
+        before = said["scores"].unflatten(-1, (2, 4)).softmax(-1)
+        expect_overlap(model, -0.7)
+        model(sound())
+    after = said["scores"].unflatten(-1, (2, 4)).softmax(-1)
+    expected = before * torch.tensor([1, 1, 1, np.exp(-0.7)])
+    torch.testing.assert_close(after, (expected / expected.sum(-1, keepdim=True)).float())

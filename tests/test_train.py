@@ -13,6 +13,7 @@ import torch
 from transformers import TrainingArguments
 
 import train
+from training import curves
 from training.arguments import Training, parse
 
 ROOT = Path(__file__).parents[1]
@@ -69,6 +70,15 @@ def test_the_model_directory_is_complete(trained):
 def test_training_can_start_from_its_weights_with_another_encoder(trained):
     model = train.load_weights(str(trained[0] / "model"), {"encoder_type": "attention-gru"})
     assert (model.config.encoder_type, model.config.hidden_size) == ("attention-gru", 64)
+
+
+def test_curves_of_runs_that_continue_one_another_go_on(trained, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr("training.curves.plot_curves", lambda log, file: drawn.extend(log))
+    monkeypatch.setattr(sys, "argv", ["curves", "--run", str(trained[0]), str(trained[0])])
+    curves.main()
+    steps = [entry["step"] for entry in drawn if "loss" in entry]
+    assert steps == [20, 40, 60, 80, 100, 120, 140, 160]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The curves of a run, finished or not, as a picture: loss, and scores of unseen speakers beside their floors.
 
 python -m training.curves --run runs/demo
+python -m training.curves --run runs/first runs/second      # the second one started from the weights of the first
 """
 
 import argparse
@@ -51,14 +52,19 @@ def plot_curves(log: list[dict], file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="output_dir of train.py")
-    parser.add_argument("--output", type=Path, help="picture to write (default: curves.png in the run)")
+    parser.add_argument("--run", type=Path, required=True, nargs="+", help="output_dir of train.py")
+    parser.add_argument("--output", type=Path, help="picture to write (default: curves.png in the last run)")
     arguments = parser.parse_args()
-    checkpoint = newest_local(arguments.run)
-    if checkpoint is None:
-        raise SystemExit(f"error: {arguments.run} holds no complete checkpoint yet; curves come with the first one")
-    file = arguments.output or arguments.run / "curves.png"
-    plot_curves(json.loads((checkpoint / "trainer_state.json").read_text())["log_history"], file)
+    log, steps = [], 0
+    for run in arguments.run:
+        checkpoint = newest_local(run)
+        if checkpoint is None:
+            raise SystemExit(f"error: {run} holds no complete checkpoint yet; curves come with the first one")
+        state = json.loads((checkpoint / "trainer_state.json").read_text())
+        log += [entry | {"step": steps + entry["step"]} for entry in state["log_history"]]
+        steps += state["global_step"]
+    file = arguments.output or arguments.run[-1] / "curves.png"
+    plot_curves(log, file)
     print(file)
 
 

@@ -60,6 +60,16 @@ def round_weights(model: nn.Module) -> None:
             parameter.copy_(parameter.half())
 
 
+@torch.no_grad()
+def expect_overlap(model: nn.Module, log_ratio: float) -> None:
+    """Add to the log-odds of all sets of two or more: people overlap less often than training windows do.
+
+    The correction of a prior (Saerens et al., Neural Computation 2002), in the biases of the classifier.
+    """
+    overlap = torch.tensor([len(members) > 1 for members in model.speaker_sets])
+    model.classifier.bias.view(-1, len(overlap))[:, overlap] += log_ratio
+
+
 def save_weights(model: nn.Module, file: Path) -> None:
     """Write safetensors in which what is exact in half precision takes half the room."""
     state = {name: _halved(tensor) for name, tensor in model.state_dict().items()}
@@ -128,13 +138,19 @@ def hours_by_corpus(speech: Path) -> dict[str, float]:
 
 
 def publish(
-    source: Path, target: Path, speech: Path | None = None, earlier: str | None = None, export_flags: list[str] = ()
+    source: Path,
+    target: Path,
+    speech: Path | None = None,
+    earlier: str | None = None,
+    overlap: float = 0.0,
+    export_flags: list[str] = (),
 ) -> None:
     """Everything of a published model from a trained one.
 
     Args:
         speech: the corpus trained on, if its Parquet files name several corpora.
         earlier: what was trained before the run of `source`, in words.
+        overlap: see [`expect_overlap`].
         export_flags: handed on to export.py.
 
     Raises:
@@ -145,6 +161,7 @@ def publish(
     except ModelError as error:
         raise SystemExit(f"error: {error}") from None
     absorb_norms(model)
+    expect_overlap(model, overlap)
     round_weights(model)
     model.config.dtype = "float32"  # transformers 5 would load what is stored as half precision as such
     model.save_pretrained(target)
@@ -160,7 +177,7 @@ def publish(
             shutil.copy(source / name, target / name)
     if (source / "training.json").is_file():
         training = describe(json.loads((source / "training.json").read_text()), target.resolve().name, speech, earlier)
-        (target / "training.json").write_text(json.dumps(training, indent=2) + "\n")
+        (target / "training.json").write_text(json.dumps(training | {"overlap": overlap}, indent=2) + "\n")
     write_card(target)
 
 
@@ -170,8 +187,14 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="directory to publish in, such as pretrained/lightweight-cnn")
     parser.add_argument("--speech", type=Path, help="the corpus trained on, to name its parts and their licences")
     parser.add_argument("--earlier", help="what was trained before this run, in words: steps, hours, command")
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=0.0,
+        help="added to the log-odds of overlap, which training windows hold more of than talk does (default 0)",
+    )
     arguments, export_flags = parser.parse_known_args()
-    publish(arguments.source, arguments.target, arguments.speech, arguments.earlier, export_flags)
+    publish(arguments.source, arguments.target, arguments.speech, arguments.earlier, arguments.overlap, export_flags)
     files = sorted(file for file in arguments.target.iterdir() if file.is_file())
     for file in files:
         print(f"{file.stat().st_size / 1e6:7.2f} MB  {file.name}")
