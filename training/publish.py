@@ -1,6 +1,6 @@
 """Publish a trained model in a small directory: weights and ONNX at half their size, their answers unchanged.
 
-    python -m training.publish runs/mine/model pretrained/lightweight-cnn
+    python -m training.publish runs/mine/model pretrained/lightweight-cnn --overlap -0.6 --quantize int8
 
 Weight matrices are rounded once to half precision (float16) and stored so; transformers loads them as float32. ONNX
 files are exported from those same rounded weights, and every matrix in them that half precision holds exactly is stored
