@@ -25,7 +25,8 @@ from data.corpora import CorpusError, Utterances, open_corpus
 from data.streaming import ConversationStream, PositionedLoader, StreamConfig
 from training.checkpoints import fault_of, local_checkpoints, newest_local, step_of
 
-STEPS = 80
+STEPS = 320
+"""Far more than twenty runs come to before they are killed, however fast the machine."""
 SHORT = 12
 EXACT = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "stream_state_0.json")
 
@@ -131,8 +132,9 @@ def test_twenty_kills_leave_no_trace(runs):
             run = runs.start("killed", "--resume", steps=STEPS, prepare=kill).ended()
         else:
             run = runs.start("killed", "--resume", steps=STEPS)
-            if number % 4 == 0:  # anywhere from the start of the program on
-                time.sleep(rng.uniform(0, 2))
+            if number % 4 == 0:  # anywhere from the start of the program to a save
+                end = time.monotonic() + rng.uniform(0, 2)
+                run.wait_for(lambda end=end, at=before: time.monotonic() > end or reached(directory) > at)
             elif number % 4 == 1:  # anywhere in the steps that follow a save
                 run.wait_for(lambda at=before: reached(directory) > at)
                 time.sleep(rng.uniform(0, 0.15))
