@@ -84,7 +84,7 @@ def run(arguments: Arguments, training: Training) -> None:
         workers=training.dataloader_num_workers,
         eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size),
         keeper=keeper,
-        voices=TeacherVoices(arguments.teacher_voices) if arguments.teacher_voices else None,
+        voices=TeacherVoices(arguments.teacher_voices, training.device) if arguments.teacher_voices else None,
         frozen_norms=arguments.freeze_norms,
     )
     try:

@@ -32,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict:
     """Seconds a step by part, with half precision on a GPU as train.py chooses it, and seconds a checkpoint."""
-    half = half_precision() if arguments.device == "cuda" else torch.bfloat16
-    autocast = arguments.device == "cuda" or arguments.bf16
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise NoProvider("device cuda is not there (no GPU or no driver); use --device cpu")
+    half = half_precision() if arguments.device == "cuda" else torch.bfloat16
+    autocast = arguments.device == "cuda" or arguments.bf16
     torch.manual_seed(0)
     config = FastDiarizationConfig(encoder_type=arguments.encoder_type)
     model = FastDiarizationForAudioFrameClassification(config).to(arguments.device).train()

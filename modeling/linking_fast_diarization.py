@@ -61,7 +61,7 @@ class LinkingSettings:
         min_duration_off: shorter pauses of a speaker are filled, in seconds.
         min_solo_seconds: a tracklet heard alone for less is no evidence of a speaker.
         same_tracklet_similarity: a local speaker continues a tracklet if their embeddings have this cosine or more, and
-            two tracklets active in one window are two people if theirs have less.
+            two tracklets each alone for a while in one window are two people if theirs have less.
         same_speaker_similarity: clusters of tracklets with this cosine or more are one speaker.
         full_evidence_seconds: two clusters heard alone for less than twice this may differ by more and be one speaker.
         min_speaker_seconds, min_speaker_share: a cluster with less speech, in seconds or as a share of all of it, is no
@@ -229,7 +229,8 @@ class Tracklets:
         """
         solo = solo_seconds(activity)
         present = (activity > 0.5).sum(axis=0) >= MIN_ACTIVE_FRAMES
-        tracklets = np.where(present, self._continued(start, activity, vectors, solo), -1)
+        certain = present & (solo >= MIN_CERTAIN_SECONDS)
+        tracklets = np.where(present, self._continued(start, activity, vectors, certain), -1)
         # A second is heard in several windows and counts once.
         weights = solo * min(1.0, self.settings.hop_frames / len(activity))
         for local in np.flatnonzero(present):
@@ -239,12 +240,11 @@ class Tracklets:
                 self.seconds.append(0.0)
             self.sums[tracklets[local]] += weights[local] * vectors[local]
             self.seconds[tracklets[local]] += float(weights[local])
-        certain = present & (solo >= MIN_CERTAIN_SECONDS)
         self.conflicts.update(combinations(sorted(tracklets[certain].tolist()), 2))
         self.latest = start, activity, tracklets
         return tracklets
 
-    def _continued(self, start: int, activity: np.ndarray, vectors: np.ndarray, solo: np.ndarray) -> np.ndarray:
+    def _continued(self, start: int, activity: np.ndarray, vectors: np.ndarray, certain: np.ndarray) -> np.ndarray:
         """The tracklets that the local speakers of a new window continue, -1 for none."""
         continued = np.full(activity.shape[1], -1)
         if self.latest is None:
@@ -252,7 +252,6 @@ class Tracklets:
         before_start, before_activity, before_tracklets = self.latest
         known = before_activity[start - before_start :]
         shared, either = agreement(known, activity[: len(known)])
-        certain = solo >= MIN_CERTAIN_SECONDS
         for before, local in enumerate(best_order(shared)):
             tracklet = before_tracklets[before]
             agreed = shared[before, local] >= max(MIN_SHARED_FRAMES, 0.5 * either[before, local])

@@ -30,11 +30,15 @@ UTTERANCES_PER_VOICE, SECONDS_PER_UTTERANCE = 3, 4.0
 class TeacherVoices:
     """The table in a file: what each speaker's embedding should be.
 
+    Args:
+        file: as `main` writes it.
+        device: where `voices` are kept.
+
     Raises:
         CorpusError: the file cannot be read, or is no table of voices.
     """
 
-    def __init__(self, file: str):
+    def __init__(self, file: str, device: torch.device | str = "cpu"):
         try:
             table = load_file(file)
             numbers, order = table["speaker"].sort()
@@ -43,7 +47,7 @@ class TeacherVoices:
             raise CorpusError(
                 f"{file} is no table of voices ({reason}); make one with python -m training.teacher_voices"
             ) from None
-        self.numbers, self.voices = numbers, table["voice"][order]
+        self.numbers, self.voices = numbers, table["voice"][order].to(device)
 
     def rows_of(self, speaker_labels: torch.Tensor) -> torch.Tensor:
         """Numbers of speakers -> their rows in `voices`, -1 for those the teacher has not heard."""

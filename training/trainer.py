@@ -59,8 +59,8 @@ class StreamingTrainer(Trainer):
 
     def compute_loss(self, model, inputs, **kwargs):
         if self.voices:
-            rows, voices = self.voices.rows_of(inputs["speaker_labels"]), self.voices.voices
-            inputs = inputs | {"voice_labels": rows.to(self.args.device), "voices": voices.to(self.args.device)}
+            rows = self.voices.rows_of(inputs["speaker_labels"]).to(self.args.device)
+            inputs = inputs | {"voice_labels": rows, "voices": self.voices.voices}
         if self.frozen_norms:
             freeze_norms(model)
         return super().compute_loss(model, inputs, **kwargs)
