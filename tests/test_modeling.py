@@ -48,6 +48,7 @@ def network(request, speech) -> FastDiarizationForAudioFrameClassification:
     torch.manual_seed(0)
     model = FastDiarizationForAudioFrameClassification(FastDiarizationConfig(encoder_type=request.param))
     with torch.no_grad():
+        model.fast_diarization.background.project.weight.normal_(std=0.1)
         for first in range(8):
             model.train()(windows_of(np.roll(speech, -33_333 * first), 4, 48_000))
     return model.eval()
