@@ -183,6 +183,7 @@ def open_streams(
         windows_per_utterance=arguments.windows_per_utterance,
         units_per_block=arguments.units_per_block,
         turn_taking=arguments.turn_taking,
+        shares=None if arguments.measured_shares else StreamConfig.shares,
         augmentation=Augmentation() if arguments.augment else CLEAN,
     )
     revision = state and state["stream"].get("revision")
@@ -190,7 +191,8 @@ def open_streams(
     train = ConversationStream(utterances, config, training.process_index, training.world_size, state)
     held_out = open_corpus(arguments.dataset, "validation", arguments.speaker_column, revision)
     same_for_all = {"seed": 1, "speeds": (1.0,), "turn_taking": "measured", "augmentation": Augmentation()}
-    return train, ConversationStream(held_out, replace(config, long_window_seconds=None, **same_for_all))
+    config = replace(config, shares=StreamConfig.shares, long_window_seconds=None, **same_for_all)
+    return train, ConversationStream(held_out, config)
 
 
 def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> None:

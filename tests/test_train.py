@@ -4,8 +4,10 @@ import json
 import re
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -100,6 +102,22 @@ def test_real_speech_improves_on_its_own_start(tmp_path):
 
 
 # Flags, files and help
+
+
+def share_of_two(stream) -> float:
+    """How many of some hundred windows have two speakers."""
+    labels = np.concatenate([batch["labels"] for batch in islice(stream, 5)])
+    return (labels.any(axis=1).sum(axis=1) == 2).mean()
+
+
+def test_measured_shares_are_for_training_alone():
+    asked = "--encoder_type lightweight-cnn --per_device_train_batch_size 64"
+    streams = {
+        measured: train.open_streams(*parse("", [*asked.split(), "--measured_shares", measured]), None)
+        for measured in ("true", "false")
+    }
+    assert share_of_two(streams["true"][0]) < 0.4 < 0.5 < share_of_two(streams["false"][0])
+    assert streams["true"][1].config == streams["false"][1].config
 
 
 def test_help_teaches_this_projects_flags_first(monkeypatch, capsys):

@@ -59,6 +59,13 @@ class Arguments:
             "choices": list(TURN_PLANS),
         },
     )
+    measured_shares: bool = field(
+        default=False,
+        metadata={
+            "help": "Train on windows cut out of talk anywhere, most of them with one speaker, instead of mostly two: "
+            "for the last steps of a training."
+        },
+    )
     augment: bool = field(default=True, metadata={"help": "Rooms, microphones, telephones, noise and levels."})
     speaker_loss_weight: float = field(default=0.3, metadata={"help": "Of the contrastive loss on embeddings."})
     affinity_loss_weight: float = field(default=1.0, metadata={"help": "Of the within-window affinity loss."})
