@@ -97,6 +97,23 @@ def test_two_people_of_one_window_are_kept_apart_and_one_voice_heard_as_two_is_n
         assert len(labels) == 40 and len(voices) == expected
 
 
+@pytest.mark.parametrize(("degrees", "count", "expected"), [(25, None, 1), (60, None, 2), (25, 2, 2)])
+def test_voices_alike_over_the_whole_recording_are_one_whatever_one_window_says(degrees, count, expected):
+    """Five windows of a voice, five of one `degrees` away, and one that hears both farther apart than they are."""
+
+    def voice(angle: float) -> list[float]:
+        return [np.cos(np.radians(angle)), np.sin(np.radians(angle))]
+
+    alone, both = np.full((150, 2), -9.0), np.full((150, 2), -9.0)
+    alone[:, 0] = both[:75, 0] = both[75:, 1] = 9.0
+    linker = Linker(LinkingSettings(hop_seconds=3.0, full_evidence_seconds=0))
+    for window, angle in enumerate(5 * [0] + 5 * [degrees]):
+        linker.add([150 * window], alone[None], np.array([[voice(angle), voice(angle)]]))
+    linker.add([1500], both[None], np.array([[voice(-15), voice(degrees + 15)]]))
+    assert linker.tracklets.conflicts == {(10, 11)} and len(linker.tracklets.speakers(SpeakerCount())[1]) == 2
+    assert len({s.speaker for s in linker.segments(SpeakerCount(num_speakers=count))}) == expected
+
+
 @given(seed=st.integers(0, 2**32 - 1), windows=st.integers(1, 40), speakers=st.integers(2, 4))
 def test_folded_tracklets_have_the_same_speakers(seed, windows, speakers):
     rng = np.random.default_rng(seed)
