@@ -174,7 +174,7 @@ def test_two_names_of_one_voice_become_one_once_more_of_it_is_heard():
         logits[0, windows[0, ::FRAME_SAMPLES] == now, 0] = 6
         return logits, np.stack([heard[now], away])[None]
 
-    settings = LinkingSettings(same_speaker_similarity=0.9)
+    settings = LinkingSettings(same_speaker_similarity=0.95)
     diarizer = StreamingDiarizer(network, settings)
     waveform = np.repeat([0, 1, 2, 3, 3, 3, 1, 2], 8 * 16_000).astype(np.float32)
     segments = join_segments(diarizer.push(waveform) + diarizer.flush())
