@@ -14,9 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from diarization.networks import ModelError
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
 from modeling.modeling_fast_diarization import Conv
-from training.publish import absorb_norms, describe, expect_overlap, hours_by_corpus, main, portable, round_weights
+from training.publish import absorb_norms, average, describe, hours_by_corpus, main, portable, round_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -62,7 +63,10 @@ def test_a_published_model_loads_offline_without_this_repository(directory, tmp_
 
 @pytest.fixture(scope="module", params=["lightweight-cnn", "attention-gru"])
 def trained(request):
-    """A small network whose norms have seen something, with some of their scales negative."""
+    """A small network whose norms have seen something, with some of their scales negative.
+
+    None is nearly 0, for a batch norm keeps its epsilon whatever its scale, and absorbing that is not exact.
+    """
     torch.manual_seed(0)
     model = FastDiarizationForAudioFrameClassification(
         FastDiarizationConfig(hidden_size=64, encoder_type=request.param, dropout=0.0)
@@ -73,7 +77,8 @@ def trained(request):
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, Conv):
-                module.norm.weight.uniform_(-1.5, 1.5)
+                sign = torch.randint_like(module.norm.weight, 2) * 2 - 1
+                module.norm.weight.uniform_(0.3, 1.5).mul_(sign)
     return model.eval()
 
 
@@ -85,6 +90,19 @@ def published(trained, tmp_path_factory):
         patch.setattr(sys, "argv", ["publish", str(source), str(target)])
         main()
     return source, target
+
+
+def test_the_mean_of_two_networks_is_half_of_each():
+    torch.manual_seed(0)
+    one, other, wide = (
+        FastDiarizationForAudioFrameClassification(FastDiarizationConfig(hidden_size=size)) for size in (16, 16, 32)
+    )
+    expected = {name: (tensor + other.state_dict()[name]) / 2 for name, tensor in one.state_dict().items()}
+    average(one, other)
+    for name, tensor in one.state_dict().items():
+        torch.testing.assert_close(tensor.float(), expected[name].float())
+    with pytest.raises(ModelError, match="differ in shape"):
+        average(one, wide)
 
 
 def test_absorbed_norms_change_no_answer_and_no_training(trained):
@@ -99,7 +117,7 @@ def test_absorbed_norms_change_no_answer_and_no_training(trained):
         with torch.no_grad():
             expected = trained.train(mode)(sound()).logits
             found = copy.train(mode)(sound()).logits
-        assert torch.allclose(found, expected, atol=1e-3 if mode else 1e-4), mode
+        assert torch.allclose(found, expected, atol=2e-4), mode
     trained.eval()
 
 
@@ -167,18 +185,3 @@ def test_corpora_trained_on_are_named_with_their_hours(tmp_path):
     assert described["earlier"] == "863 steps with runs/first/model"
     with pytest.raises(SystemExit, match="no train"):
         hours_by_corpus(tmp_path / "train")
-
-
-def test_overlap_is_as_much_less_likely_as_asked_for_and_all_else_in_proportion():
-    torch.manual_seed(0)
-    model = FastDiarizationForAudioFrameClassification(FastDiarizationConfig(hidden_size=16)).eval()
-    said = {}
-    model.classifier.register_forward_hook(lambda module, inputs, output: said.update(scores=output))
-    with torch.no_grad():
-        model(sound())
-        before = said["scores"].unflatten(-1, (2, 4)).softmax(-1)
-        expect_overlap(model, -0.7)
-        model(sound())
-    after = said["scores"].unflatten(-1, (2, 4)).softmax(-1)
-    expected = before * torch.tensor([1, 1, 1, np.exp(-0.7)])
-    torch.testing.assert_close(after, (expected / expected.sum(-1, keepdim=True)).float())

@@ -78,8 +78,8 @@ def describe_training(training: dict) -> str:
         f"{training['hours']:.1f} hours on {training['device']}, AdamW, peak learning rate "
         f"{training['learning_rate']:g}, {training['schedule']}. Energy and CO2 were not measured."
     )
-    if training.get("overlap"):
-        described += f" Afterwards {training['overlap']:+g} was added to the log-odds of overlap."
+    if training.get("averaged"):
+        described += " The weights are the mean of those before and after these steps."
     return f"{described} Before that: {training['earlier']}" if training.get("earlier") else described
 
 

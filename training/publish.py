@@ -1,6 +1,6 @@
 """Publish a trained model in a small directory: weights and ONNX at half their size, their answers unchanged.
 
-    python -m training.publish runs/mine/model pretrained/lightweight-cnn --overlap -0.6 --quantize int8
+    python -m training.publish runs/last/model pretrained/lightweight-cnn --average runs/mine/model --quantize int8
 
 Weight matrices are rounded once to half precision (float16) and stored so; transformers loads them as float32. ONNX
 files are exported from those same rounded weights, and every matrix in them that half precision holds exactly is stored
@@ -61,13 +61,21 @@ def round_weights(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def expect_overlap(model: nn.Module, log_ratio: float) -> None:
-    """Add to the log-odds of all sets of two or more: people overlap less often than training windows do.
+def average(model: nn.Module, other: nn.Module) -> None:
+    """Put the mean of both networks' weights into the first.
 
-    The correction of a prior (Saerens et al., Neural Computation 2002), in the biases of the classifier.
+    Where one was trained on from the other, on other windows, it is often better than both (Wortsman et al., Robust
+    fine-tuning of zero-shot models, CVPR 2022).
+
+    Raises:
+        ModelError: the networks differ in shape.
     """
-    overlap = torch.tensor([len(members) > 1 for members in model.speaker_sets])
-    model.classifier.bias.view(-1, len(overlap))[:, overlap] += log_ratio
+    mine, theirs = model.state_dict(), other.state_dict()
+    if {name: tensor.shape for name, tensor in mine.items()} != {name: t.shape for name, t in theirs.items()}:
+        raise ModelError("the two models to average differ in shape; give the one that the first was trained on from")
+    for name, tensor in mine.items():
+        if tensor.is_floating_point():
+            tensor.lerp_(theirs[name], 0.5)
 
 
 def save_weights(model: nn.Module, file: Path) -> None:
@@ -142,7 +150,7 @@ def publish(
     target: Path,
     speech: Path | None = None,
     earlier: str | None = None,
-    overlap: float = 0.0,
+    before: Path | None = None,
     export_flags: list[str] = (),
 ) -> None:
     """Everything of a published model from a trained one.
@@ -150,7 +158,7 @@ def publish(
     Args:
         speech: the corpus trained on, if its Parquet files name several corpora.
         earlier: what was trained before the run of `source`, in words.
-        overlap: see [`expect_overlap`].
+        before: the model that `source` was trained on from, to be averaged with it; see [`average`].
         export_flags: handed on to export.py.
 
     Raises:
@@ -158,10 +166,11 @@ def publish(
     """
     try:
         model = load_weights(str(source))
+        if before:
+            average(model, load_weights(str(before)))
     except ModelError as error:
         raise SystemExit(f"error: {error}") from None
     absorb_norms(model)
-    expect_overlap(model, overlap)
     round_weights(model)
     model.config.dtype = "float32"  # transformers 5 would load what is stored as half precision as such
     model.save_pretrained(target)
@@ -173,11 +182,14 @@ def publish(
     for file in target.glob("*.onnx"):
         halve_onnx(file)
     for name in KEPT:
+        if before and name == "windows.json":  # the score of one of the two alone
+            continue
         if (source / name).is_file() and source.resolve() != target.resolve():
             shutil.copy(source / name, target / name)
     if (source / "training.json").is_file():
         training = describe(json.loads((source / "training.json").read_text()), target.resolve().name, speech, earlier)
-        (target / "training.json").write_text(json.dumps(training | {"overlap": overlap}, indent=2) + "\n")
+        training["averaged"] = before is not None
+        (target / "training.json").write_text(json.dumps(training, indent=2) + "\n")
     write_card(target)
 
 
@@ -187,14 +199,9 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="directory to publish in, such as pretrained/lightweight-cnn")
     parser.add_argument("--speech", type=Path, help="the corpus trained on, to name its parts and their licences")
     parser.add_argument("--earlier", help="what was trained before this run, in words: steps, hours, command")
-    parser.add_argument(
-        "--overlap",
-        type=float,
-        default=0.0,
-        help="added to the log-odds of overlap, which training windows hold more of than talk does (default 0)",
-    )
+    parser.add_argument("--average", type=Path, help="the model that the first was trained on from: both weigh half")
     arguments, export_flags = parser.parse_known_args()
-    publish(arguments.source, arguments.target, arguments.speech, arguments.earlier, arguments.overlap, export_flags)
+    publish(arguments.source, arguments.target, arguments.speech, arguments.earlier, arguments.average, export_flags)
     files = sorted(file for file in arguments.target.iterdir() if file.is_file())
     for file in files:
         print(f"{file.stat().st_size / 1e6:7.2f} MB  {file.name}")
