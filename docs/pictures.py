@@ -68,7 +68,13 @@ def draw_architecture() -> None:
     rows = [
         (10.85, "waveform, 16 kHz, any length", GREY, ""),
         (9.95, "log-mel: 25 ms windows, 64 bands,\ngain and offset removed (no parameters)", GREY, "10 ms"),
-        (9.0, f"stem: 2 convolutions, stride 2 each, 64 → 128 → 256\n{count(cnn.stem)}", SHARED, "40 ms"),
+        (
+            9.0,
+            f"stem: 2 convolutions, stride 2 each, 64 → 128 → 256, {count(cnn.stem)}\n"
+            f"biased by mean and deviation of each band, {count(cnn.background)}",
+            SHARED,
+            "40 ms",
+        ),
         (8.05, f"local: 2 residual convolutions\n{count(cnn.local)}", SHARED, "40 ms"),
         (7.1, f"down: stride 2, then a residual convolution\n{count(cnn.down)}", SHARED, "80 ms"),
         (

@@ -22,7 +22,7 @@ from .linking_fast_diarization import (
 )
 
 STEP_FRAMES = 25
-EVIDENCE_SECONDS, SIMILARITY_MARGIN, AGREEMENT_WEIGHT = 1.0, 0.1, 0.1
+EVIDENCE_SECONDS, SIMILARITY_MARGIN, AGREEMENT_WEIGHT = 1.0, 0.2, 0.1
 """Live, a voice counts from its first second on, is taken for a known one at a cosine lower by this margin, and frames
 shared with the window before say less: they may have been named wrongly. Chosen on validation speakers."""
 MOST_TRACKLETS = 30

@@ -9,7 +9,9 @@ A window of the network tells a few speakers apart without knowing them from oth
    one window are never merged, as in EEND-VC (Kinoshita et al., ICASSP 2021), unless they sound alike: then the window
    heard one voice as two.
 3. The clusters only say which voices there are. Which local speaker of which window is whom is the best path through
-   all windows (Viterbi), by embeddings within windows and by agreement on shared frames between them.
+   all windows (Viterbi), by embeddings within windows and by agreement on shared frames between them. Voices that turn
+   out alike over the whole recording are one, kept apart by a window that heard one voice as two, and the path is
+   sought again with those that are left.
 4. Activities are summed up over windows under the speakers found and thresholded with hysteresis.
 
 Only activities and embeddings are kept, in a temporary file once they are more than 16 MB (some two hours), so a
@@ -42,7 +44,6 @@ CANDIDATES, BEAM = 8, 64
 """Speakers considered for one local speaker, and ways of naming all local speakers of a window."""
 AGREEMENT_WEIGHT = 0.5
 """What a second of agreement between windows weighs beside a second of likeness within them."""
-PASSES = 2
 KEPT_BYTES, READ_TOGETHER, SUMMED_TOGETHER = 16 * 2**20, 256, 10_000
 """Answers kept in memory, windows read back at a time, and frames summed up at a time."""
 
@@ -61,7 +62,8 @@ class LinkingSettings:
         min_duration_off: shorter pauses of a speaker are filled, in seconds.
         min_solo_seconds: a tracklet heard alone for less is no evidence of a speaker.
         same_tracklet_similarity: a local speaker continues a tracklet if their embeddings have this cosine or more, and
-            two tracklets each alone for a while in one window are two people if theirs have less.
+            two tracklets each alone for a while in one window are two people if theirs have less, unless their voices
+            over the whole recording have it.
         same_speaker_similarity: clusters of tracklets with this cosine or more are one speaker.
         full_evidence_seconds: two clusters heard alone for less than twice this may differ by more and be one speaker.
         min_speaker_seconds, min_speaker_share: a cluster with less speech, in seconds or as a share of all of it, is no
@@ -374,9 +376,8 @@ class Linker:
         if not self.tracklets.sums:
             return []
         voices = self.tracklets.speakers(count)[1]
-        for _ in range(PASSES):
-            path = self._path(voices)
-            voices = self._mean_voices(path, voices)
+        voices = self._voices_along(self._path(voices), count)
+        path = self._path(voices)
         return to_segments(self._sum_up(path, len(voices)), self.settings)
 
     def _path(self, voices: np.ndarray) -> np.ndarray:
@@ -407,13 +408,18 @@ class Linker:
             before, scores = answer, scores + likely
         return np.concatenate([*path, trace_back(states, steps, scores.argmax())])
 
-    def _mean_voices(self, path: np.ndarray, voices: np.ndarray) -> np.ndarray:
-        sums = np.zeros_like(voices)
+    def _voices_along(self, path: np.ndarray, count: SpeakerCount) -> np.ndarray:
+        """(speakers, dim) the mean voices of the speakers named, those alike put together as far as `count` allows."""
+        seconds = np.zeros(path.max() + 1)
+        sums = np.zeros((len(seconds), self.tracklets.sums[0].size), np.float32)
         for answer, named in zip(self.answers, path):
             solo = solo_seconds(answer["activity"])
             for local in np.flatnonzero(named >= 0):
                 sums[named[local]] += solo[local] * answer["vectors"][local]
-        return _normalise(sums)
+                seconds[named[local]] += solo[local]
+        alike = self.settings.same_tracklet_similarity
+        settings = replace(self.settings, same_speaker_similarity=alike, full_evidence_seconds=0)
+        return _normalise(_group(sums, _merge(sums, seconds, np.zeros((len(sums), len(sums)), bool), settings, count)))
 
     def _sum_up(self, path: np.ndarray, speakers: int) -> Iterator[np.ndarray]:
         """Consecutive (frames, speakers) activities: means over the windows that saw a frame, edges counting less."""

@@ -1,8 +1,9 @@
 """The Fast Diarization network: 16 kHz waveform in, who speaks in every 20 ms frame and as whom out.
 
-The journey inside: log-mel (10 ms) -> stem (40 ms) -> local convolutions (40, then 80 ms) -> affinity pooling
-over frames that sound like the same speaker -> context (80 ms) -> back to 40 ms with a skip connection -> head
-with two answers per 40 ms. Most of the parameters work at 80 ms, which is what makes a window cheap.
+The journey inside: log-mel (10 ms) -> stem, told what the whole window has in common (40 ms) -> local convolutions
+(40, then 80 ms) -> affinity pooling over frames that sound like the same speaker -> context (80 ms) -> back to 40 ms
+with a skip connection -> head with two answers per 40 ms. Most of the parameters work at 80 ms, which is what makes a
+window cheap.
 """
 
 import math
@@ -131,7 +132,8 @@ class Conv(nn.Module):
     """Convolution over time, batch norm, ReLU, on (batch, channels, 1, time).
 
     Two dimensions, one of them 1, because ONNX Runtime's fast convolution layout exists for those only. With
-    `residual` the input is added before the ReLU, which ONNX Runtime fuses into the convolution as well.
+    `residual` the input is added before the ReLU, which ONNX Runtime fuses into the convolution as well; `bias`, of
+    shape (batch, outputs), is added there too.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride=1, dilation=1, residual=False):
@@ -143,10 +145,39 @@ class Conv(nn.Module):
         self.norm = nn.BatchNorm2d(outputs)
         self.residual = residual
 
-    def forward(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self, states: torch.Tensor, mask: torch.Tensor | None, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
         output = self.norm(self.conv(states))
-        output = F.relu(output + states) if self.residual else F.relu(output)
+        if self.residual:
+            output = output + states
+        if bias is not None:
+            output = output + bias[:, :, None, None]
+        output = F.relu(output)
         return output if mask is None else output * mask[:, None, None]
+
+
+class Background(nn.Module):
+    """What a whole window has in common, its room, microphone and noise, as a bias of the stem.
+
+    Mean and deviation of every mel band over the window, projected: with it the stem can do what normalisation by
+    cepstral mean and variance does (Furui, 1981), and leave it where loudness tells more.
+    """
+
+    def __init__(self, num_mel_bins: int, channels: int):
+        super().__init__()
+        self.project = nn.Linear(2 * num_mel_bins, channels)
+
+    def forward(self, mel: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """(batch, num_mel_bins, 1, time) -> (batch, channels)."""
+        mel = mel.squeeze(2)
+        if mask is None:
+            mean, power = mel.mean(-1), mel.square().mean(-1)
+        else:
+            weights = (mask / mask.sum(-1, keepdim=True).clamp(min=1))[:, None]
+            mean, power = (mel * weights).sum(-1), (mel.square() * weights).sum(-1)
+        deviation = (power - mean.square()).clamp(min=1e-4).sqrt()
+        return self.project(torch.cat([mean, deviation], -1))
 
 
 class AffinityPooling(nn.Module):
@@ -262,6 +293,8 @@ class FastDiarizationPreTrainedModel(PreTrainedModel):
                     nn.init.orthogonal_(parameter)
                 else:
                     nn.init.zeros_(parameter)
+        elif isinstance(module, Background):
+            nn.init.zeros_(module.project.weight)
         elif isinstance(module, AffinityPooling):
             nn.init.constant_(module.scale, 8.0)
         elif isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
@@ -279,6 +312,7 @@ class FastDiarizationModel(FastDiarizationPreTrainedModel):
         size = config.hidden_size
         self.log_mel = LogMel(config.num_mel_bins)
         self.input_norm = nn.BatchNorm2d(config.num_mel_bins)
+        self.background = Background(config.num_mel_bins, size // 2)
         self.stem = nn.ModuleList([Conv(config.num_mel_bins, size // 2, 5, stride=2), Conv(size // 2, size, 5, 2)])
         self.local = nn.ModuleList(Conv(size, size, 3, residual=True) for _ in range(2))
         self.down = nn.ModuleList([Conv(size, size, 3, stride=2), Conv(size, size, 3, dilation=2, residual=True)])
@@ -323,10 +357,11 @@ class FastDiarizationModel(FastDiarizationPreTrainedModel):
         with torch.autocast(input_values.device.type, enabled=False):
             mel = self.log_mel(input_values[:, : frames * FRAME_SAMPLES].float(), sample_mask)
         states = self.input_norm(mel.transpose(1, 2).unsqueeze(2))
+        background = self.background(states, masks[0])
         if frame_mask is not None:
             states = states * masks[0][:, None, None]
-        for layer, mask in zip(self.stem, masks[1:3]):
-            states = layer(states, mask)
+        states = self.stem[0](states, masks[1], background)
+        states = self.stem[1](states, masks[2])
         for layer in self.local:
             states = layer(states, masks[2])
         skip = states
