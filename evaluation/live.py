@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0, help="length of each (default %(default)s)")
     parser.add_argument("--latency", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="seconds (default 0.5 1 2)")
     arguments = parser.parse_args()
+    if arguments.recordings < 1:
+        raise SystemExit(f"error: --recordings must be at least 1, got {arguments.recordings}")
     try:
         network, settings = open_network(arguments.model)
         simulated = SimulatedRecordings(

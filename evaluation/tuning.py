@@ -121,16 +121,17 @@ def main() -> None:
     parser.add_argument("--hops", type=float, nargs="+", default=[0.5, 1.0], help="steps to try, in seconds")
     parser.add_argument("--write", action="store_true", help="write the best into the model's config.json")
     arguments = parser.parse_args()
+    if arguments.recordings < 1:
+        raise SystemExit(f"error: --recordings must be at least 1, got {arguments.recordings}")
     try:
         network, settings = open_network(arguments.model)
         simulated = SimulatedRecordings(
             open_corpus(arguments.dataset, "validation"), seed=1, noises=load_noises(arguments.noise)
         )
+        numbered = zip(range(arguments.recordings), cycle(RECORDINGS))
+        recordings = [simulated.make(index, seconds, speakers) for index, (speakers, seconds) in numbered]
     except (CorpusError, ModelError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
-    recordings = []
-    for index, (speakers, seconds) in zip(range(arguments.recordings), cycle(RECORDINGS)):
-        recordings.append(simulated.make(index, seconds, speakers))
     rows, found = [], []
     for window, hop in product(arguments.windows, arguments.hops):
         settings = replace(settings, sliding_window_seconds=window, hop_seconds=hop)

@@ -1,11 +1,13 @@
 """Choosing how windows are linked: what is wrong for the recordings at hand is left, what is right is kept."""
 
+import sys
 from dataclasses import replace
 
+import pytest
 from oracle_network import OracleNetwork
 
 from data.recordings import Recording
-from evaluation import tuning
+from evaluation import live, tuning
 from modeling.linking_fast_diarization import LinkingSettings
 
 TURNS = [(1.0, 9.0, "a"), (9.5, 13.0, "b"), (14.0, 22.0, "a"), (22.5, 25.0, "b")]
@@ -26,3 +28,10 @@ def test_of_two_equal_errors_the_right_number_of_speakers_is_cheaper():
     total = {"diarization_error_rate": 0.1}
     assert tuning.cost(total, right=0.9) < tuning.cost(total, right=0.5)
     assert tuning.cost(total, right=1.0) == 0.1
+
+
+@pytest.mark.parametrize("command", [tuning, live], ids=["tuning", "live"])
+def test_no_recordings_are_refused_in_a_line(command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["command", "--model", "any", "--recordings", "0"])
+    with pytest.raises(SystemExit, match="--recordings must be at least 1, got 0"):
+        command.main()
