@@ -323,6 +323,23 @@ def test_training_in_half_precision(network, speech, dtype):
     network.zero_grad()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("variable", [None, "attention_mask"])
+def test_weights_of_half_precision_answer_alike(network, speech, dtype, variable, tmp_path):
+    network.save_pretrained(tmp_path)
+    half = type(network).from_pretrained(tmp_path, dtype=dtype).eval()
+    inputs = {"input_values": windows_of(speech, 2, 48_000)}
+    if variable:
+        inputs[variable] = (torch.arange(48_000) < torch.tensor([[48_000], [32_000]])).long()
+    with torch.no_grad():
+        expected, output = network.eval()(**inputs), half(**inputs)
+    assert half.classifier.weight.dtype == dtype and output.logits.dtype == torch.float32
+    assert half.fast_diarization.log_mel.mel.dtype == torch.float32
+    difference = (torch.sigmoid(output.logits) - torch.sigmoid(expected.logits)).abs()
+    assert difference.mean() < 0.02
+    assert torch.cosine_similarity(output.speaker_embeddings, expected.speaker_embeddings, dim=-1).min() > 0.99
+
+
 # What is wrong is said
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 SAMPLING_RATE = 16_000
 LARGEST = 2.0**31  # of a float sample; files with the scale of integers exist
+OPTIONS = {"protocol_whitelist": "none"}
+"""A playlist must not make FFmpeg open further files or addresses."""
 Source = str | os.PathLike | bytes | BinaryIO
 
 
@@ -123,8 +125,7 @@ def _open(source: Source, name: str):
                 source = stack.enter_context(open(source, "rb"))
             elif not hasattr(source, "read") or isinstance(source, io.TextIOBase):
                 raise AudioError(f"expected a path, bytes or a binary file, got {type(source).__name__}")
-            # A playlist must not make FFmpeg open further files or addresses.
-            container = stack.enter_context(av.open(source, options={"protocol_whitelist": "none"}))
+            container = stack.enter_context(av.open(source, metadata_errors="replace", options=OPTIONS))
         except av.InvalidDataError as error:
             raise AudioError(f"{name}: {_unreadable(source)}") from error
         except (OSError, av.FFmpegError) as error:
@@ -154,7 +155,10 @@ def _decoded(container, name: str) -> Iterator[tuple[int, np.ndarray]]:
     damage = []
     seconds, removed = 0.0, 0
     for frame in _frames(container, stream, damage):
-        samples = frame.to_ndarray()
+        try:
+            samples = frame.to_ndarray()
+        except ValueError as error:
+            raise AudioError(f"{name}: samples of the format {frame.format.name} cannot be read") from error
         mono, bad = _mono(samples if frame.format.is_planar else samples.reshape(frame.samples, -1).T)
         seconds += frame.samples / frame.sample_rate
         removed += bad

@@ -75,9 +75,10 @@ class LogMel(nn.Module):
         super().__init__()
         self.num_mel_bins = num_mel_bins
         bins = self.window // 2
-        self.register_buffer("cosine", torch.empty(bins, bins), persistent=False)
-        self.register_buffer("sine", torch.empty(bins, bins), persistent=False)
-        self.register_buffer("mel", torch.empty(bins, num_mel_bins), persistent=False)
+        # float32 in a network of half precision too: sounds differ by more than that can tell.
+        self.register_buffer("cosine", torch.empty(bins, bins, dtype=torch.float32), persistent=False)
+        self.register_buffer("sine", torch.empty(bins, bins, dtype=torch.float32), persistent=False)
+        self.register_buffer("mel", torch.empty(bins, num_mel_bins, dtype=torch.float32), persistent=False)
         self.fill_buffers()
 
     @torch.no_grad()
@@ -194,7 +195,7 @@ class AffinityPooling(nn.Module):
         self.value = nn.Linear(channels, channels)
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        vectors = F.normalize(self.project(states), dim=-1)
+        vectors = F.normalize(self.project(states), dim=-1, eps=1e-6)  # which float16 does not round to 0
         scores = self.scale * (vectors @ vectors.transpose(1, 2))
         if mask is not None:
             scores = scores.masked_fill(~mask[:, None].bool(), torch.finfo(scores.dtype).min)
@@ -351,12 +352,12 @@ class FastDiarizationModel(FastDiarizationPreTrainedModel):
         masks = [None] * 4
         if attention_mask is not None:
             count = attention_mask.sum(-1, keepdim=True) // FRAME_SAMPLES
-            frame_mask = (torch.arange(frames, device=input_values.device) < count).to(input_values.dtype)
-            sample_mask = frame_mask.repeat_interleave(FRAME_SAMPLES, -1)
+            frame_mask = (torch.arange(frames, device=input_values.device) < count).to(self.up.weight.dtype)
+            sample_mask = frame_mask.repeat_interleave(FRAME_SAMPLES, -1).float()
             masks = [frame_mask.repeat_interleave(2, -1), frame_mask, frame_mask[:, ::2], frame_mask[:, ::4]]
         with torch.autocast(input_values.device.type, enabled=False):
             mel = self.log_mel(input_values[:, : frames * FRAME_SAMPLES].float(), sample_mask)
-        states = self.input_norm(mel.transpose(1, 2).unsqueeze(2))
+        states = self.input_norm(mel.to(self.up.weight.dtype).transpose(1, 2).unsqueeze(2))
         background = self.background(states, masks[0])
         if frame_mask is not None:
             states = states * masks[0][:, None, None]
@@ -402,7 +403,8 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         super().__init__(config)
         speakers = range(config.num_speakers)
         self.speaker_sets = [s for n in range(config.max_simultaneous + 1) for s in combinations(speakers, n)]
-        self.register_buffer("membership", torch.empty(config.num_speakers, len(self.speaker_sets)), persistent=False)
+        membership = torch.empty(config.num_speakers, len(self.speaker_sets), dtype=torch.float32)
+        self.register_buffer("membership", membership, persistent=False)
         self.fill_buffers()
         self.fast_diarization = FastDiarizationModel(config)
         self.classifier = nn.Linear(config.hidden_size, 2 * len(self.speaker_sets))
@@ -443,7 +445,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         frames = input_values.shape[1] // FRAME_SAMPLES
         batch = input_values.shape[0]
         with torch.autocast(input_values.device.type, enabled=False):
-            scores = self.classifier(features.last_hidden_state.float())
+            scores = self.classifier(features.last_hidden_state.to(self.classifier.weight.dtype)).float()
             scores = scores.reshape(batch, -1, len(self.speaker_sets))[:, :frames]
             present = torch.logsumexp(scores.unsqueeze(-2) - 1e4 * (1 - self.membership), -1)
             absent = torch.logsumexp(scores.unsqueeze(-2) - 1e4 * self.membership, -1)
@@ -500,4 +502,5 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         states = _repeat_frames(speaker_states, 4, activity.shape[1])
         mean = weights @ states
         deviation = ((weights @ states.square()) - mean.square()).clamp(min=1e-6).sqrt()
-        return F.normalize(self.speaker_projection(torch.cat([mean, deviation], -1)), dim=-1)
+        pooled = torch.cat([mean, deviation], -1).to(self.speaker_projection.weight.dtype)
+        return F.normalize(self.speaker_projection(pooled).float(), dim=-1)
