@@ -5,6 +5,7 @@ window takes its own at random. Room and microphone are one product of spectra: 
 transform a speaker and one back.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +17,7 @@ import soundfile
 
 from data.conversations import LEVEL, SAMPLING_RATE, Conversations, Pool
 from data.corpora import CorpusError
+from modeling.audio_fast_diarization import AudioError, to_mono_16k
 
 ROOM_SECONDS = 0.375
 ROOMS, SEATS, EQUALISERS, TELEPHONES, BACKGROUNDS = 8, 3, 24, 4, 6
@@ -66,19 +68,29 @@ def noise_files(directory: str) -> list[Path]:
     return files
 
 
+def noise_digest(directory: str | None) -> str | None:
+    """Of the files of a directory of background recordings, by name."""
+    if directory is None:
+        return None
+    digest = hashlib.sha256()
+    for file in noise_files(directory):
+        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def load_noises(directory: str | None) -> list[np.ndarray]:
-    """Read background recordings (16 kHz mono files libsndfile knows) from a directory.
+    """Read background recordings (files libsndfile knows) from a directory, as mono at 16 kHz.
 
     Raises:
-        CorpusError: no such directory, no recording in it, or one that cannot be read.
+        CorpusError: no such directory, no recording in it, or one that cannot be read or is empty.
     """
     noises = []
     for file in noise_files(directory) if directory is not None else ():
         try:
-            waveform, _ = soundfile.read(file, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise CorpusError(f"noise {file} cannot be read ({error.error_string}); remove or replace it") from None
-        noises.append(_normalise(waveform.mean(axis=1)))
+            noises.append(_normalise(to_mono_16k(*soundfile.read(file, dtype="float32"))))
+        except (soundfile.LibsndfileError, AudioError) as error:
+            reason = getattr(error, "error_string", error)
+            raise CorpusError(f"noise {file} cannot be read ({reason}); remove or replace it") from None
     return noises
 
 

@@ -7,6 +7,7 @@ tars are read here, because it takes a damaged header for the end of the archive
 """
 
 import hashlib
+import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -121,7 +122,7 @@ class Utterances:
 
     def fingerprint(self) -> str:
         """A digest of the names and sizes of the units in order, the same wherever a directory lies."""
-        names = [repr(unit.relative_to(unit.parent) if isinstance(unit, Path) else unit) for unit in self.units]
+        names = [_folder_name(unit) if isinstance(unit, Path) else repr(unit) for unit in self.units]
         return hashlib.sha256("\n".join([*names, str(self.held_out)]).encode()).hexdigest()[:12]
 
     def read(self, unit: int) -> Iterator[Row]:
@@ -153,7 +154,8 @@ class Tar:
     def __str__(self) -> str:
         return self.url.rsplit("/", 1)[-1]
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self) if "://" in self.url else f"{self}, {Path(self.url).stat().st_size} bytes"
 
 
 def open_corpus(name: str, split: str, speaker_column: str | None = None, revision: str | None = None) -> Utterances:
@@ -396,6 +398,12 @@ def _speaker_folders(directory: Path) -> list[Path]:
         for folder in directory.iterdir()
         if folder.is_dir() and any(f.suffix.lower() in AUDIO_FILES for f in folder.iterdir())
     )
+
+
+def _folder_name(folder: Path) -> str:
+    """The name of a speaker's folder with those and the sizes of its audio files."""
+    files = sorted((f.name, f.stat().st_size) for f in os.scandir(folder) if Path(f.name).suffix.lower() in AUDIO_FILES)
+    return repr((folder.name, files))
 
 
 def _folders_of_split(corpus: Corpus, folders: list[Path], split: str) -> list[Path]:

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 SILENCE_SECONDS = 60.0
 """How long a server may be silent before a request counts as failed, where its caller sets no limit."""
 LONGEST_PAUSE = 30.0
+LASTING = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, LocalTokenNotFoundError)
 T = TypeVar("T")
 
 
@@ -48,7 +49,7 @@ def is_transient(error: Exception) -> bool:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return status >= 500 or status in (408, 425, 429)
-    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError, LocalTokenNotFoundError)):
+    if isinstance(error, LASTING):
         return False
     if type(error) is OSError and error.errno is None:  # Arrow's word for damaged data
         return False

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from data.augmentation import Augmentation, Scenery, load_noises
+from data.augmentation import Augmentation, Scenery, load_noises, noise_digest
 from data.channels import distort
 from data.conversations import GRID, Pool, Turns, cast_speakers, plan_windows, render, speaker_number
 from data.corpora import CorpusError, Row, Utterances
@@ -110,13 +110,13 @@ class ConversationStream(IterableDataset):
     def identity(self) -> dict:
         """What must not change between a run and its continuation for the windows to be the same."""
         settings = json.loads(json.dumps(asdict(self.config)))
-        del settings["noise"], settings["retry_seconds"]
+        del settings["retry_seconds"]
         return {name.replace("_", " "): value for name, value in settings.items()} | {
             "data": self.utterances.fingerprint(),
             "revision": self.utterances.revision,
             "units": len(self.utterances),
             "processes": self.world_size,
-            "background recordings": len(self.noises),
+            "noise": noise_digest(self.config.noise),
         }
 
     def _restore(self, state: dict) -> None:

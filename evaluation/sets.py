@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.augmentation import Augmentation, load_noises, noise_files
+from data.augmentation import Augmentation, load_noises, noise_digest
 from data.corpora import CorpusError, open_corpus
 from data.recordings import Recording, SimulatedRecordings
 from data.streaming import ConversationStream, StreamConfig
@@ -161,16 +161,6 @@ def corpus_digest(utterances) -> str:
         digest.update(f"unit {unit}\n".encode())
         for row in utterances.read(unit):
             digest.update(row.speaker.encode() + b"\0" + hashlib.sha256(row.audio).digest())
-    return digest.hexdigest()
-
-
-def noise_digest(directory: str | None) -> str | None:
-    """Of the files of a directory of background recordings, by name."""
-    if directory is None:
-        return None
-    digest = hashlib.sha256()
-    for file in noise_files(directory):
-        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 

@@ -390,6 +390,15 @@ def test_backgrounds_from_a_directory(tmp_path, pool):
     assert tones == [1000] * 3
     assert load_noises(None) == []
 
+    quick = 0.1 * np.sin(2 * np.pi * 1000 * np.arange(6 * SAMPLING_RATE) / (3 * SAMPLING_RATE))
+    soundfile.write(tmp_path / "tone.wav", np.stack([quick, quick], axis=1), 3 * SAMPLING_RATE)
+    (resampled,) = load_noises(str(tmp_path))
+    assert len(resampled) == 2 * SAMPLING_RATE
+    assert np.abs(np.fft.rfft(resampled[:SAMPLING_RATE])).argmax() == 1000
+    soundfile.write(tmp_path / "tone.wav", tone[:0], SAMPLING_RATE)
+    with pytest.raises(ValueError, match="tone.wav cannot be read"):
+        load_noises(str(tmp_path))
+
 
 # Statistics
 

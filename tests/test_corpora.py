@@ -102,6 +102,18 @@ def test_folders_of_audio_by_speaker(tmp_path, spoken, suffix):
     assert len(decode(rows_of(train)[0].audio)) >= 1.4 * SAMPLING_RATE
 
 
+def test_a_fingerprint_tells_of_files_that_came_or_changed(tmp_path, spoken):
+    write_folders(tmp_path, spoken, ".flac")
+    before = open_corpus(str(tmp_path), "train").fingerprint()
+    assert open_corpus(str(tmp_path), "train").fingerprint() == before
+    folder = open_corpus(str(tmp_path), "train").units[0]
+    file = next(folder.glob("*.flac"))
+    (folder / "one_more.flac").write_bytes(file.read_bytes())
+    more = open_corpus(str(tmp_path), "train").fingerprint()
+    (folder / "one_more.flac").write_bytes(file.read_bytes()[:-1])
+    assert len({before, more, open_corpus(str(tmp_path), "train").fingerprint()}) == 3
+
+
 def test_folders_below_splits(tmp_path, spoken):
     write_folders(tmp_path / "train", spoken[:8])
     write_folders(tmp_path / "validation", spoken[8:])
