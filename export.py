@@ -55,7 +55,9 @@ class Arguments:
     """What to export where."""
 
     model: str = field(metadata={"help": "Model directory or Hub id."})
-    output: str | None = field(default=None, metadata={"help": "Directory to write to; by default the model's own."})
+    output: str | None = field(
+        default=None, metadata={"help": "Directory to write to; by default that of the model, if it is one."}
+    )
     quantize: Literal["int8"] | None = field(default=None, metadata={"help": "Also write model_int8.onnx, for CPUs."})
     fp16: bool = field(default=False, metadata={"help": "Also write model_fp16.onnx, for GPUs."})
     dataset: str = field(
@@ -91,6 +93,8 @@ def main(arguments: Arguments) -> None:
     output = Path(arguments.output or arguments.model)
     try:
         model = load_weights(arguments.model)
+        if not (arguments.output or output.is_dir()):
+            raise OutputError(f"model {arguments.model} is no directory to write to; name one by --output")
         make_directory(output, "--output")
     except (ModelError, OutputError) as error:
         raise SystemExit(f"error: {error}") from None

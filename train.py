@@ -10,6 +10,7 @@ after any interruption and it goes on exactly where it was. `accelerate launch -
 where training ends with an error.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -36,14 +37,18 @@ from modeling import (
     FastDiarizationFeatureExtractor,
     FastDiarizationForAudioFrameClassification,
 )
-from training.arguments import Arguments, Training, UsageError, parse
+from training.arguments import Arguments, Training, UsageError, network_of, parse
 from training.card import write_card
-from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, open_drive
+from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, newest_local, open_drive, step_of
 from training.curves import plot_curves
 from training.hub import HubRepository
 from training.norms import measure_norms
 from training.teacher_voices import TeacherVoices
 from training.trainer import Clock, SaveAndLeave, StreamingTrainer, read_stream_state
+
+TOKEN_FLAGS = ("hub_token", "hub-token", "push_to_hub_token", "push-to-hub-token")
+OF_OLDER_WEIGHTS = ("evaluation", "latency", "export")
+"""What else a run that is trained on may find beside its model."""
 
 
 def main():
@@ -90,7 +95,9 @@ def run(arguments: Arguments, training: Training) -> None:
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
         if leave.signal:
-            logging.info("saved at step %d; run the same command with --resume to go on", trainer.state.global_step)
+            saved = newest_local(Path(training.output_dir))
+            said = f"saved at step {step_of(saved)}" if saved else "nothing could be saved"
+            logging.info("%s; run the same command with --resume to go on", said)
             raise SystemExit(128 + leave.signal)
         finish(arguments, training, trainer, hub)
     finally:
@@ -101,7 +108,7 @@ def open_hub(training: Training) -> HubRepository | None:
     """The run's repository. The Trainer's own pushes skip a checkpoint while one is in flight and fail with the
     network, ours do neither. The token goes no further: the Trainer would keep it in every checkpoint."""
     asked, token = training.push_to_hub, training.hub_token
-    training.push_to_hub, training.hub_token = False, None
+    training.push_to_hub, training.hub_token, training.push_to_hub_token = False, None, None
     if not asked or training.process_index:
         return None
     name = training.hub_model_id or Path(training.output_dir).resolve().name
@@ -136,24 +143,22 @@ def find_checkpoint(
 
 def make_model(arguments: Arguments, checkpoint: Path | None) -> FastDiarizationForAudioFrameClassification:
     """A new network, that of `--start_from`, or one like the checkpoint's, whose weights the Trainer loads."""
-    names = ("hidden_size", "dropout", "window_seconds", "speaker_loss_weight", "affinity_loss_weight")
-    shape = {name: getattr(arguments, name) for name in names}
-    encoder = {"encoder_type": arguments.encoder_type} if arguments.encoder_type else {}
+    given = network_of(arguments)
     if checkpoint:
         config = FastDiarizationConfig.from_pretrained(checkpoint)
-        for name, value in encoder.items() if arguments.start_from else (shape | encoder).items():
+        for name, value in given.items():
             if getattr(config, name) != value:
                 raise CheckpointError(
                     f"{checkpoint} has {name} {getattr(config, name)!r} and this run {value!r}; resume with the same"
                 )
         return FastDiarizationForAudioFrameClassification(config)
     if arguments.start_from:
-        return load_weights(arguments.start_from, encoder)
-    return FastDiarizationForAudioFrameClassification(FastDiarizationConfig(**shape, **encoder))
+        return load_weights(arguments.start_from, given)
+    return FastDiarizationForAudioFrameClassification(FastDiarizationConfig(**given))
 
 
-def load_weights(name: str, encoder: dict) -> FastDiarizationForAudioFrameClassification:
-    """The network of a model directory or Hub id, with another encoder if `encoder` names one.
+def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassification:
+    """The network of a model directory or Hub id, but for the fields of its configuration that are given.
 
     Raises:
         UsageError: there is no Fast Diarization model.
@@ -164,7 +169,7 @@ def load_weights(name: str, encoder: dict) -> FastDiarizationForAudioFrameClassi
         if kind != FastDiarizationConfig.model_type:
             held = f"a model of type {kind!r}" if kind else "no model"
             raise UsageError(f"--start_from {name} holds {held}; {remedy}")
-        return FastDiarizationForAudioFrameClassification.from_pretrained(name, **encoder)
+        return FastDiarizationForAudioFrameClassification.from_pretrained(name, **given)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"--start_from {name} cannot be loaded ({first_line(error)}); {remedy}") from None
 
@@ -198,9 +203,13 @@ def open_streams(
 def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> None:
     """Save, score and export the trained model, push it if asked, and say where everything is."""
     final = Path(training.output_dir) / "model"
+    before = weights_digest(final)
     trainer.save_model(str(final))
     if not trainer.is_world_process_zero():
         return
+    if weights_digest(final) != before:
+        for file in (*final.glob("*.onnx"), *(final / f"{name}.json" for name in OF_OLDER_WEIGHTS)):
+            file.unlink(missing_ok=True)
     result = trainer.score_windows().result()
     (final / "windows.json").write_text(json.dumps(result, indent=2))
     (final / "training.json").write_text(json.dumps(describe(arguments, training, trainer, hub), indent=2))
@@ -220,26 +229,34 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
             logging.error("the model was not pushed (%s); run the same command with --resume to try again", error)
 
 
+def weights_digest(model: Path) -> str | None:
+    """Of the weights in a model directory, or `None` where there are none."""
+    file = model / "model.safetensors"
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
 def describe(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> dict:
     """What the model card says of the training."""
     clock = trainer.state.stateful_callbacks["Clock"]
     command = " ".join(["accelerate launch train.py", *sys.argv[1:]])
     corpus = CORPORA.get(arguments.dataset)
+    source = corpus.path if corpus else arguments.dataset
     cuda = training.device.type == "cuda"
     return {
         "name": hub.name if hub else Path(training.output_dir).resolve().name,
         "parameters": trainer.model.num_parameters(),
         "dataset": arguments.dataset,
+        "hub_dataset": None if Path(source).is_dir() else source.partition(":")[0],
         "licence": corpus.licence if corpus else "unknown",
         "window_seconds": arguments.window_seconds,
         "long_window_seconds": arguments.long_window_seconds,
         "steps": trainer.state.global_step,
-        "batch_size": training.per_device_train_batch_size * training.world_size,
+        "batch_size": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
         "learning_rate": training.learning_rate,
         "schedule": str(training.lr_scheduler_type.value),
         "hours": clock["args"]["seconds"] / 3600,
         "device": torch.cuda.get_device_name() if cuda else f"a CPU with {os.cpu_count()} cores",
-        "command": re.sub(r"(--hub_token[ =])\S+", r"\1...", command),
+        "command": re.sub(rf"(--({'|'.join(TOKEN_FLAGS)})[ =])\S+", r"\1...", command),
     }
 
 

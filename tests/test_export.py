@@ -15,6 +15,7 @@ from transformers import Wav2Vec2Config
 import export
 from data.corpora import open_corpus
 from data.decoding import decode
+from diarization.networks import load_weights
 from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
 
 
@@ -121,6 +122,14 @@ def test_a_directory_that_is_no_model_is_one_line(kind, exported, tmp_path):
         save_file({"weight": np.zeros(3, np.float32)}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(SystemExit, match=f"error: model {tmp_path} .*; give a model that train.py or export.py wrote"):
         export.main(export.Arguments(model=str(tmp_path)))
+
+
+def test_of_a_model_on_the_hub_the_output_is_asked_for(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(export, "load_weights", lambda name: load_weights(str(exported)))
+    with pytest.raises(SystemExit, match="error: model user/name is no directory to write to; name one by --output"):
+        export.main(export.Arguments(model="user/name"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_output_that_cannot_be_written_is_one_line(exported, tmp_path):

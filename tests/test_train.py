@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -184,7 +186,13 @@ def test_precision_is_what_the_gpu_is_good_at(monkeypatch, tmp_path, capability,
         (["--dropout=-0.1"], r"--dropout must be in \[0, 1\), got -0.1"),
         (["--encoder_type", "lstm"], "--encoder_type must be one of lightweight-cnn, attention-gru, got 'lstm'"),
         (["--hidden_size", "100"], "--hidden_size must be a positive multiple of 8, got 100"),
-        (["--window_seconds", "0"], "--window_seconds must be at least 0.1, got 0.0"),
+        (["--window_seconds", "0"], "--window_seconds must be a multiple of 0.02 from 0.1 to 60, got 0.0"),
+        (["--window_seconds", "1.005"], "--window_seconds must be a multiple of 0.02 from 0.1 to 60, got 1.005"),
+        (["--long_window_seconds", "nan"], "--long_window_seconds must be a multiple of 0.02 from 0.1 to 60, got nan"),
+        (["--gradient_accumulation_steps", "0"], "--gradient_accumulation_steps must be at least 1, got 0"),
+        (["--load_best_model_at_end", "true"], "keeps the newest checkpoints"),
+        (["--resume_from_checkpoint", "{tmp}"], "--resume finds the newest checkpoint itself"),
+        (["--hidden_size", "64", "--start_from", "{tmp}"], "--hidden_size is that of the weights with --start_from"),
         (["--dataloader_num_workers", "3"], "use 0, 1, 2 or 4, got 3"),
         (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size must be at least 1, got 0"),
         (["--eval_windows", "0"], "--eval_windows must be at least 1, got 0"),
@@ -227,6 +235,54 @@ def test_whatever_is_wrong_is_one_line(monkeypatch, tmp_path, flags, message):
         run(monkeypatch, "--output_dir", tmp_path / "out", *(flag.format(tmp=tmp_path) for flag in flags))
     assert str(left.value).startswith("error: ") and "\n" not in str(left.value)
     assert re.search(message, str(left.value)), left.value
+
+
+def test_what_is_given_with_start_from_counts_and_the_rest_is_that_of_the_weights(trained):
+    flags = ["--start_from", str(trained[0] / "model"), "--dropout", "0", "--speaker_loss_weight", "0.7"]
+    config = train.make_model(parse("", [*flags, "--window_seconds", "5"])[0], None).config
+    assert (config.dropout, config.speaker_loss_weight, config.window_seconds) == (0, 0.7, 5)
+    assert (config.hidden_size, config.affinity_loss_weight) == (64, 1.0)
+
+
+def test_what_older_weights_left_does_not_describe_newer_ones(trained, tmp_path, monkeypatch):
+    run_directory = tmp_path / "run"
+    shutil.copytree(trained[0], run_directory)
+    for name in ("evaluation.json", "latency.json", "model_int8.onnx"):
+        (run_directory / "model" / name).write_text("[]")
+    flags = "--resume --hidden_size 64 --window_seconds 2 --per_device_train_batch_size 16 --eval_windows 128"
+    run(monkeypatch, "--output_dir", run_directory, *flags.split(), "--max_steps", 80)
+    assert (run_directory / "model" / "model_int8.onnx").exists(), "of the same weights it stays"
+    run(monkeypatch, "--output_dir", run_directory, *flags.split(), "--max_steps", 81)
+    left = {file.name for file in (run_directory / "model").iterdir()}
+    assert not left & {"evaluation.json", "latency.json", "model_int8.onnx"} and "model.onnx" in left
+
+
+@pytest.mark.parametrize("flag", ["--hub_token ", "--hub_token=", "--hub-token ", "--push_to_hub_token "])
+def test_a_token_is_in_no_command_and_in_no_checkpoint(flag, tmp_path, monkeypatch):
+    words = f"{flag}hf_secret --output_dir {tmp_path} --seed 3".split()
+    arguments, training = parse("", words)
+    train.open_hub(training)
+    assert "hf_secret" not in str(vars(training))
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    clock = SimpleNamespace(stateful_callbacks={"Clock": {"args": {"seconds": 1}}}, global_step=1)
+    trainer = SimpleNamespace(state=clock, model=SimpleNamespace(num_parameters=lambda: 1))
+    command = train.describe(arguments, training, trainer, None)["command"]
+    assert "hf_secret" not in command and command.endswith("--seed 3")
+
+
+def test_the_card_counts_all_windows_of_a_step_and_names_hub_data_only(tmp_path):
+    clock = SimpleNamespace(stateful_callbacks={"Clock": {"args": {"seconds": 1}}}, global_step=1)
+    trainer = SimpleNamespace(state=clock, model=SimpleNamespace(num_parameters=lambda: 1))
+    flags = ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "4", "--output_dir", str(tmp_path)]
+    (tmp_path / "data").mkdir()
+    for dataset, on_the_hub in (
+        (str(tmp_path / "data"), None),
+        ("user/name:config", "user/name"),
+        ("librispeech", "openslr/librispeech_asr"),
+        ("demo", None),
+    ):
+        described = train.describe(*parse("", [*flags, "--dataset", dataset]), trainer, None)
+        assert (described["batch_size"], described["hub_dataset"]) == (32, on_the_hub)
 
 
 def test_a_run_is_not_overwritten(monkeypatch, trained):

@@ -20,6 +20,13 @@ class UsageError(ValueError):
     """What was asked for cannot be done; the message names it, the value and the remedy."""
 
 
+NEW = {
+    name: getattr(FastDiarizationConfig(), name)
+    for name in ("hidden_size", "dropout", "speaker_loss_weight", "affinity_loss_weight")
+}
+"""What a new network is like where the command does not say."""
+
+
 @dataclass
 class Arguments:
     """What to train on what."""
@@ -37,7 +44,8 @@ class Arguments:
         default=None, metadata={"help": "Column that tells speakers apart, where it has an unusual name."}
     )
     noise: str | None = field(
-        default=None, metadata={"help": "Directory of background recordings; without it noise is synthetic."}
+        default=None,
+        metadata={"help": "Directory of background recordings (WAV, FLAC, OGG); without it noise is synthetic."},
     )
     encoder_type: str | None = field(
         default=None,
@@ -46,8 +54,15 @@ class Arguments:
             "or another one, which starts with the layers that both have."
         },
     )
-    hidden_size: int = field(default=256, metadata={"help": "Width of the network."})
-    dropout: float = field(default=0.3, metadata={"help": "Dropout before the context layers and the head."})
+    hidden_size: int | None = field(
+        default=None, metadata={"help": f"Width of a new network (default {NEW['hidden_size']})."}
+    )
+    dropout: float | None = field(
+        default=None,
+        metadata={
+            "help": f"Before the context layers and the head (default {NEW['dropout']}, or that of --start_from)."
+        },
+    )
     window_seconds: float = field(default=3.0, metadata={"help": "Length of a training window."})
     long_window_seconds: float | None = field(
         default=None, metadata={"help": "Length of the windows of about half of the pools, to link by longer ones."}
@@ -67,8 +82,20 @@ class Arguments:
         },
     )
     augment: bool = field(default=True, metadata={"help": "Rooms, microphones, telephones, noise and levels."})
-    speaker_loss_weight: float = field(default=0.3, metadata={"help": "Of the contrastive loss on embeddings."})
-    affinity_loss_weight: float = field(default=1.0, metadata={"help": "Of the within-window affinity loss."})
+    speaker_loss_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "Of the contrastive loss on embeddings "
+            f"(default {NEW['speaker_loss_weight']}, or that of --start_from)."
+        },
+    )
+    affinity_loss_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "Of the within-window affinity loss "
+            f"(default {NEW['affinity_loss_weight']}, or that of --start_from)."
+        },
+    )
     start_from: str | None = field(
         default=None, metadata={"help": "Model directory or Hub id whose weights to start from (phase two)."}
     )
@@ -200,10 +227,23 @@ def check(arguments: Arguments, training: Training) -> None:
         "eval_windows": arguments,
         "windows_per_utterance": arguments,
         "units_per_block": arguments,
+        "gradient_accumulation_steps": training,
     }
     for name, part in positive.items():
         if getattr(part, name) < 1:
             raise UsageError(f"--{name} must be at least 1, got {getattr(part, name)}")
+    for name in ("window_seconds", "long_window_seconds"):
+        seconds = getattr(arguments, name)
+        if seconds is not None and not (0.1 <= seconds <= 60 and abs(50 * seconds - round(50 * seconds)) < 1e-6):
+            raise UsageError(f"--{name} must be a multiple of 0.02 from 0.1 to 60, got {seconds}")
+    if training.load_best_model_at_end:
+        raise UsageError("--load_best_model_at_end is not for this program, which keeps the newest checkpoints")
+    if training.resume_from_checkpoint:
+        raise UsageError(
+            "--resume_from_checkpoint is not for this program: --resume finds the newest checkpoint itself"
+        )
+    if arguments.hidden_size is not None and arguments.start_from:
+        raise UsageError("--hidden_size is that of the weights with --start_from; leave one of the two out")
     if not training.learning_rate > 0:
         raise UsageError(f"--learning_rate must be above 0, got {training.learning_rate}")
     if arguments.long_window_seconds is not None and arguments.long_window_seconds < arguments.window_seconds:
@@ -217,14 +257,15 @@ def check(arguments: Arguments, training: Training) -> None:
             f"--dataloader_num_workers must divide the {lanes} lanes of the stream: use 0, 1, 2 or 4, got {workers}"
         )
     try:
-        FastDiarizationConfig(
-            encoder_type=arguments.encoder_type or "lightweight-cnn",
-            hidden_size=arguments.hidden_size,
-            dropout=arguments.dropout,
-            window_seconds=arguments.window_seconds,
-        )
+        FastDiarizationConfig(**network_of(arguments))
     except ValueError as error:
         raise UsageError(f"--{error}") from None
+
+
+def network_of(arguments: Arguments) -> dict:
+    """The fields of the network's configuration that were given."""
+    given = {name: getattr(arguments, name) for name in (*NEW, "encoder_type", "window_seconds")}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _flags_of_file(file: str, known: set[str]) -> list[str]:

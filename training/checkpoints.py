@@ -23,6 +23,8 @@ import numpy as np
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from diarization.networks import first_line
+
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
@@ -191,7 +193,7 @@ def newest(run: Path, drive: Path | None, download: Callable[[Path], Path | None
             try:
                 archives += find()
             except OSError as error:
-                unreachable.append(f"{place} cannot be reached ({_first_line(error)})")
+                unreachable.append(f"{place} cannot be reached ({first_line(error)})")
                 logger.warning("%s", unreachable[-1])
         for archive in sorted(archives, key=packed_step, reverse=True):
             step = packed_step(archive)
@@ -251,7 +253,7 @@ class Keeper:
                 copy(archive)
                 logger.info("%s copied to %s, %.0f MB", checkpoint.name, place, archive.stat().st_size / 1e6)
             except Exception as error:
-                failed, reason = True, _first_line(error)
+                failed, reason = True, first_line(error)
                 logger.warning(
                     "%s not copied to %s (%s); trying again at the next save", checkpoint.name, place, reason
                 )
@@ -285,10 +287,6 @@ def store(archive: Path, drive: Path) -> Path:
         raise OSError("the copy does not match its digest")
     os.replace(partial, slot)
     return slot
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _join(planes: bytes) -> bytes:

@@ -6,12 +6,14 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
     RepositoryNotFoundError,
 )
 
 from data.network import GaveUp, persist
+from diarization.networks import first_line
 from training.checkpoints import HUB_FILE, CheckpointError
 
 PATIENCE = 120.0
@@ -35,6 +37,8 @@ class HubRepository:
         try:
             self.name = name if "/" in name else f"{self._persist(self.api.whoami)['name']}/{name}"
             self._persist(self._create)
+        except HFValidationError as error:
+            raise CheckpointError(f"--hub_model_id {name!r} is no name for the Hub ({first_line(error)})") from None
         except (LocalTokenNotFoundError, HfHubHTTPError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"cannot push to {name} on the Hub ({reason}); run hf auth login") from None

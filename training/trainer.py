@@ -18,6 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from data.corpora import CorpusError
 from data.streaming import PositionedLoader
+from diarization.networks import first_line
 from evaluation.windows import WindowScores
 from training.checkpoints import CheckpointError, Keeper, discard_old, fault_of, seal, step_of
 from training.norms import freeze_norms
@@ -136,8 +137,7 @@ class StreamingTrainer(Trainer):
             if self.args.world_size > 1:
                 raise
             shutil.rmtree(checkpoint, ignore_errors=True)
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            logger.error("%s could not be saved (%s); the one before it is kept", checkpoint.name, reason)
+            logger.error("%s could not be saved (%s); the one before it is kept", checkpoint.name, first_line(error))
             return
         if self.is_world_process_zero():
             discard_old(checkpoint.parent, self.args.save_total_limit)
