@@ -28,7 +28,7 @@ def test_every_variant_switches_off_one_part_and_leaves_the_evaluation_alone():
         assert sum(a != b for a, b in zip(parts, reference)) == (variant != "everything"), variant
 
 
-def test_variants_are_trained_once_scored_alike_and_tabulated(tmp_path, monkeypatch):
+def test_variants_are_trained_scored_alike_and_tabulated(tmp_path, monkeypatch):
     asked = []
 
     def run(command):
@@ -36,7 +36,7 @@ def test_variants_are_trained_once_scored_alike_and_tabulated(tmp_path, monkeypa
         asked.append(flags)
         model = tmp_path / flags[flags.index("--output_dir") + 1] / "model"
         FastDiarizationForAudioFrameClassification(FastDiarizationConfig(hidden_size=16)).save_pretrained(model)
-        (model / "training.json").write_text("{}")
+        (model / "training.json").write_text(json.dumps({"steps": 4}))
         return type("Done", (), {"returncode": 0})
 
     monkeypatch.setattr(ablation.subprocess, "run", run)
@@ -44,10 +44,12 @@ def test_variants_are_trained_once_scored_alike_and_tabulated(tmp_path, monkeypa
     flags = ["--steps", "4", "--output", str(tmp_path), "--hidden_size", "16"]
     monkeypatch.setattr(sys, "argv", ["ablation", *flags])
     ablation.main()
-    ablation.main()
     assert len(asked) == len(ablation.VARIANTS)
     assert all("--resume" in command and command[command.index("--max_steps") + 1] == "4" for command in asked)
     assert all(command[command.index("--hidden_size") + 1] == "16" for command in asked)
+    monkeypatch.setattr(sys, "argv", ["ablation", *flags, "--steps", "2"])
+    with pytest.raises(SystemExit, match="everything was trained for 4 steps, not 2; name another --output"):
+        ablation.main()
     text = ablation_table(json.loads((tmp_path / "ablation.json").read_text()))
     assert text.startswith("4 steps each, Windows, as in training.")
     assert "| no rooms and noise | 25.0 |" in text and "`--augment false`" in text

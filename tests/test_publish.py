@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from diarization.networks import ModelError
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
 from modeling.modeling_fast_diarization import Conv
-from training.publish import absorb_norms, average, describe, hours_by_corpus, main, portable, round_weights
+from training.publish import absorb_norms, average, describe, hours_by_corpus, main, portable, publish, round_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -157,6 +158,18 @@ def test_the_directory_is_complete(published):
     _, target = published
     names = {file.name for file in target.iterdir()}
     assert {"config.json", "preprocessor_config.json", "README.md", "modeling_fast_diarization.py"} <= names
+
+
+def test_scores_of_one_network_are_not_those_of_the_mean(trained, tmp_path, monkeypatch):
+    source, target = tmp_path / "source", tmp_path / "target"
+    trained.save_pretrained(source)
+    for name in ("windows", "evaluation", "latency"):
+        (source / f"{name}.json").write_text("{}")
+    monkeypatch.setattr(subprocess, "run", lambda command: SimpleNamespace(returncode=0))
+    publish(source, target, before=source)
+    assert not (target / "windows.json").exists() and not (target / "evaluation.json").exists()
+    publish(source, target)
+    assert (target / "windows.json").exists() and (target / "evaluation.json").exists()
 
 
 def test_what_is_no_model_is_one_line(tmp_path, monkeypatch):

@@ -34,16 +34,18 @@ def train(variant: str, arguments: argparse.Namespace, rest: list[str]) -> Path:
     """Train one variant, or go on with it, and return its model directory.
 
     Raises:
-        SystemExit: training failed, or was interrupted.
+        SystemExit: training failed or was interrupted, or the run is one of more steps.
     """
     run = arguments.output / variant.replace(" ", "-")
-    if not (run / "model" / "training.json").is_file():
-        flags = ["--dataset", arguments.dataset, "--output_dir", str(run), "--max_steps", str(arguments.steps)]
-        flags += ["--noise", arguments.noise] if arguments.noise else []
-        flags += [*VARIANTS[variant].split(), *rest, "--resume"]
-        done = subprocess.run([sys.executable, ROOT / "train.py", *flags])
-        if done.returncode:
-            raise SystemExit(f"error: training {variant!r} ended with exit code {done.returncode}; see above")
+    flags = ["--dataset", arguments.dataset, "--output_dir", str(run), "--max_steps", str(arguments.steps)]
+    flags += ["--noise", arguments.noise] if arguments.noise else []
+    flags += [*VARIANTS[variant].split(), *rest, "--resume"]
+    done = subprocess.run([sys.executable, ROOT / "train.py", *flags])
+    if done.returncode:
+        raise SystemExit(f"error: training {variant!r} ended with exit code {done.returncode}; see above")
+    steps = json.loads((run / "model" / "training.json").read_text())["steps"]
+    if steps != arguments.steps:
+        raise SystemExit(f"error: {run} was trained for {steps} steps, not {arguments.steps}; name another --output")
     return run / "model"
 
 

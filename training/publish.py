@@ -30,7 +30,8 @@ from modeling import FastDiarizationFeatureExtractor
 from modeling.modeling_fast_diarization import Conv
 from training.card import write_card
 
-KEPT = ("windows.json", "evaluation.json", "latency.json", "curves.png")
+KEPT = ("curves.png", "latency.json", "windows.json", "evaluation.json")
+SCORES = KEPT[2:]
 SMALLEST = 1024
 """Arrays with fewer elements are stored as they are."""
 
@@ -182,7 +183,7 @@ def publish(
     for file in target.glob("*.onnx"):
         halve_onnx(file)
     for name in KEPT:
-        if before and name == "windows.json":  # the score of one of the two alone
+        if before and name in SCORES:  # those of one of the two alone
             continue
         if (source / name).is_file() and source.resolve() != target.resolve():
             shutil.copy(source / name, target / name)
