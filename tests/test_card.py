@@ -56,7 +56,7 @@ def write(directory, **files):
 def model(tmp_path):
     directory = tmp_path / "mine"
     directory.mkdir()
-    write(directory, config={"encoder_type": "lightweight-cnn", "num_speakers": 2})
+    write(directory, config={"encoder_type": "lightweight-cnn", "num_speakers": 2, "embedding_size": 192})
     return directory
 
 
@@ -114,7 +114,18 @@ def test_a_card_with_everything_measured(model):
         "CO2",
     ):
         assert words in card.text
+    assert card.data.datasets is None, "path/to/speech is no data set of the Hub"
     assert card.data.license == "apache-2.0" and "segmentation-3.0 |" not in card.text
+
+
+@pytest.mark.parametrize(("name", "place"), [("mine", "path/to/mine"), ("user/mine", "user/mine")])
+def test_the_code_of_a_card_names_a_place_that_can_be_loaded(model, name, place):
+    write(model, training=TRAINING | {"name": name, "hub_dataset": "user/speech"})
+    card = check(write_card(model).read_text())
+    assert card.text.count(f'"{place}"') == 4
+    assert card.data.datasets == ["user/speech"]
+    for block in re.findall(r"```python\n(.*?)```", card.text, re.S):
+        compile(block, "card", "exec")
 
 
 def test_a_card_with_nothing_measured(model):

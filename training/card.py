@@ -11,7 +11,8 @@ from evaluation.markdown import table
 from evaluation.tables import to_markdown
 from evaluation.windows import to_markdown as windows_to_markdown
 
-TEMPLATE = Path(__file__).parent.parent / "model_card.md"
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATE = ROOT / "model_card.md"
 NOT_MEASURED = "Not measured for this model."
 METRICS = {
     "DER": "der",
@@ -48,16 +49,18 @@ def write_card(model: Path) -> Path:
             library_name="transformers",
             pipeline_tag="voice-activity-detection",
             tags=["speaker-diarization", "audio-frame-classification", "fast-diarization", "onnx"],
-            datasets=[dataset] if "/" in dataset and not dataset.startswith((".", "/")) else None,
+            datasets=[training["hub_dataset"]] if training.get("hub_dataset") else None,
             metrics=sorted({METRICS[figure.metric] for figure in measured}) or None,
             model_name=name,
             eval_results=[_eval_result(figure) for figure in measured] or None,
         ),
         template_path=str(TEMPLATE),
         name=name,
+        place=name if "/" in name else _place(model),
         parameters=f"{training['parameters'] / 1e6:.2f} M" if training else "an unknown number of",
         encoder_type=config["encoder_type"],
         num_speakers=config["num_speakers"],
+        embedding_size=config["embedding_size"],
         synthetic=dataset == "demo",
         results=_results(evaluation, windows, training, model.resolve().name),
         speed=_speed(export, latency),
@@ -81,6 +84,12 @@ def describe_training(training: dict) -> str:
     if training.get("averaged"):
         described += " The weights are the mean of those before and after these steps."
     return f"{described} Before that: {training['earlier']}" if training.get("earlier") else described
+
+
+def _place(model: Path) -> str:
+    """What a reader in the repository gives to load the model."""
+    inside = model.resolve().is_relative_to(ROOT)
+    return model.resolve().relative_to(ROOT).as_posix() if inside else f"path/to/{model.resolve().name}"
 
 
 def _read(file: Path):
