@@ -29,7 +29,7 @@ from diarization.networks import open_network
 from diarization.output import make_directory
 from diarization.processes import gather, join
 from diarization.timeline import plot_timeline, text_timeline
-from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, AudioWarning, audio_blocks, declared_seconds
+from modeling.audio_fast_diarization import SAMPLING_RATE, AudioWarning, audio_blocks, declared_seconds
 from modeling.linking_fast_diarization import Segment, SpeakerCount, diarize
 
 DEFAULT_MODEL = os.path.relpath(Path(__file__).parent / "pretrained" / "lightweight-cnn")
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.plot:
                 targets.append(output / f"{name}.png")
                 plot_timeline(targets[-1], name, segments, _segments(references.get(name)))
-        except (AudioError, OSError) as error:
+        except (ValueError, OSError) as error:
             print_error(error)
             continue
         answers[name] = segments
@@ -152,7 +152,7 @@ def with_progress(file: str, title: str, line: int) -> Iterator[np.ndarray]:
     except ImportError:
         yield from audio_blocks(file)
         return
-    seconds = declared_seconds(file)
+    seconds = declared_seconds(file) if Path(file).is_file() else None  # a pipe can be read but once
     total = seconds and round(seconds / 60, 1)
     with tqdm(desc=title, total=total, unit="min", disable=None, leave=False, position=line) as bar:
         for block in audio_blocks(file):
@@ -180,8 +180,13 @@ def read_references(path: str, names: list[str], output: Path) -> dict:
     for name in names:
         if (output / f"{name}.rttm").resolve() in [file.resolve() for file in files]:
             raise ValueError(f"the answer would replace the reference {output / name}.rttm; name another --output")
+    found = {}
     try:
-        found = {name: reference for file in files for name, reference in read_rttm(file).items()}
+        for file in files:
+            turns = read_rttm(file)
+            if twice := found.keys() & turns.keys():
+                raise ValueError(f"--reference {path} has more than one reference of {min(twice)!r}; keep the true one")
+            found |= turns
     except OSError as error:
         raise ValueError(
             f"--reference {path}: {error.strerror}; give an RTTM file or a directory of RTTM files"

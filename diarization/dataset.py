@@ -4,6 +4,7 @@ Results lie beside each other as Parquet files, one a minute or a shard, written
 read from them, so any number of processes may take over from any other.
 """
 
+import json
 import os
 import sys
 import time
@@ -22,6 +23,8 @@ from modeling.audio_fast_diarization import AudioError, audio_blocks
 from modeling.linking_fast_diarization import LinkingSettings, Network, SpeakerCount, diarize
 
 SECONDS_PER_FILE = 60
+NO_AUDIO = {"bytes": b"", "path": None}
+"""What a row without audio is taken for."""
 SCHEMA = pa.schema(
     {
         "shard": pa.int64(),
@@ -47,12 +50,14 @@ def diarize_dataset(name: str, config: str | None, split: str, model: str, outpu
         exit code: 1 if a row could not be done, now or earlier, in any process.
 
     Raises:
-        ValueError: no such data set, configuration or split, or it has no audio.
+        ValueError: no such data set, configuration or split, or it has no audio, or `output` has answers of another
+            data set, model or number of speakers.
         OSError: the data set cannot be read on; what was done is kept.
     """
     network, settings = open_network(model)
     column, stream = _audio_of(name, open_split(name, config, split))
-    results = Results(output / (config or "") / "data", split)
+    made_of = {"dataset": _place(name), "model": _place(model), **vars(count)}
+    results = Results(output / (config or "") / "data", split, made_of)
     rank, world_size = join()
     whole_shards = stream.num_shards >= world_size
     bar = tqdm(desc=f"{name} {split}", unit=" recordings", disable=None if rank == 0 else True)
@@ -62,7 +67,7 @@ def diarize_dataset(name: str, config: str | None, split: str, model: str, outpu
         try:
             for row, audio in enumerate(stream.shard(stream.num_shards, shard)):
                 if (whole_shards or row % world_size == rank) and (shard, row) not in results.done:
-                    results.add(shard, row, _answer(audio[column], network, settings, count))
+                    results.add(shard, row, _answer(audio[column] or NO_AUDIO, network, settings, count))
                 bar.update()
         except BaseException:
             results.write()
@@ -72,15 +77,31 @@ def diarize_dataset(name: str, config: str | None, split: str, model: str, outpu
 
 
 class Results:
-    """The rows done so far, by any process, and those of this one that are not yet on disk."""
+    """The rows done so far, by any process, and those of this one that are not yet on disk.
 
-    def __init__(self, directory: Path, split: str):
+    Args:
+        made_of: data set, model and number of speakers, kept in the metadata of every file.
+
+    Raises:
+        ValueError: the directory has answers made of something else.
+    """
+
+    def __init__(self, directory: Path, split: str, made_of: dict):
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self.split = directory, split
+        self.schema = SCHEMA.with_metadata({"made_of": json.dumps(made_of)})
         self.rows: list[dict] = []
         self.written = time.monotonic()
         self.done, self.whole_shards, self.failed = set(), set(), False
         for file in sorted(directory.glob(f"{split}-*.parquet")):
+            before = json.loads((pq.read_schema(file).metadata or {}).get(b"made_of", b"{}"))
+            if before != made_of:
+                differing = (
+                    f"{key} {before.get(key)!r}, not {value!r}"
+                    for key, value in made_of.items()
+                    if before.get(key) != value
+                )
+                raise ValueError(f"{directory} has answers of {'; '.join(differing)}; name another --output")
             for row in pq.read_table(file, columns=["shard", "row", "error"]).to_pylist():
                 self.done.add((row["shard"], row["row"]))
                 self.failed |= row["error"] is not None
@@ -101,7 +122,7 @@ class Results:
         name = f"{self.split}-{self.rows[0]['shard']:05d}-{self.rows[0]['row']:07d}"
         target = self.directory / f"{name}{'-last' if shard_is_whole else ''}.parquet"
         part = target.with_suffix(".part")
-        pq.write_table(pa.Table.from_pylist(self.rows, SCHEMA), part)
+        pq.write_table(pa.Table.from_pylist(self.rows, self.schema), part)
         os.replace(part, target)
         self.rows, self.written = [], time.monotonic()
 
@@ -130,6 +151,11 @@ def open_split(name: str, config: str | None, split: str) -> IterableDataset:
             f"data set {name!r}, split {split!r} cannot be opened ({first_line(error)}); choose another --split, or "
             "check its files"
         ) from error
+
+
+def _place(name: str) -> str:
+    """A path, the same from every working directory, or a Hub id."""
+    return os.path.abspath(name) if os.path.exists(name) else name
 
 
 def _audio_of(name: str, stream: IterableDataset) -> tuple[str, IterableDataset]:

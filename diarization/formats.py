@@ -8,8 +8,8 @@ from modeling.linking_fast_diarization import Segment
 
 
 def recording_name(stem: str) -> str:
-    """The name of a recording in RTTM, whose fields end at a space."""
-    return "_".join(stem.split()) or "audio"
+    """The name of a recording in RTTM, which is UTF-8 and whose fields end at a space."""
+    return "_".join(stem.encode(errors="replace").decode().split()) or "audio"
 
 
 def to_rttm(name: str, segments: Sequence[Segment]) -> str:

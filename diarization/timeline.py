@@ -33,14 +33,15 @@ def plot_timeline(file: Path, title: str, segments: Sequence[Segment], reference
     for row, (_, turns, hue) in enumerate(rows):
         spans = [(s.start, s.end - s.start) for s in turns]
         axes.broken_barh(spans, (row - 0.4, 0.8), color=hue, alpha=[_shade(s) for s in turns], linewidth=0)
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], parse_math=False)
     axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     seconds = _seconds([*segments, *reference]) or 1
     step = next((step for step in TICK_SECONDS if seconds / step <= 12), seconds / 12)
     axes.set_xlim(0, seconds)
     axes.set_xticks(ticks := np.arange(0, seconds, step), [_clock(tick) for tick in ticks])
     axes.set_axisbelow(True)
-    axes.set_title(title if segments else f"{title}: no speech found", loc="left")
+    title = title.encode(errors="replace").decode()  # a file name may be no Unicode
+    axes.set_title(title if segments else f"{title}: no speech found", loc="left", parse_math=False)
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file, dpi=100, format="png")
 

@@ -122,6 +122,26 @@ def test_bad_files_are_one_line_each_and_the_others_go_on(call, tmp_path, capsys
     assert turns_of("results/cut.rttm")[0] == turns_of("results/call.rttm")[0]
 
 
+def test_a_name_or_a_tag_that_is_no_unicode_stops_nothing(call, tmp_path):
+    good = (tmp_path / "call.wav").read_bytes()
+    info = b"INFOINAM\x0a\0\0\0Gespr\xe4ch\0\0"
+    Path("tagged.wav").write_bytes(good + b"LIST" + len(info).to_bytes(4, "little") + info)
+    odd = os.fsdecode(b"caf\xe9.wav")
+    for name in (odd, "a$_$b.wav"):
+        Path(name).write_bytes(good)
+    assert call("tagged.wav", odd, "a$_$b.wav", "call.wav", "--plot", "--format", "rttm,json") == 0
+    for name in ("tagged", odd.removesuffix(".wav"), "a$_$b", "call"):
+        assert_true_turns(turns_of(f"results/{name}.rttm"))
+        assert Path(f"results/{name}.png").stat().st_size > 1000
+
+
+def test_a_pipe_is_heard_from_its_beginning(model, tmp_path):
+    write_recording(tmp_path / "call.flac")
+    command = f"cat call.flac | {sys.executable} {ROOT / 'diarize.py'} /dev/stdin --model {model}"
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path, capture_output=True)
+    assert_true_turns(turns_of(tmp_path / "results" / "stdin.rttm"))
+
+
 def write_video(file: Path, waveform: np.ndarray):
     """MPEG-4 with a picture and stereo sound at 44.1 kHz."""
     with av.open(str(file), "w") as container:
@@ -254,6 +274,18 @@ def test_reference_prints_der_and_its_parts(call, capsys):
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| call"))
     der, missed, alarm, confusion = (float(cell.split()[0]) for cell in row.split("|")[3:7])
     assert (der, missed, alarm, confusion) == pytest.approx((7.7, 7.7, 0, 0), abs=0.2)
+
+
+def test_two_references_of_one_recording_are_refused(call, capsys):
+    assert call("call.wav") == 0
+    for name in ("one", "other"):
+        Path("truth").mkdir(exist_ok=True)
+        Path("truth", f"{name}.rttm").write_bytes(Path("results/call.rttm").read_bytes())
+    capsys.readouterr()
+    assert call("call.wav", "--output", "again", "--reference", "truth") == 2
+    assert capsys.readouterr().err == (
+        "error: --reference truth has more than one reference of 'call'; keep the true one\n"
+    )
 
 
 def test_terminal_timeline():

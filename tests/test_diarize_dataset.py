@@ -169,6 +169,31 @@ def test_of_several_configurations_one_is_to_be_chosen(hub, call, tmp_path, caps
     assert_complete(tmp_path / "answers" / "ihm", shards=1)
 
 
+def test_answers_of_something_else_are_not_taken_for_these(hub, call, tmp_path, capsys):
+    hub.add_repository("user/others", tmp_path / "hub")
+    assert call("--dataset", "user/calls") == 1
+    capsys.readouterr()
+    for flags, message in (
+        (("--dataset", "user/others"), "dataset 'user/calls', not 'user/others'"),
+        (("--dataset", "user/calls", "--num_speakers", "1"), "num_speakers None, not 1"),
+    ):
+        assert call(*flags) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == f"error: {tmp_path / 'answers' / 'data'} has answers of {message}; name another --output"
+    assert call("--dataset", "user/calls") == 1, "the same again is not refused"
+
+
+def test_a_row_without_audio_is_an_error_of_that_row(hub, call, tmp_path):
+    file = tmp_path / "hub" / "data" / "test-00001-of-00003.parquet"
+    rows = pq.read_table(file).to_pylist()
+    rows[1]["audio"] = None
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), file, row_group_size=1)
+    hub.add_repository("user/calls", tmp_path / "hub")
+    assert call("--dataset", "user/calls") == 1
+    found = rows_of(tmp_path / "answers")
+    assert len(found) == 9 and [place for place, row in found.items() if row["error"]] == [(1, 1)]
+
+
 def test_what_cannot_be_a_data_set_is_one_line(hub, call, tmp_path, capsys):
     (tmp_path / "script").mkdir()
     (tmp_path / "script" / "calls.py").write_text("class Calls: pass")
