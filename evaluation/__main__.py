@@ -16,13 +16,16 @@ import argparse
 import json
 import sys
 import warnings
+from dataclasses import fields
 from pathlib import Path
 
 from diarization.output import make_directory
-from evaluation.results import Options, evaluate
+from evaluation.results import TAKEN, Options, evaluate, kind_of
 from evaluation.systems import open_systems
 from evaluation.tables import to_markdown
 
+FLAGS = {"counts": "--num_speakers", "hop_seconds": "--hop"}
+"""Those not named like the option they set."""
 DEFAULT_MODEL = Path(__file__).parent.parent / "pretrained" / "lightweight-cnn"
 
 
@@ -40,20 +43,13 @@ def run(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output) if arguments.output else None
     if output:
         make_directory(output, "--output")
+    kind = kind_of(arguments.source)
+    given = {field.name: getattr(arguments, field.name) for field in fields(Options)}
+    given = {name: value for name, value in given.items() if value is not None} | {"output": output}
+    for name in given.keys() - TAKEN[kind]:
+        raise ValueError(f"{FLAGS.get(name, f'--{name}')} is not for {kind}, as {arguments.source!r} is; leave it out")
     systems = open_systems(arguments.model, arguments.peer)
-    options = Options(
-        dataset=arguments.dataset,
-        noise=arguments.noise,
-        split=arguments.split,
-        config=arguments.config,
-        limit=arguments.limit,
-        part=arguments.part,
-        counts=arguments.num_speakers,
-        collar=arguments.collar,
-        skip_overlap=arguments.skip_overlap,
-        hop_seconds=arguments.hop,
-        output=output,
-    )
+    options = Options(**given)
     result = evaluate(arguments.source, systems, options)
     text = to_markdown(result)
     print(text)
@@ -77,19 +73,19 @@ def parse() -> argparse.Namespace:
     add("--output", metavar="DIR", help="where to keep scores.md, scores.json, every hypothesis (RTTM) and a picture")
     add(
         "--num_speakers",
+        dest="counts",
         nargs="+",
         type=_count,
-        default=["unknown"],
         metavar="N",
-        help="unknown (default), known, or N",
+        help="unknown (default), known, or N; of a frozen set both are scored",
     )
-    add("--collar", type=float, default=0.0, help="seconds not scored around a boundary, in TOTAL (default 0)")
-    add("--skip_overlap", action="store_true", help="leave out what two people say at once (default: scored)")
-    add("--hop", type=_seconds, default=1.0, help="seconds between 3 s windows of recordings (default 1)")
-    add("--dataset", default="demo", help="corpus of a frozen set or of voices, as train.py takes it (default demo)")
+    add("--collar", type=float, help="seconds not scored around a boundary, in TOTAL (default 0)")
+    add("--skip_overlap", action="store_const", const=True, help="leave out what two people say at once")
+    add("--hop", dest="hop_seconds", type=_seconds, help="seconds between 3 s windows of recordings (default 1)")
+    add("--dataset", help="corpus of a frozen set or of voices, as train.py takes it (default demo)")
     add("--noise", metavar="DIR", help="background recordings of a frozen set")
     add("--part", metavar="NAME", help="only this condition or group of a frozen set")
-    add("--split", default="validation", help="of the corpus or of the Hub data set (default validation)")
+    add("--split", help="of the corpus or of the Hub data set (default validation)")
     add("--config", help="configuration of the Hub data set, such as ihm")
     add("--limit", type=_whole, help="only so many recordings of the Hub data set")
     return parser.parse_args()

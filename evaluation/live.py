@@ -43,8 +43,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.recordings < 1:
         raise SystemExit(f"error: --recordings must be at least 1, got {arguments.recordings}")
+    if not 0.1 <= arguments.minutes < float("inf"):
+        raise SystemExit(f"error: --minutes must be at least 0.1, got {arguments.minutes}")
     try:
         network, settings = open_network(arguments.model)
+        for latency in arguments.latency:
+            StreamingDiarizer(network, settings, latency)
         simulated = SimulatedRecordings(
             open_corpus(arguments.dataset, "validation"), seed=2, noises=load_noises(arguments.noise)
         )

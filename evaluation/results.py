@@ -34,6 +34,31 @@ class Options:
     output: Path | None = None
 
 
+TAKEN = {
+    "voices": {"dataset", "split", "output"},
+    "a frozen set": {"dataset", "noise", "split", "part", "output"},
+    "a directory": {"counts", "collar", "skip_overlap", "hop_seconds", "output"},
+    "a Hub data set": {"split", "config", "limit", "counts", "collar", "skip_overlap", "hop_seconds", "output"},
+}
+"""The options that each kind of source takes."""
+
+
+def kind_of(source: str) -> str:
+    """
+    Raises:
+        SourceError: it is none of `TAKEN`.
+    """
+    if source == "voices":
+        return "voices"
+    if source.endswith(".json"):
+        return "a frozen set"
+    if Path(source).is_dir():
+        return "a directory"
+    if source.count("/") == 1 and not source.startswith((".", "/", "~")):
+        return "a Hub data set"
+    raise SourceError(f"{source!r} is no directory, no set (.json), no Hub id (user/name) and not 'voices'")
+
+
 def evaluate(source: str, systems: Sequence[System], options: Options) -> dict:
     """
     Args:
@@ -42,14 +67,13 @@ def evaluate(source: str, systems: Sequence[System], options: Options) -> dict:
     Raises:
         SourceError, SetError, CorpusError, ModelError, ValueError: what is wrong, in one line.
     """
-    if source == "voices":
+    kind = kind_of(source)
+    if kind == "voices":
         return _voices(systems, options)
-    if source.endswith(".json"):
+    if kind == "a frozen set":
         return _frozen(source, systems, options)
-    if Path(source).is_dir():
+    if kind == "a directory":
         return _recordings(source, systems, from_directory(Path(source)), Path(source).resolve().name, options)
-    if source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise SourceError(f"{source!r} is no directory, no set (.json), no Hub id (user/name) and not 'voices'")
     rows = from_hub(source, options.config, options.split, options.limit)
     return _recordings(source, systems, rows, f"{source}, {options.split}", options)
 
@@ -58,7 +82,7 @@ def _recordings(source: str, systems: Sequence[System], references, title: str, 
     parts, failed = score_recordings(
         systems,
         references,
-        options.counts,
+        tuple(dict.fromkeys(options.counts)),
         options.collar,
         options.skip_overlap,
         options.hop_seconds,

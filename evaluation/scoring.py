@@ -172,7 +172,7 @@ def _segments(
     for starts, windows in sliding_windows([waveform], system.settings):
         linker.add(starts, *system.network(windows))
     for count in counts:
-        told = {"unknown": None, "known": len(turns.labels())}.get(count, count)
+        told = {"unknown": None, "known": len(turns.labels()) or None}.get(count, count)
         yield count, linker.segments(SpeakerCount(num_speakers=told))
 
 

@@ -1,5 +1,7 @@
 """Recordings with their reference: from a directory of audio and RTTM files, or streamed from a Hub data set."""
 
+import warnings
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +14,7 @@ from pyannote.core import Annotation, Segment
 
 from data.corpora import AUDIO_FILES, TURN_COLUMNS
 from data.recordings import Recording
-from diarization.dataset import open_split
+from diarization.dataset import NO_AUDIO, open_split
 from diarization.formats import recording_name
 from evaluation.recordings import read_rttm
 from modeling.audio_fast_diarization import Source, load_audio
@@ -42,8 +44,10 @@ class Reference:
 def from_directory(directory: Path) -> list[Reference]:
     """Every audio file below a directory with its turns: those of its name in any RTTM file there.
 
+    A recording of an RTTM file without audio is warned of.
+
     Raises:
-        SourceError: no audio, two files of one name, or a file without reference.
+        SourceError: no audio, two files of one name, or a file without reference or with more than one.
         ValueError: a malformed RTTM file.
     """
     files = sorted(f for f in directory.rglob("*") if f.suffix.lower() in AUDIO_FILES)
@@ -51,12 +55,16 @@ def from_directory(directory: Path) -> list[Reference]:
         raise SourceError(
             f"{directory} holds no audio file ({', '.join(sorted(AUDIO_FILES))}); put recordings and their RTTM there"
         )
-    turns: dict[str, Annotation] = {}
+    turns: dict[str, dict[Path, Annotation]] = defaultdict(dict)
+    names: list[set[str]] = []
     for rttm in sorted(directory.rglob("*.rttm")):
         found = read_rttm(rttm)
+        names += [{recording} for recording in found]
         if len(found) == 1:
-            found = dict.fromkeys((*found, recording_name(rttm.stem)), next(iter(found.values())))
-        turns |= found
+            names[-1].add(recording_name(rttm.stem))
+            found = dict.fromkeys(names[-1], next(iter(found.values())))
+        for recording, annotation in found.items():
+            turns[recording][rttm] = annotation
     references = {}
     for file in files:
         name = recording_name(file.stem)
@@ -68,8 +76,19 @@ def from_directory(directory: Path) -> list[Reference]:
             raise SourceError(
                 f"{file} has no reference: no RTTM file below {directory} speaks of {name!r}; add one or remove it"
             )
-        references[name] = Reference(name, file, turns[name].copy())
+        if len(turns[name]) > 1:
+            raise SourceError(
+                f"{file} has more than one reference: {', '.join(map(str, turns[name]))} speak of {name!r}; keep the "
+                "true one there, and answers elsewhere"
+            )
+        references[name] = Reference(name, file, next(iter(turns[name].values())).copy())
         references[name].turns.uri = name
+    for unheard in (known for known in names if known.isdisjoint(references)):
+        warnings.warn(
+            f"{directory} has a reference of {min(unheard)!r} and no audio file of that name "
+            f"({', '.join(sorted(AUDIO_FILES))}); it is not scored",
+            stacklevel=2,
+        )
     return list(references.values())
 
 
@@ -86,11 +105,12 @@ def from_hub(name: str, config: str | None, split: str, limit: int | None = None
     if missing:
         raise SourceError(f"data set {name!r} has no column {', '.join(missing)} among: {', '.join(columns)}")
     for number, row in enumerate(islice(stream.cast_column("audio", Audio(decode=False)), limit)):
-        audio = row["audio"]
+        audio = row["audio"] or NO_AUDIO
         turns = Annotation(uri=f"{number:04d}_{recording_name(Path(audio['path'] or 'audio').stem)}")
         for track, (start, end, speaker) in enumerate(zip(*(row[column] for column in TURN_COLUMNS))):
             turns[Segment(start, end), track] = speaker
-        yield Reference(turns.uri, audio["bytes"] or fsspec.open(audio["path"], "rb").open(), turns)
+        encoded = audio["bytes"] is not None
+        yield Reference(turns.uri, audio["bytes"] if encoded else fsspec.open(audio["path"], "rb").open(), turns)
 
 
 def of_simulated(recording: Recording) -> Reference:

@@ -123,8 +123,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.recordings < 1:
         raise SystemExit(f"error: --recordings must be at least 1, got {arguments.recordings}")
+    if arguments.write and not (Path(arguments.model) / "config.json").is_file():
+        raise SystemExit(f"error: --write is for a model directory with a config.json, which {arguments.model} is not")
     try:
         network, settings = open_network(arguments.model)
+        pairs = product(arguments.windows, arguments.hops)
+        starts = [replace(settings, sliding_window_seconds=window, hop_seconds=hop) for window, hop in pairs]
         simulated = SimulatedRecordings(
             open_corpus(arguments.dataset, "validation"), seed=1, noises=load_noises(arguments.noise)
         )
@@ -133,14 +137,14 @@ def main() -> None:
     except (CorpusError, ModelError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     rows, found = [], []
-    for window, hop in product(arguments.windows, arguments.hops):
-        settings = replace(settings, sliding_window_seconds=window, hop_seconds=hop)
-        trial = Trial(network, recordings, settings)
-        settings = tune(trial, settings)
+    for start in starts:
+        trial = Trial(network, recordings, start)
+        settings = tune(trial, start)
         unknown, right = trial.score(settings, known=False)
         known, _ = trial.score(settings, known=True)
         found.append((cost(unknown, right), settings))
         rates = (unknown["diarization_error_rate"], known["diarization_error_rate"], right, known["confusion"])
+        window, hop = start.sliding_window_seconds, start.hop_seconds
         rows.append([f"{window:g}", f"{hop:g}", *(f"{100 * rate:.1f}" for rate in rates)])
         print(f"{window:g} s windows every {hop:g} s: {rows[-1][2:]} {settings}", flush=True)
     header = ["window (s)", "hop (s)", "DER", "DER, count known", "count right", "confusion, count known"]

@@ -21,7 +21,7 @@ def pieces(utterances: Utterances, seed: int) -> tuple[np.ndarray, np.ndarray]:
         float32 (pieces, samples), and the number of each one's speaker (pieces,).
 
     Raises:
-        CorpusError: fewer than two speakers have 3 s of speech.
+        CorpusError: fewer than two speakers have 3 s of speech, or none has twice as much.
     """
     pool, length = Pool(), round(SECONDS * SAMPLING_RATE)
     for unit in range(len(utterances)):
@@ -37,8 +37,11 @@ def pieces(utterances: Utterances, seed: int) -> tuple[np.ndarray, np.ndarray]:
         count = min(len(speech) // length, MOST_PIECES)
         waveforms += np.split(speech[: count * length], count) if count else []
         speakers += [number] * count
-    if len(set(speakers)) < 2:
-        raise CorpusError(f"corpus {utterances.corpus.path!r} has fewer than two speakers with {SECONDS:g} s of speech")
+    if not 2 <= len(set(speakers)) < len(speakers):
+        raise CorpusError(
+            f"corpus {utterances.corpus.path!r} has {len(set(speakers))} speakers with {SECONDS:g} s of speech and "
+            f"{len(speakers) - len(set(speakers))} more such pieces of them; two speakers and one more piece are needed"
+        )
     return np.stack(waveforms), np.array(speakers)
 
 

@@ -15,7 +15,8 @@ from loopback_hub import LoopbackHub, run_client
 from oracle_network import OracleNetwork
 from pyannote.core import Annotation, Segment
 
-from data.corpora import open_corpus
+from data.corpora import CorpusError, open_corpus
+from evaluation import voices
 from evaluation.__main__ import main
 from evaluation.recordings import read_rttm, write_rttm
 from evaluation.scoring import best_tracks, score_recordings, score_windows, windows_of
@@ -153,6 +154,20 @@ def test_missing_references_and_audio_are_named(recordings):
         from_directory(recordings)
 
 
+def test_an_answer_among_references_is_no_reference(recordings):
+    answers = recordings / "results"
+    answers.mkdir()
+    write_rttm(answers / "second.rttm", [annotation(uri="second")])
+    with pytest.raises(SourceError, match="second.wav has more than one reference: .*results/second.rttm"):
+        from_directory(recordings)
+
+
+def test_a_reference_without_audio_is_warned_of(recordings):
+    write_rttm(recordings / "unheard.rttm", [annotation(uri="unheard")])
+    with pytest.warns(UserWarning, match="a reference of 'unheard' and no audio file of that name"):
+        assert len(from_directory(recordings)) == 2
+
+
 def test_a_recording_that_cannot_be_read_does_not_stop_the_others(recordings, capsys):
     (recordings / "second.wav").write_text("no audio")
     result, failed = score_recordings([oracle()], from_directory(recordings), hop_seconds=3.0)
@@ -283,6 +298,12 @@ def test_pieces_are_3_s_of_one_speaker_and_the_same_every_time():
     assert not np.array_equal(pieces(corpus, 1)[0], waveforms)
 
 
+def test_voices_without_a_pair_of_one_speaker_are_refused(monkeypatch):
+    monkeypatch.setattr(voices, "MOST_PIECES", 1)
+    with pytest.raises(CorpusError, match="speakers with 3 s of speech and 0 more such pieces of them"):
+        pieces(open_corpus("demo", "validation"), 0)
+
+
 def test_a_network_that_knows_every_voice_has_no_equal_error(monkeypatch):
     corpus = open_corpus("demo", "validation")
     waveforms, speakers = pieces(corpus, 0)
@@ -318,7 +339,7 @@ def run(monkeypatch, *arguments: str) -> int:
 
 def test_a_directory_is_scored_beside_the_peer_and_all_is_kept(recordings, model, peer, tmp_path, monkeypatch, capsys):
     output = tmp_path / "scores"
-    told = ["--num_speakers", "known", "2", "--collar", "0.5", "--hop", "2"]
+    told = ["--num_speakers", "known", "2", "2", "--collar", "0.5", "--hop", "2"]
     assert run(monkeypatch, str(recordings), "--model", model, "--peer", peer, "--output", str(output), *told) == 0
     printed = capsys.readouterr().out
     assert (output / "scores.md").read_text() == printed
@@ -357,6 +378,9 @@ def test_sets_and_voices_are_scored(frozen, model, monkeypatch, capsys):
         (["voices", "--output", "README.md"], "--output README.md: File exists; name a directory that can be written"),
         ([str(DEMO), "--noise", "nowhere"], "noise directory 'nowhere' does not exist"),
         ([str(DEMO), "--split", "nonsense"], "set 'demo' is not frozen on split 'nonsense', only: validation; python"),
+        ([str(DEMO), "--hop", "2"], "--hop is not for a frozen set, as"),
+        (["voices", "--num_speakers", "2"], "--num_speakers is not for voices, as 'voices' is; leave it out"),
+        ([str(ROOT / "tests"), "--limit", "1"], "--limit is not for a directory, as"),
         (["nowhere.json"], "set 'nowhere.json' cannot be read (No such file or directory); there are some in"),
     ],
 )
@@ -397,6 +421,7 @@ def test_a_hub_data_set_is_streamed(tmp_path, model):
             }
         )
     rows[1]["audio"]["bytes"] = b"no audio"
+    rows.append(rows[0] | {"audio": None})
     text, times = pa.string(), pa.list_(pa.float64())
     audio = pa.struct({"bytes": pa.binary(), "path": text})
     schema = pa.schema(
@@ -418,7 +443,7 @@ def test_a_hub_data_set_is_streamed(tmp_path, model):
         done = run_client(code, hub, "user/calls", *options, check=False)
         assert done.returncode == 1, done.stderr
         result = json.loads((output / "scores.json").read_text())
-        assert result["failed"] == ["0001_call_1"] and result["title"] == "user/calls, test"
+        assert result["failed"] == ["0001_call_1", "0003_audio"] and result["title"] == "user/calls, test"
         (scores,) = result["parts"]["all recordings"].values()
         recordings = scores["whole"]["unknown"]["recordings"]
         assert list(recordings) == ["0000_call_0", "0002_call_2"]

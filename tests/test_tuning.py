@@ -1,16 +1,23 @@
 """Choosing how windows are linked: what is wrong for the recordings at hand is left, what is right is kept."""
 
+import re
 import sys
 from dataclasses import replace
 
 import pytest
 from oracle_network import OracleNetwork
+from two_tones import write_model
 
 from data.recordings import Recording
 from evaluation import live, tuning
 from modeling.linking_fast_diarization import LinkingSettings
 
 TURNS = [(1.0, 9.0, "a"), (9.5, 13.0, "b"), (14.0, 22.0, "a"), (22.5, 25.0, "b")]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 def test_settings_that_hide_a_speaker_of_half_a_minute_are_left(monkeypatch):
@@ -30,8 +37,24 @@ def test_of_two_equal_errors_the_right_number_of_speakers_is_cheaper():
     assert tuning.cost(total, right=1.0) == 0.1
 
 
-@pytest.mark.parametrize("command", [tuning, live], ids=["tuning", "live"])
-def test_no_recordings_are_refused_in_a_line(command, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["command", "--model", "any", "--recordings", "0"])
-    with pytest.raises(SystemExit, match="--recordings must be at least 1, got 0"):
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        (tuning, "--recordings 0", "--recordings must be at least 1, got 0"),
+        (tuning, "--windows 100", "sliding_window_seconds must be in [0.5, 60], got 100.0"),
+        (tuning, "--windows 3 2 --hops 0.5 2.5", "hop_seconds must be in [0.02, sliding_window_seconds], got 2.5"),
+        (live, "--recordings 0", "--recordings must be at least 1, got 0"),
+        (live, "--minutes 0", "--minutes must be at least 0.1, got 0.0"),
+        (live, "--latency 1 0.2", "latency_seconds"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line_before_the_work(command, flags, message, model, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["command", "--model", str(model), *flags.split()])
+    with pytest.raises(SystemExit, match=f"^error: .*{re.escape(message)}"):
         command.main()
+
+
+def test_settings_are_written_into_a_directory_only(model, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tuning", "--model", str(model / "model.onnx"), "--write"])
+    with pytest.raises(SystemExit, match="error: --write is for a model directory with a config.json"):
+        tuning.main()
