@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmark import latency, recordings, training, windows
 from benchmark.sessions import NoProvider
 from data.corpora import CorpusError
-from diarization.output import make_directory
+from diarization.output import OutputError, make_directory
 
 COMMANDS = {
     "latency": (latency, "waveform to logits: percentiles, batches, memory, cold start"),
@@ -43,6 +43,8 @@ def main() -> int:
     try:
         if arguments.json:
             make_directory(Path(arguments.json).parent, "--json")
+            if Path(arguments.json).is_dir():
+                raise OutputError(f"--json {arguments.json} is a directory; name a file")
         result = arguments.run(arguments)
     except NoProvider as error:
         print(f"error: {error}", file=sys.stderr)
@@ -51,9 +53,9 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     text = json.dumps(result, indent=2)
+    print(text)
     if arguments.json:
         Path(arguments.json).write_text(text + "\n")
-    print(text)
     return 0
 
 

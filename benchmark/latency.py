@@ -63,8 +63,12 @@ def run(arguments: argparse.Namespace) -> dict:
     calls = {"": runner(session, arguments.provider, window)}
     if arguments.peer:
         peer = open_session(Path(arguments.peer), arguments.provider, arguments.threads)
-        name = peer.get_inputs()[0].name
-        calls["peer_"] = lambda: peer.run(None, {name: window[:, None]})
+        waveform = peer.get_inputs()[0]
+        if len(waveform.shape) != 3:
+            raise ValueError(
+                f"peer {arguments.peer} takes {waveform.shape}, not (batch, 1, samples) as segmentation-3.0"
+            )
+        calls["peer_"] = lambda: peer.run(None, {waveform.name: window[:, None]})
     times = interleaved(calls, arguments.windows)
     result = {f"{prefix}p{p}_ms": float(np.percentile(ms, p)) for prefix, ms in times.items() for p in (50, 95, 99)}
     if arguments.peer:

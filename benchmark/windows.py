@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> dict:
     flac = as_flac(corpus, config)
     cases = {"as it is": (corpus, config), "FLAC": (flac, config), "FLAC, no rooms": (flac, dry)}
     speeds = {name: speed(*case, arguments.workers, arguments.batches) for name, case in cases.items()}
-    profiles = {name: profile(*case, arguments.batches // 4) for name, case in cases.items()}
+    profiles = {name: profile(*case, max(arguments.batches // 4, 1)) for name, case in cases.items()}
     return {
         "windows_per_second": speeds["as it is"],
         "windows_per_second_by_case": speeds,

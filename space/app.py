@@ -101,17 +101,18 @@ def speakers_of_file(recording: str | None, speakers: str):
     seconds = sum(lengths) / SAMPLING_RATE
     summary = f"**{found} speaker{'s' * (found > 1)}** in {len(segments)} segments of {clock(seconds)}"
     bars = timeline(segments, 0.0, seconds)
-    return summary, bars, gr.Dataframe(table, visible=True), segments, None, *downloads
+    return summary, bars, gr.Dataframe(table, visible=True), (recording, segments), None, *downloads
 
 
 def nothing(reason: str):
     """The same outputs where there is no answer."""
     downloads = [gr.DownloadButton(value=None, interactive=False) for _ in DOWNLOADS]
-    return f"**error:** {reason}", "", gr.Dataframe(visible=False), [], None, *downloads
+    return f"**error:** {reason}", "", gr.Dataframe(visible=False), None, None, *downloads
 
 
-def excerpt(recording: str, segments: list[Segment], chosen: gr.SelectData) -> gr.Audio:
-    """The sound of the segment in the row that was clicked."""
+def excerpt(answer: tuple[str, list[Segment]], chosen: gr.SelectData) -> gr.Audio:
+    """The sound of the segment in the row that was clicked, from the recording that was diarized."""
+    recording, segments = answer
     segment = segments[chosen.index[0]]
     first, last = int(segment.start), ceil(segment.end)
     samples = np.concatenate(list(islice(audio_blocks(recording, 1.0), first, last)))
@@ -178,9 +179,9 @@ def build() -> gr.Blocks:
                 downloads = [
                     gr.DownloadButton(f"Download {name.upper()}", interactive=False, elem_id=name) for name in DOWNLOADS
                 ]
-            segments = gr.State([])
-            start.click(speakers_of_file, [recording, speakers], [summary, bars, table, segments, sound, *downloads])
-            table.select(excerpt, [recording, segments], sound)
+            answer = gr.State()
+            start.click(speakers_of_file, [recording, speakers], [summary, bars, table, answer, sound, *downloads])
+            table.select(excerpt, answer, sound)
         with gr.Tab("Live"):
             gr.Markdown(
                 "Press Record and talk: each voice gets a row, about a second after it speaks; the last "

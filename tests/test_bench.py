@@ -72,8 +72,15 @@ def test_a_missing_file_or_corpus_is_one_line(tmp_path, monkeypatch, capsys):
         (tmp_path / "texts" / speaker).mkdir(parents=True)
         (tmp_path / "texts" / speaker / "text.wav").write_text("Dear recording,\n" * 100)
     assert call(monkeypatch, f"data --dataset {tmp_path}/texts --workers 0") == 1
+    assert call(monkeypatch, f"data --json {tmp_path}") == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("skipped ")]
-    assert len(lines) == 4 and all(line.startswith("error: ") for line in lines)
+    assert len(lines) == 5 and all(line.startswith("error: ") for line in lines)
+
+
+def test_a_peer_of_another_kind_is_one_line(exported, monkeypatch, capsys):
+    assert call(monkeypatch, f"latency --model {exported} --peer {exported / 'model.onnx'}") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: peer {exported / 'model.onnx'} takes ") and "segmentation-3.0" in line
 
 
 @pytest.mark.parametrize("command", ["latency", "recording"])
