@@ -62,7 +62,7 @@ class LinkingSettings:
         onset, offset: a speaker starts where the activity rises to `onset` and stops where it falls below `offset`.
         min_duration_on: shorter segments are dropped, in seconds.
         min_duration_off: shorter pauses of a speaker are filled, in seconds.
-        min_solo_seconds: a tracklet heard alone for less is no evidence of a speaker.
+        min_solo_seconds: a tracklet heard alone for less is no evidence of a speaker where their number is unknown.
         same_tracklet_similarity: a local speaker continues a tracklet if their embeddings have this cosine or more, and
             two tracklets each alone for a while in one window are two people if theirs have less, unless their voices
             over the whole recording have it.
@@ -277,7 +277,8 @@ class Tracklets:
             unit vectors.
         """
         sums, seconds = np.array(self.sums), np.array(self.seconds)
-        evident = np.flatnonzero(seconds >= self.settings.min_solo_seconds)
+        least = MIN_CERTAIN_SECONDS if count.num_speakers else self.settings.min_solo_seconds
+        evident = np.flatnonzero(seconds >= least)
         if len(evident) < count.fewest:
             evident = np.sort(np.argsort(-seconds, kind="stable")[: count.fewest])
         conflicts = np.array(sorted(self.conflicts), int).reshape(-1, 2)
