@@ -4,7 +4,7 @@
 
 The network runs once for each length and step of windows; every other setting is then tried on its answers, one after
 the other, and kept where it is better with the number of speakers unknown: by DER, and a little by how often their
-number is right. Half of the recordings are short, for what suits hours of talk may find one voice in half a minute of
+number is right. Recordings are of half a minute to six, for what suits hours of talk may find one voice in half a minute of
 it. What is found can be written into the model's configuration with `--write`.
 """
 
@@ -35,7 +35,7 @@ from modeling.linking_fast_diarization import (
     sliding_windows,
 )
 
-RECORDINGS = ((2, 30), (2, 180), (2, 60), (3, 180), (2, 30), (4, 180))
+RECORDINGS = ((2, 30), (2, 180), (2, 60), (3, 180), (2, 30), (4, 180), (2, 360))
 """Speakers and seconds of the recordings, over and over."""
 COUNT_WEIGHT = 0.04
 """What it is worth, beside a DER from 0 to 1, to find the number of speakers in all recordings and not in none."""
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="directory, ONNX file or Hub id")
     parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it (default %(default)s)")
     parser.add_argument("--noise", help="directory of background recordings")
-    parser.add_argument("--recordings", type=int, default=48, help="default %(default)s, of half a minute to three")
+    parser.add_argument("--recordings", type=int, default=48, help="default %(default)s, of half a minute to six")
     parser.add_argument("--windows", type=float, nargs="+", default=[3, 5, 10], help="lengths to try, in seconds")
     parser.add_argument("--hops", type=float, nargs="+", default=[0.5, 1.0], help="steps to try, in seconds")
     parser.add_argument("--write", action="store_true", help="write the best into the model's config.json")

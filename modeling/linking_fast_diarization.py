@@ -62,7 +62,8 @@ class LinkingSettings:
         onset, offset: a speaker starts where the activity rises to `onset` and stops where it falls below `offset`.
         min_duration_on: shorter segments are dropped, in seconds.
         min_duration_off: shorter pauses of a speaker are filled, in seconds.
-        min_solo_seconds: a tracklet heard alone for less is no evidence of a speaker where their number is unknown.
+        min_solo_seconds: a tracklet heard alone for less is no evidence of a speaker where their number is unknown; in
+            a short recording, for less than `min_speaker_share` of all speech.
         same_tracklet_similarity: a local speaker continues a tracklet if their embeddings have this cosine or more, and
             two tracklets each alone for a while in one window are two people if theirs have less, unless their voices
             over the whole recording have it.
@@ -277,7 +278,10 @@ class Tracklets:
             unit vectors.
         """
         sums, seconds = np.array(self.sums), np.array(self.seconds)
-        least = MIN_CERTAIN_SECONDS if count.num_speakers else self.settings.min_solo_seconds
+        least = MIN_CERTAIN_SECONDS
+        if not count.num_speakers:
+            share = self.settings.min_speaker_share * seconds.sum()
+            least = min(max(least, share), self.settings.min_solo_seconds)
         evident = np.flatnonzero(seconds >= least)
         if len(evident) < count.fewest:
             evident = np.sort(np.argsort(-seconds, kind="stable")[: count.fewest])
