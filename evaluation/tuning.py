@@ -4,8 +4,8 @@
 
 The network runs once for each length and step of windows; every other setting is then tried on its answers, one after
 the other, and kept where it is better with the number of speakers unknown: by DER, and a little by how often their
-number is right. Recordings are of half a minute to six, for what suits hours of talk may find one voice in half a minute of
-it. What is found can be written into the model's configuration with `--write`.
+number is right. Recordings are of half a minute to six, for what suits hours of talk may find one voice in half a
+minute of it. What is found can be written into the model's configuration with `--write`.
 """
 
 import argparse

@@ -8,6 +8,7 @@ import pytest
 import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle_network import OracleNetwork
 
 import modeling.linking_fast_diarization as linking
 from modeling.linking_fast_diarization import (
@@ -17,6 +18,8 @@ from modeling.linking_fast_diarization import (
     Tracklets,
     _merge,
     agreement,
+    diarize,
+    sliding_windows,
     solo_seconds,
     to_segments,
 )
@@ -82,6 +85,33 @@ def test_who_is_hardly_alone_is_no_proof_that_two_are_two():
         both[:75, 0] = both[75 : 75 + round(seconds * 50), 1] = 1
         tracklets.follow(1000 * local, both, voice[[2 * local, 2 * local + 1]])
     assert tracklets.conflicts == {(2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "count", "expected"),
+    [(30.0, None, 2), (300.0, None, 1), (300.0, 2, 2)],
+    ids=["short", "long", "long and told"],
+)
+def test_how_long_somebody_is_heard_counts_beside_the_length_of_the_recording(seconds, count, expected):
+    turns = [(0.0, 20.0, "a"), (20.5, 21.7, "b"), (22.0, seconds, "a")]
+    network = OracleNetwork(turns, seconds)
+    chosen = LinkingSettings(min_solo_seconds=2.0, min_speaker_seconds=0.5, min_speaker_share=0.02)
+    found = diarize(network, [network.waveform()], chosen, SpeakerCount(count))
+    assert len({segment.speaker for segment in found}) == expected
+
+
+def test_voices_and_path_refine_each_other_until_they_stay():
+    turns = [(start, start + 4.5, "ab"[int(start) // 5 % 2]) for start in np.arange(0.0, 60.0, 5.0)]
+    network = OracleNetwork(turns, 60.0)
+    linker = Linker(LinkingSettings())
+    for starts, windows in sliding_windows([network.waveform()], linker.settings):
+        linker.add(starts, *network(windows))
+    one, other = network.voices
+    mixed = np.stack([one + 0.9 * other, 0.9 * one + other]).astype(np.float32)
+    linker.tracklets.speakers = lambda count: (None, mixed / np.linalg.norm(mixed, axis=1, keepdims=True))
+    found = [(s.start, s.end, s.speaker) for s in linker.segments(SpeakerCount(2))]
+    assert [speaker for *_, speaker in found] == ["SPEAKER_00", "SPEAKER_01"] * 6
+    np.testing.assert_allclose([s[:2] for s in found], [t[:2] for t in turns], atol=0.021)
 
 
 def test_two_people_of_one_window_are_kept_apart_and_one_voice_heard_as_two_is_not():
