@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -116,7 +117,13 @@ def upload(browser, page: str, recording: Path):
     wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, "input[type=file]"))[0].send_keys(str(recording))
     wait_for(lambda: find(browser, "[aria-label='Clear']") or find(browser, "[title='Clear']"))
     find(browser, "#start").click()
-    return wait_for(lambda: find(browser, "#summary") and find(browser, "#summary").text)
+
+    def answered() -> str | None:
+        shown = find(browser, "#summary")
+        text = shown.text if shown else ""
+        return text if re.match(r"\d+ speaker|error: ", text) else None  # not yet while it says how long it has taken
+
+    return wait_for(answered)
 
 
 def assert_it_fits(browser):
