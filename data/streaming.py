@@ -19,6 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from types import TracebackType
 
 import numpy as np
@@ -112,12 +113,16 @@ class ConversationStream(IterableDataset):
         settings = json.loads(json.dumps(asdict(self.config)))
         del settings["retry_seconds"]
         return {name.replace("_", " "): value for name, value in settings.items()} | {
-            "data": self.utterances.fingerprint(),
             "revision": self.utterances.revision,
             "units": len(self.utterances),
             "processes": self.world_size,
-            "noise": noise_digest(self.config.noise),
+            **self._sources,
         }
+
+    @cached_property
+    def _sources(self) -> dict[str, str | None]:
+        """Digests of what is read, found once a stream and not at every checkpoint."""
+        return {"data": self.utterances.fingerprint(), "noise": noise_digest(self.config.noise)}
 
     def _restore(self, state: dict) -> None:
         for name, value in self.identity().items():
