@@ -13,16 +13,16 @@ import json
 import sys
 from pathlib import Path
 
-from benchmark import latency, recordings, training, windows
+from benchmark import latency, training_steps, training_windows, whole_recordings
 from benchmark.sessions import NoProvider
+from common.output import OutputError, make_directory
 from data.corpora import CorpusError
-from diarization.output import OutputError, make_directory
 
 COMMANDS = {
     "latency": (latency, "waveform to logits: percentiles, batches, memory, cold start"),
-    "data": (windows, "training windows made a second, by stage"),
-    "recording": (recordings, "whole recordings: CPU time over audio time"),
-    "train": (training, "training steps a second, by part"),
+    "data": (training_windows, "training windows made a second, by stage"),
+    "recording": (whole_recordings, "whole recordings: CPU time over audio time"),
+    "train": (training_steps, "training steps a second, by part"),
 }
 
 

@@ -24,13 +24,15 @@ from pathlib import Path
 
 import numpy as np
 
+from common.output import make_directory
+from common.processes import gather, join
+from diarization.backends import open_network
 from diarization.formats import FORMATS, recording_name, to_annotation
-from diarization.networks import open_network
-from diarization.output import make_directory
-from diarization.processes import gather, join
 from diarization.timeline import plot_timeline, text_timeline
 from modeling.audio_fast_diarization import SAMPLING_RATE, AudioWarning, audio_blocks, declared_seconds
-from modeling.linking_fast_diarization import Segment, SpeakerCount, diarize
+from modeling.linking_fast_diarization import diarize
+from modeling.segments_fast_diarization import Segment
+from modeling.settings_fast_diarization import SpeakerCount
 
 DEFAULT_MODEL = os.path.relpath(Path(__file__).parent / "pretrained" / "lightweight-cnn")
 
@@ -55,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     count = SpeakerCount(arguments.num_speakers, arguments.min_speakers, arguments.max_speakers)
     output = Path(arguments.output)
     if arguments.dataset:
-        from diarization.dataset import diarize_dataset
+        from diarization.hub_dataset import diarize_dataset
 
         make_directory(output, "--output")
         return diarize_dataset(arguments.dataset, arguments.config, arguments.split, arguments.model, output, count)
@@ -174,7 +176,7 @@ def read_references(path: str, names: list[str], output: Path) -> dict:
     Raises:
         ValueError: a file that cannot be read, or that an answer would replace, or no reference for a recording.
     """
-    from evaluation.recordings import read_rttm
+    from data.rttm import read_rttm
 
     files = sorted(Path(path).glob("*.rttm")) if Path(path).is_dir() else [Path(path)]
     for name in names:
@@ -203,12 +205,12 @@ def read_references(path: str, names: list[str], output: Path) -> dict:
 
 
 def print_scores(references: dict, answers: dict[str, list[Segment]]):
-    from evaluation.recordings import RecordingScores, to_markdown
+    from evaluation.recording_scores import RecordingScores, recording_table
 
     scores = RecordingScores()
     for name, segments in answers.items():
         scores.add(references[name], to_annotation(name, segments))
-    print(to_markdown(scores.result()))
+    print(recording_table(scores.result()))
 
 
 def _segments(annotation) -> list[Segment]:

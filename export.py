@@ -32,12 +32,12 @@ from optimum.exporters.onnx.base import OnnxConfig
 from optimum.utils import DummyAudioInputGenerator, NormalizedConfig
 from transformers import HfArgumentParser
 
+from common.output import OutputError, make_directory
 from data.corpora import CorpusError, open_corpus
 from data.decoding import decode
 from data.streaming import ConversationStream, StreamConfig
-from diarization.networks import ModelError, load_weights
-from diarization.output import OutputError, make_directory
-from evaluation.windows import WindowScores
+from diarization.backends import ModelError, load_weights
+from evaluation.window_scores import WindowScores
 from modeling import FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
 
 TOLERANCE = 1e-4

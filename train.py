@@ -25,20 +25,20 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from transformers import set_seed
 
-from data.augmentation import CLEAN, Augmentation
+from common.errors import first_line
+from common.output import OutputError, make_directory
+from common.retry import limit_silence
+from data.acoustics import CLEAN, Augmentation
 from data.corpora import CORPORA, CorpusError, open_corpus
-from data.network import limit_silence
 from data.streaming import ConversationStream, StreamConfig
-from diarization.networks import first_line
-from diarization.output import OutputError, make_directory
-from evaluation.windows import to_markdown
+from evaluation.window_scores import window_table
 from modeling import (
     FastDiarizationConfig,
     FastDiarizationFeatureExtractor,
     FastDiarizationForAudioFrameClassification,
 )
+from publishing.card import write_card
 from training.arguments import Arguments, Training, UsageError, network_of, parse
-from training.card import write_card
 from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, newest_local, open_drive, step_of
 from training.curves import plot_curves
 from training.hub import HubRepository
@@ -219,7 +219,7 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
     plot_curves(trainer.state.log_history, final / "curves.png")
     write_card(final)
     print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({arguments.dataset}), floor in brackets:\n")
-    print(to_markdown(result))
+    print(window_table(result))
     print(f"\nmodel and ONNX: {final}\ncheckpoints:    {training.output_dir}")
     print(f"curves:         {final / 'curves.png'}, tensorboard --logdir {training.output_dir}")
     if hub:

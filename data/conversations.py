@@ -309,9 +309,3 @@ def plan_windows(
     rest = np.setdiff1d(np.arange(len(source)), order)[: count - len(order)]
     keep = rng.permutation(np.concatenate([order, rest]))
     return turns[keep], begin[keep]
-
-
-if __name__ == "__main__":
-    from data.turn_statistics import main
-
-    main()

@@ -19,9 +19,9 @@ import fsspec
 import pyarrow.parquet as pq
 from datasets import IterableDataset, load_dataset_builder
 
-from data.network import GaveUp, persist
+from common.errors import first_line
+from common.retry import GaveUp, persist
 from data.solo_speech import cut, solo_stretches
-from diarization.networks import first_line
 from modeling.audio_fast_diarization import AudioError
 
 AUDIO_COLUMNS = ("audio", "m4a", "wav", "flac", "mp3", "ogg", "opus")

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 import data.speech_activity as rule
+from common.markdown import table
 from data.corpora import CorpusError, Utterances, open_corpus
 from data.decoding import RowError, decode
-from evaluation.markdown import table
 
 SAMPLING_RATE = 16_000
 FRAME = 320

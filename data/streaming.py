@@ -26,12 +26,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from data.augmentation import Augmentation, Scenery, load_noises, noise_digest
-from data.channels import distort
+from common.retry import GaveUp, persist
+from data.acoustics import Augmentation, Scenery, load_noises, noise_digest
 from data.conversations import GRID, Pool, Turns, cast_speakers, plan_windows, render, speaker_number
 from data.corpora import CorpusError, Row, Utterances
 from data.decoding import RowError, decode
-from data.network import GaveUp, persist
+from data.microphones import distort
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """What the conversation simulator really makes, measured and printed beside the recordings it imitates.
 
-python -m data.conversations --dataset demo --windows 1024
+python -m data.turn_statistics --dataset demo --windows 1024
 """
 
 import argparse
@@ -8,12 +8,12 @@ from itertools import islice
 
 import numpy as np
 
-from data.augmentation import CLEAN, Scenery
+from common.markdown import table
+from data.acoustics import CLEAN, Scenery
 from data.conversations import GRID, SAMPLING_RATE, STYLES, TURN_TAKING, Pool, Turns, cast_speakers, plan_turns, render
 from data.corpora import CorpusError, Utterances, open_corpus
 from data.decoding import RowError, decode
 from data.streaming import StreamConfig, make_batch
-from evaluation.markdown import table
 
 QUANTITIES = {
     "turn_seconds": "turn",

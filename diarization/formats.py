@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from modeling.linking_fast_diarization import Segment
+from modeling.segments_fast_diarization import Segment
 
 
 def recording_name(stem: str) -> str:

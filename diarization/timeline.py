@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling.linking_fast_diarization import Segment
+from modeling.segments_fast_diarization import Segment
 
 BLOCKS = np.array(list(" ▁▂▃▄▅▆▇█"))
 TICK_SECONDS = (1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)

@@ -13,12 +13,14 @@ from matplotlib.patches import FancyBboxPatch
 
 from data.conversations import SAMPLING_RATE
 from data.corpora import open_corpus
-from data.example import simulate
 from data.streaming import ConversationStream, StreamConfig
-from diarization.networks import open_network
+from diarization.backends import open_network
 from diarization.timeline import plot_timeline
+from docs.example import simulate
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
-from modeling.linking_fast_diarization import Segment, SpeakerCount, diarize
+from modeling.linking_fast_diarization import diarize
+from modeling.segments_fast_diarization import Segment
+from modeling.settings_fast_diarization import SpeakerCount
 
 PICTURES = Path(__file__).parent / "pictures"
 SHARED, CNN, GRU, OUTPUT, GREY = "#dce6f2", "#fbe3d0", "#d9eed9", "#f3e2f3", "#eeeeee"
@@ -239,7 +241,7 @@ def draw_stream() -> None:
 
 def draw_answer(model: str) -> None:
     """A recording of synthetic voices the model was never trained on, its answer, and who really speaks."""
-    from data.recordings import SimulatedRecordings
+    from data.simulated_recordings import SimulatedRecordings
 
     recording = SimulatedRecordings(open_corpus("demo", "validation")).make(4, 60.0, 2)
     network, settings = open_network(model)

@@ -1,1 +1,1 @@
-"""Scores of windows (`windows`) and whole recordings (`recordings`), each beside its floor."""
+"""Scores of windows (`window_scores`) and whole recordings (`recording_scores`), each beside its floor."""

@@ -19,10 +19,10 @@ import warnings
 from dataclasses import fields
 from pathlib import Path
 
-from diarization.output import make_directory
+from common.output import make_directory
 from evaluation.results import TAKEN, Options, evaluate, kind_of
 from evaluation.systems import open_systems
-from evaluation.tables import to_markdown
+from evaluation.tables import result_tables
 
 FLAGS = {"counts": "--num_speakers", "hop_seconds": "--hop"}
 """Those not named like the option they set."""
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     systems = open_systems(arguments.model, arguments.peer)
     options = Options(**given)
     result = evaluate(arguments.source, systems, options)
-    text = to_markdown(result)
+    text = result_tables(result)
     print(text)
     if output:
         (output / "scores.md").write_text(text + "\n")

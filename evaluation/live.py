@@ -9,16 +9,19 @@ import argparse
 
 from tqdm import tqdm
 
-from data.augmentation import load_noises
+from common.markdown import table
+from data.acoustics import load_noises
 from data.corpora import CorpusError, open_corpus
-from data.recordings import SimulatedRecordings
+from data.simulated_recordings import SimulatedRecordings
+from diarization.backends import ModelError, open_network
 from diarization.formats import to_annotation
-from diarization.networks import ModelError, open_network
-from evaluation.markdown import table
-from evaluation.recordings import RecordingScores
+from evaluation.recording_scores import RecordingScores
 from evaluation.sources import of_simulated
-from modeling.linking_fast_diarization import LinkingSettings, Network, Segment, diarize, join_segments
+from modeling.linking_fast_diarization import diarize
+from modeling.segments_fast_diarization import Segment, join_segments
+from modeling.settings_fast_diarization import LinkingSettings
 from modeling.streaming_fast_diarization import StreamingDiarizer
+from modeling.windows_fast_diarization import Network
 
 CHUNK = 1_600
 SPEAKERS = (2, 2, 3, 4)

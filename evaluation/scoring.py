@@ -13,12 +13,15 @@ from data.conversations import GRID, SAMPLING_RATE
 from diarization.formats import to_annotation, to_rttm
 from diarization.timeline import plot_timeline
 from evaluation.diarization_error_rate import count_errors
-from evaluation.recordings import RecordingScores
+from evaluation.recording_scores import RecordingScores
 from evaluation.sources import Reference, SourceError
 from evaluation.systems import Ours, System
-from evaluation.windows import WindowScores
+from evaluation.window_scores import WindowScores
 from modeling.audio_fast_diarization import AudioError
-from modeling.linking_fast_diarization import Linker, Segment, SpeakerCount, sliding_windows
+from modeling.linking_fast_diarization import Linker
+from modeling.segments_fast_diarization import Segment
+from modeling.settings_fast_diarization import SpeakerCount
+from modeling.windows_fast_diarization import sliding_windows
 
 TRACKS = 2
 """Tracks of an answer that are scored on windows; of a system with more, those that suit the window best."""

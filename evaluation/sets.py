@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data.augmentation import Augmentation, load_noises, noise_digest
+from data.acoustics import Augmentation, load_noises, noise_digest
 from data.corpora import CorpusError, open_corpus
-from data.recordings import Recording, SimulatedRecordings
+from data.simulated_recordings import Recording, SimulatedRecordings
 from data.streaming import ConversationStream, StreamConfig
 
 

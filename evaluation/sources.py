@@ -13,10 +13,10 @@ from datasets import Audio
 from pyannote.core import Annotation, Segment
 
 from data.corpora import AUDIO_FILES, TURN_COLUMNS
-from data.recordings import Recording
-from diarization.dataset import NO_AUDIO, open_split
+from data.rttm import read_rttm
+from data.simulated_recordings import Recording
 from diarization.formats import recording_name
-from evaluation.recordings import read_rttm
+from diarization.hub_dataset import NO_AUDIO, open_split
 from modeling.audio_fast_diarization import Source, load_audio
 
 

@@ -6,8 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
-from diarization.networks import ModelError, first_line, open_network
-from modeling.linking_fast_diarization import FRAME_SAMPLES, SAMPLING_RATE
+from common.errors import first_line
+from diarization.backends import ModelError, open_network
+from modeling.settings_fast_diarization import FRAME_SAMPLES, SAMPLING_RATE
 
 
 class System(Protocol):

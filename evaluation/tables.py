@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
-from evaluation import recordings, windows
-from evaluation.markdown import beside_floor, table
+from common.markdown import table
+from evaluation.rates import beside_floor
+from evaluation.recording_scores import recording_table
+from evaluation.window_scores import window_table
 
 GROUPS = {
     "all_windows": "all windows",
@@ -14,7 +16,7 @@ GROUPS = {
 }
 
 
-def to_markdown(result: dict) -> str:
+def result_tables(result: dict) -> str:
     """The tables of one result of `evaluation.results.evaluate`."""
     lines = [f"### {result['title']}", result["settings"]]
     if result["kind"] == "windows":
@@ -33,7 +35,7 @@ def _windows(conditions: Mapping[str, dict[str, dict]]) -> list[str]:
     first, systems = next(iter(conditions.items()))
     lines = []
     for name, scores in systems.items():
-        lines += [f"{name}, {first}:", windows.to_markdown(scores["groups"])]
+        lines += [f"{name}, {first}:", window_table(scores["groups"])]
     lines.append(by_overlap(systems))
     if len(conditions) > 1:
         lines.append(by_condition(conditions))
@@ -86,7 +88,7 @@ def _recordings(systems: Mapping[str, dict]) -> list[str]:
         for count, result in scores["whole"].items():
             right = f"; right in {100 * result['count_right']:.0f} % of recordings" if count == "unknown" else ""
             told = f"number of speakers {count}" if not count.isdigit() else f"{count} speakers told"
-            lines += [f"{name}, whole recordings, {told}{right}:", recordings.to_markdown(result)]
+            lines += [f"{name}, whole recordings, {told}{right}:", recording_table(result)]
     in_windows = {name: scores["windows"] for name, scores in systems.items() if scores["windows"]}
     if in_windows:
         lines += ["3 s windows of these recordings, each with its own best mapping:", by_group(in_windows)]

@@ -20,20 +20,16 @@ from pyannote.core import Annotation
 from pyannote.core import Segment as Interval
 from tqdm import tqdm
 
-from data.augmentation import load_noises
+from common.markdown import table
+from data.acoustics import load_noises
 from data.corpora import CorpusError, open_corpus
-from data.recordings import Recording, SimulatedRecordings
+from data.simulated_recordings import Recording, SimulatedRecordings
+from diarization.backends import ModelError, open_network
 from diarization.formats import to_annotation
-from diarization.networks import ModelError, open_network
-from evaluation.markdown import table
-from evaluation.recordings import RecordingScores
-from modeling.linking_fast_diarization import (
-    Linker,
-    LinkingSettings,
-    Network,
-    SpeakerCount,
-    sliding_windows,
-)
+from evaluation.recording_scores import RecordingScores
+from modeling.linking_fast_diarization import Linker
+from modeling.settings_fast_diarization import LinkingSettings, SpeakerCount
+from modeling.windows_fast_diarization import Network, sliding_windows
 
 RECORDINGS = ((2, 30), (2, 180), (2, 60), (3, 180), (2, 30), (4, 180), (2, 360))
 """Speakers and seconds of the recordings, over and over."""

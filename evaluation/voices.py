@@ -6,7 +6,7 @@ from data.conversations import SAMPLING_RATE, Pool
 from data.corpora import CorpusError, Utterances
 from data.decoding import RowError, decode
 from evaluation.systems import Ours
-from modeling.linking_fast_diarization import probabilities, solo_seconds
+from modeling.windows_fast_diarization import probabilities, solo_seconds
 
 SECONDS = 3.0
 MOST_PIECES = 6

@@ -5,13 +5,19 @@ from typing import TYPE_CHECKING
 
 from transformers import PretrainedConfig
 
-from .linking_fast_diarization import LinkingSettings
+from .settings_fast_diarization import LinkingSettings
 
 if TYPE_CHECKING:
-    # transformers keeps the files a configuration imports beside the weights: named here, the pipeline is kept too.
+    # transformers keeps beside the weights, and loads with them, only the files that a configuration imports itself.
     from .audio_fast_diarization import AudioError  # noqa: F401
+    from .clustering_fast_diarization import cluster  # noqa: F401
+    from .linking_fast_diarization import Linker  # noqa: F401
+    from .path_fast_diarization import best_path  # noqa: F401
     from .pipeline_fast_diarization import FastDiarizationPipeline  # noqa: F401
+    from .segments_fast_diarization import Segment  # noqa: F401
     from .streaming_fast_diarization import StreamingDiarizer  # noqa: F401
+    from .tracklets_fast_diarization import Tracklets  # noqa: F401
+    from .windows_fast_diarization import Network  # noqa: F401
 
 CUSTOM_PIPELINES = {
     "speaker-diarization": {
@@ -44,10 +50,8 @@ class FastDiarizationConfig(PretrainedConfig):
         speaker_loss_weight (`float`, defaults to 0.3): weight of the contrastive loss on embeddings, and of the softmax
             over a teacher's voices where training is given them.
         distillation_loss_weight (`float`, defaults to 2.0): weight of the distance to a teacher's embeddings.
-        sliding_window_seconds, hop_seconds, onset, offset, min_duration_on, min_duration_off, min_solo_seconds,
-        same_tracklet_similarity, same_speaker_similarity, full_evidence_seconds, min_speaker_seconds,
-        min_speaker_share (`float`): how windows are linked to whole recordings; see [`LinkingSettings`], which has
-            their defaults.
+        kwargs: the fields of [`LinkingSettings`], which say how windows are linked to whole recordings, and those of
+            every configuration of transformers.
 
     Example:
 
@@ -74,18 +78,6 @@ class FastDiarizationConfig(PretrainedConfig):
         affinity_loss_weight=1.0,
         speaker_loss_weight=0.3,
         distillation_loss_weight=2.0,
-        sliding_window_seconds=LinkingSettings.sliding_window_seconds,
-        hop_seconds=LinkingSettings.hop_seconds,
-        onset=LinkingSettings.onset,
-        offset=LinkingSettings.offset,
-        min_duration_on=LinkingSettings.min_duration_on,
-        min_duration_off=LinkingSettings.min_duration_off,
-        min_solo_seconds=LinkingSettings.min_solo_seconds,
-        same_tracklet_similarity=LinkingSettings.same_tracklet_similarity,
-        same_speaker_similarity=LinkingSettings.same_speaker_similarity,
-        full_evidence_seconds=LinkingSettings.full_evidence_seconds,
-        min_speaker_seconds=LinkingSettings.min_speaker_seconds,
-        min_speaker_share=LinkingSettings.min_speaker_share,
         **kwargs,
     ):
         if num_speakers < 1:
@@ -109,22 +101,10 @@ class FastDiarizationConfig(PretrainedConfig):
         self.affinity_loss_weight = affinity_loss_weight
         self.speaker_loss_weight = speaker_loss_weight
         self.distillation_loss_weight = distillation_loss_weight
-        linking = LinkingSettings(
-            sliding_window_seconds=sliding_window_seconds,
-            hop_seconds=hop_seconds,
-            onset=onset,
-            offset=offset,
-            min_duration_on=min_duration_on,
-            min_duration_off=min_duration_off,
-            min_solo_seconds=min_solo_seconds,
-            same_tracklet_similarity=same_tracklet_similarity,
-            same_speaker_similarity=same_speaker_similarity,
-            full_evidence_seconds=full_evidence_seconds,
-            min_speaker_seconds=min_speaker_seconds,
-            min_speaker_share=min_speaker_share,
-        )
+        linking = LinkingSettings.of(kwargs)
         for name, value in vars(linking).items():
             setattr(self, name, value)
+            kwargs.pop(name, None)
         kwargs.setdefault("num_labels", num_speakers)
         # Always anew: a model trained from one on the Hub would point at that one's code. A copy, for `pipeline` puts
         # classes into it, which no file can hold.

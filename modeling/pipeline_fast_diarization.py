@@ -7,15 +7,10 @@ import torch
 from transformers import Pipeline, PreTrainedModel
 
 from .audio_fast_diarization import SAMPLING_RATE, audio_blocks, to_mono_16k
-from .linking_fast_diarization import (
-    WINDOWS_PER_BATCH,
-    Linker,
-    LinkingSettings,
-    Network,
-    SpeakerCount,
-    sliding_windows,
-)
+from .linking_fast_diarization import Linker
+from .settings_fast_diarization import LinkingSettings, SpeakerCount
 from .streaming_fast_diarization import StreamingDiarizer
+from .windows_fast_diarization import WINDOWS_PER_BATCH, Network, sliding_windows
 
 
 class FastDiarizationPipeline(Pipeline):

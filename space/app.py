@@ -17,10 +17,12 @@ import av
 import gradio as gr
 import numpy as np
 
+from diarization.backends import ONNX_FILE, open_network
 from diarization.formats import FORMATS, recording_name
-from diarization.networks import ONNX_FILE, open_network
 from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, AudioWarning, audio_blocks
-from modeling.linking_fast_diarization import Segment, SpeakerCount, diarize, join_segments
+from modeling.linking_fast_diarization import diarize
+from modeling.segments_fast_diarization import Segment, join_segments
+from modeling.settings_fast_diarization import SpeakerCount
 from modeling.streaming_fast_diarization import StreamingDiarizer
 
 MODEL = Path(os.environ.get("FAST_DIARIZATION_MODEL", "pretrained/lightweight-cnn"))

@@ -13,11 +13,17 @@ PAGE = ("app.py", "requirements.txt", "README.md")
 MODULES = (
     "diarization/__init__.py",
     "diarization/formats.py",
-    "diarization/networks.py",
+    "diarization/backends.py",
+    "common/__init__.py",
+    "common/errors.py",
     "modeling/__init__.py",
-    "modeling/audio_fast_diarization.py",
-    "modeling/linking_fast_diarization.py",
-    "modeling/streaming_fast_diarization.py",
+    *(
+        f"modeling/{name}_fast_diarization.py"
+        for name in (
+            *("audio", "clustering", "linking", "path", "segments"),
+            *("settings", "streaming", "tracklets", "windows"),
+        )
+    ),
 )
 MODEL = ("model.onnx", "config.json")
 MODEL_PLACE = "pretrained/lightweight-cnn"

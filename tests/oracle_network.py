@@ -5,7 +5,7 @@ Its recordings carry the number of the frame as the value of every sample, so th
 
 import numpy as np
 
-from modeling.linking_fast_diarization import FRAME_SAMPLES, FRAME_SECONDS
+from modeling.settings_fast_diarization import FRAME_SAMPLES, FRAME_SECONDS
 
 DIMENSION = 32
 

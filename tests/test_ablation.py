@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from data.augmentation import CLEAN
+from data.acoustics import CLEAN
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
+from publishing import ablation
+from publishing.report import ablation_table
 from train import make_model, open_streams
-from training import ablation
 from training.arguments import parse
-from training.report import ablation_table
 
 
 def test_every_variant_switches_off_one_part_and_leaves_the_evaluation_alone():

@@ -17,7 +17,7 @@ import torch
 import bench
 import export
 from benchmark.latency import interleaved, macs
-from benchmark.windows import as_flac, largest_costs, profile, stages
+from benchmark.training_windows import as_flac, largest_costs, profile, stages
 from data.corpora import open_corpus
 from data.streaming import ConversationStream, StreamConfig
 from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
@@ -148,7 +148,7 @@ def test_multiplications_counted_by_hand(tmp_path):
 
 
 def test_recordings_are_split_into_their_parts(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmark.recordings.SOURCE_SECONDS", 6.0)
+    monkeypatch.setattr("benchmark.whole_recordings.SOURCE_SECONDS", 6.0)
     file = tmp_path / "recording.json"
     assert call(monkeypatch, f"recording --model {exported} --minutes 0.1 0.2 --threads 1 --json {file}") == 0
     for found in json.loads(file.read_text())["recordings"]:

@@ -6,10 +6,10 @@ import re
 import pytest
 from huggingface_hub import ModelCard
 
-from evaluation.figures import figures, summary
-from evaluation.windows import WindowScores
-from training.card import NOT_MEASURED, write_card
-from training.report import command, of_model, write_report
+from evaluation.headlines import headlines, summary
+from evaluation.window_scores import WindowScores
+from publishing.card import NOT_MEASURED, write_card
+from publishing.report import command, of_model, write_report
 
 RATES = ("diarization_error_rate", "missed_speech", "false_alarm", "confusion", "jaccard_error_rate")
 
@@ -144,7 +144,7 @@ def test_a_card_of_a_model_just_trained_has_the_windows_of_training(model):
 def test_every_figure_of_the_index_stands_in_the_tables(model):
     write(model, evaluation=of_model(results(), "mine"))
     card = ModelCard(write_card(model).read_text())
-    for figure in figures(results(), "mine"):
+    for figure in headlines(results(), "mine"):
         assert f"| {figure.metric}, {figure.on} | {figure} |" in card.text
 
 

@@ -20,7 +20,7 @@ import torch
 from loopback_hub import LoopbackHub, redirect
 from training_runs import start, write_corpus
 
-from data import network
+from common import retry
 from training import checkpoints, hub
 from training.checkpoints import (
     HUB_FILE,
@@ -314,8 +314,8 @@ def test_a_slow_drive_holds_nobody_up(tmp_path, monkeypatch, caplog):
 
 @pytest.fixture
 def hugging(monkeypatch, tmp_path):
-    monkeypatch.setattr(network, "LONGEST_PAUSE", 0.01)
-    monkeypatch.setattr(network.time, "sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.01)))
+    monkeypatch.setattr(retry, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(retry.time, "sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.01)))
     monkeypatch.setattr(hub, "PATIENCE", 1.0)
     with LoopbackHub() as server:
         redirect(server.url, tmp_path / "cache", monkeypatch.setattr)

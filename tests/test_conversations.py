@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import turn_statistics
-from data.augmentation import CLEAN, Augmentation, Scenery, load_noises
+from data.acoustics import CLEAN, Augmentation, Scenery, load_noises
 from data.conversations import (
     FADE,
     GRID,

@@ -13,10 +13,10 @@ import soundfile
 from two_tones import TURNS, write_model, write_recording
 
 import diarize
+from data.rttm import read_rttm
 from diarization.formats import FORMATS
 from diarization.timeline import plot_timeline, text_timeline
-from evaluation.recordings import read_rttm
-from modeling.linking_fast_diarization import Segment
+from modeling.segments_fast_diarization import Segment
 
 ROOT = Path(__file__).resolve().parent.parent
 WITHOUT_TORCH = """

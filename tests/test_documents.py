@@ -22,7 +22,7 @@ from modeling import (
     FastDiarizationFeatureExtractor,
     FastDiarizationForAudioFrameClassification,
 )
-from modeling.linking_fast_diarization import Segment
+from modeling.segments_fast_diarization import Segment
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "space" / "README.md"]

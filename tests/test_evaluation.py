@@ -13,9 +13,10 @@ from hypothesis.extra.numpy import arrays
 from pyannote.core import Annotation, Segment, Timeline
 from pyannote.metrics.diarization import DiarizationErrorRate
 
-from evaluation import recordings, windows
+from data.rttm import read_rttm, write_rttm
 from evaluation.diarization_error_rate import count_errors, error_rates, floor
-from evaluation.recordings import RecordingScores, read_rttm, score_recording, write_rttm
+from evaluation.recording_scores import RecordingScores, recording_table, score_recording
+from evaluation.window_scores import WindowScores, tabulate, window_table
 
 ROOT = Path(__file__).parent.parent
 REAL = ROOT / "../shared/eval/recordings"
@@ -221,7 +222,7 @@ def test_windows_are_told_apart_by_speakers():
     predictions = np.concatenate(
         [frames("...#", "...."), frames("..##", "...."), frames("###.", "..##"), frames("####", "....")]
     )
-    result = windows.tabulate(predictions, references)
+    result = tabulate(predictions, references)
     assert list(result) == [
         "all_windows",
         "silent_windows",
@@ -243,7 +244,7 @@ def test_windows_are_told_apart_by_speakers():
 
 def test_three_speakers_are_a_group_of_their_own():
     references = frames("##..", ".##.", "..##")
-    result = windows.tabulate(references, references)
+    result = tabulate(references, references)
     assert list(result) == ["all_windows", "more_speaker_windows", "overlapped_frames"]
 
 
@@ -251,18 +252,18 @@ def test_three_speakers_are_a_group_of_their_own():
 @given(batches())
 def test_adding_batch_by_batch_equals_all_at_once(batch):
     predictions, references = batch
-    scores = windows.WindowScores()
+    scores = WindowScores()
     for window in range(len(references)):
         scores.add(predictions[window : window + 1], references[window : window + 1])
-    assert scores.result() == windows.tabulate(predictions, references)
+    assert scores.result() == tabulate(predictions, references)
 
 
 def test_window_table_puts_each_figure_beside_its_floor():
-    result = windows.tabulate(
+    result = tabulate(
         np.concatenate([frames("....", "....")] * 2),
         np.concatenate([frames("###.", ".###"), frames("....", "....")]),
     )
-    assert windows.to_markdown(result).splitlines() == [
+    assert window_table(result).splitlines() == [
         "| % (floor) | windows | frames | DER | missed | false alarm | confusion | frame accuracy |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| all windows | 2 | 8 | 100.0 (50.0) | 100.0 (33.3) | 0.0 (0.0) | 0.0 (16.7) | 50.0 (62.5) |",
@@ -274,7 +275,7 @@ def test_window_table_puts_each_figure_beside_its_floor():
 
 def test_no_window_is_no_score():
     with pytest.raises(ValueError, match="no window to score"):
-        windows.WindowScores().result()
+        WindowScores().result()
 
 
 @pytest.mark.parametrize(("name", "expected"), [("lca_auto_repairs_40", 3.9), ("ami_dev00", 16.9)])
@@ -294,7 +295,7 @@ def test_floor_of_real_windows_is_the_published_one(name, expected):
         axis=1,
     )
     cut = np.stack([activity[start : start + 150] for start in range(0, len(activity) - 149, 50)])
-    rate = windows.tabulate(cut, cut)["all_windows"]["floor_diarization_error_rate"]
+    rate = tabulate(cut, cut)["all_windows"]["floor_diarization_error_rate"]
     assert round(100 * rate, 1) == expected
 
 
@@ -315,7 +316,7 @@ def test_metric_loads_offline_and_equals_the_plain_functions(metric):
     predictions, references = (np.random.default_rng(seed).random((20, 15, 2)) < 0.4 for seed in (1, 2))
     for start in range(0, 20, 5):
         metric.add_batch(predictions=predictions[start : start + 5], references=references[start : start + 5])
-    expected = windows.tabulate(predictions, references)["all_windows"]
+    expected = tabulate(predictions, references)["all_windows"]
     assert metric.compute() == {key: value for key, value in expected.items() if isinstance(value, float)}
 
 
@@ -408,7 +409,7 @@ def test_overlapping_turns_of_one_speaker_are_speech_once():
 def test_recording_scores_equal_window_scores_on_the_same_frames(batch):
     predictions, references = batch
     scores = score_recording(to_annotation(references[0]), to_annotation(predictions[0]))
-    result = windows.tabulate(predictions[:1], references[:1])["all_windows"]
+    result = tabulate(predictions[:1], references[:1])["all_windows"]
     for name in ("diarization_error_rate", *ERRORS):
         assert scores[name] == pytest.approx(result[name], abs=1e-6)
         assert scores[f"floor_{name}"] == pytest.approx(result[f"floor_{name}"], abs=1e-6)
@@ -426,7 +427,7 @@ def test_total_is_errors_over_speech():
     assert result["total"]["jaccard_error_rate"] == pytest.approx((0.1 + 0.5 + 1) / 3)
     assert result["total"]["speaker_count_error"] == 0.5
     assert json.loads(json.dumps(result)) == result
-    assert recordings.to_markdown(result).splitlines() == [
+    assert recording_table(result).splitlines() == [
         "Collar 0 s in total (nothing forgiven), overlap scored.",
         "",
         "| % (floor) | speech (s) | DER | missed | false alarm | confusion | JER | speakers (true) |",

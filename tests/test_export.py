@@ -15,7 +15,7 @@ from transformers import Wav2Vec2Config
 import export
 from data.corpora import open_corpus
 from data.decoding import decode
-from diarization.networks import load_weights
+from diarization.backends import load_weights
 from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
 
 

@@ -19,7 +19,8 @@ from huggingface_hub.utils import get_session
 from loopback_hub import LoopbackHub, redirect
 from training_runs import start
 
-from data import corpora, network
+from common import retry
+from data import corpora
 from data.corpora import CORPORA, Corpus, CorpusError, open_corpus
 from data.streaming import ConversationStream, PositionedLoader, StreamConfig
 
@@ -239,8 +240,8 @@ def test_giving_up_is_one_line(hub, workers, code, message):
 
 
 def test_a_silent_server_is_given_up(monkeypatch):
-    monkeypatch.setattr(network, "SILENCE_SECONDS", 0.2)
-    network.limit_silence()
+    monkeypatch.setattr(retry, "SILENCE_SECONDS", 0.2)
+    retry.limit_silence()
     with socket.create_server(("127.0.0.1", 0)) as server:
         started = time.monotonic()
         with pytest.raises(requests.Timeout):
@@ -260,13 +261,13 @@ def test_persist_waits_longer_each_time_and_tells(monkeypatch, caplog):
             raise answer
         return answer
 
-    assert network.persist(action, "a shard", 60) == "answer"
+    assert retry.persist(action, "a shard", 60) == "answer"
     assert slept == [0.5, 1.0, 2.0]
     assert "reading a shard failed (ConnectionError: one), trying again in 0.5 s" in caplog.text
     for error in (FileNotFoundError("gone"), OSError("Corrupt snappy compressed data"), ValueError("damaged")):
         answers = iter([error])
         with pytest.raises(type(error), match=str(error)):
-            network.persist(action, "a file", 60)
+            retry.persist(action, "a file", 60)
     assert len(slept) == 3, "what is gone or damaged is not waited for"
 
 

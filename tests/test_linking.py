@@ -11,18 +11,14 @@ from hypothesis import strategies as st
 from oracle_network import OracleNetwork
 
 import modeling.linking_fast_diarization as linking
-from modeling.linking_fast_diarization import (
-    Linker,
-    LinkingSettings,
-    SpeakerCount,
-    Tracklets,
-    _merge,
-    agreement,
-    diarize,
-    sliding_windows,
-    solo_seconds,
-    to_segments,
-)
+import modeling.windows_fast_diarization as windows_module
+from modeling.clustering_fast_diarization import merge
+from modeling.linking_fast_diarization import Linker, diarize
+from modeling.path_fast_diarization import best_path
+from modeling.segments_fast_diarization import to_segments
+from modeling.settings_fast_diarization import LinkingSettings, SpeakerCount
+from modeling.tracklets_fast_diarization import Tracklets
+from modeling.windows_fast_diarization import agreement, sliding_windows, solo_seconds
 
 
 def merge_plainly(sums, seconds, apart, threshold, full, fewest, most):
@@ -61,7 +57,7 @@ def test_clusters_are_those_of_the_definition(seed, count, threshold, fewest, mo
     apart |= apart.T
     np.fill_diagonal(apart, False)
     chosen = LinkingSettings(same_speaker_similarity=threshold, full_evidence_seconds=full)
-    labels = _merge(sums, seconds, apart, chosen, SpeakerCount(min_speakers=fewest, max_speakers=most))
+    labels = merge(sums, seconds, apart, chosen, SpeakerCount(min_speakers=fewest, max_speakers=most))
     found = {frozenset(np.flatnonzero(labels == cluster).tolist()) for cluster in set(labels.tolist())}
     assert found == merge_plainly(sums, seconds, apart, threshold, full, fewest, most)
 
@@ -71,9 +67,9 @@ def test_a_scrap_of_sound_takes_nobodys_place():
     vectors = np.array([[1, 0, 0], [0.5, 0.75**0.5, 0], [0.3, 0, 0.91**0.5]])
     seconds = np.array([60.0, 60.0, 2.0])
     sums, apart, two = vectors * seconds[:, None], np.zeros((3, 3), bool), SpeakerCount(num_speakers=2)
-    labels = _merge(sums, seconds, apart, LinkingSettings(), two)
+    labels = merge(sums, seconds, apart, LinkingSettings(), two)
     assert labels[0] != labels[1]
-    plain = _merge(sums, seconds, apart, LinkingSettings(full_evidence_seconds=0), two)
+    plain = merge(sums, seconds, apart, LinkingSettings(full_evidence_seconds=0), two)
     assert plain[0] == plain[1]
 
 
@@ -165,7 +161,7 @@ def test_folded_tracklets_have_the_same_speakers(seed, windows, speakers):
     np.testing.assert_allclose(after[again[numbers]], before[labels], atol=1e-5)
 
 
-def random_answers(seed: int, windows: int, speakers: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+def random_outputs(seed: int, windows: int, speakers: int) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Starts, log-odds of 50 frames with turns in them, and embeddings, of windows every 10 frames."""
     rng = np.random.default_rng(seed)
     logits = np.repeat(rng.choice([-4.0, 4.0], (windows, 5, speakers), p=[0.6, 0.4]), 10, axis=1)
@@ -176,11 +172,11 @@ def random_answers(seed: int, windows: int, speakers: int) -> tuple[list[int], n
 
 @given(seed=st.integers(0, 2**32 - 1), windows=st.integers(1, 6))
 def test_the_path_is_the_best_of_all_paths(seed, windows):
-    starts, logits, vectors = random_answers(seed, windows, 2)
+    starts, logits, vectors = random_outputs(seed, windows, 2)
     voices = np.eye(3, dtype=np.float32)[:2]
     linker = Linker(LinkingSettings(sliding_window_seconds=1.0, hop_seconds=0.2))
     linker.add(starts, logits, vectors)
-    answers = [answer.copy() for answer in linker.answers]
+    answers = [answer.copy() for answer in linker.outputs]
 
     def names(present: np.ndarray) -> list[tuple[int, ...]]:
         ways = product(*[(0, 1) if here else (-1,) for here in present])
@@ -198,20 +194,20 @@ def test_the_path_is_the_best_of_all_paths(seed, windows):
         return float(total)
 
     best = max(score(path) for path in product(*(names(answer["present"]) for answer in answers)))
-    found = linker._path(voices)
+    found = best_path(linker.outputs, voices)
     assert score(found.tolist()) == pytest.approx(best, abs=1e-4)
 
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), windows=st.integers(1, 60))
-def test_answers_in_a_file_and_sums_in_parts_change_nothing(seed, windows):
-    starts, logits, vectors = random_answers(seed, windows, 2)
+def test_outputs_in_a_file_and_sums_in_parts_change_nothing(seed, windows):
+    starts, logits, vectors = random_outputs(seed, windows, 2)
     lenient = LinkingSettings(sliding_window_seconds=1.0, hop_seconds=0.2, min_solo_seconds=0, min_speaker_seconds=0)
     found = []
     for kept, read, summed in ((2**24, 256, 10_000), (1, 3, 7)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(linking, "KEPT_BYTES", kept)
-            patch.setattr(linking, "READ_TOGETHER", read)
+            patch.setattr(windows_module, "KEPT_BYTES", kept)
+            patch.setattr(windows_module, "READ_TOGETHER", read)
             patch.setattr(linking, "SUMMED_TOGETHER", summed)
             linker = Linker(lenient)
             for start, *answer in zip(starts, logits, vectors):
@@ -251,6 +247,6 @@ def test_memory_does_not_grow_with_the_recording():
         return held
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linking, "KEPT_BYTES", 2**20)
+        patch.setattr(windows_module, "KEPT_BYTES", 2**20)
         patch.setattr(linking, "MOST_TRACKLETS", 500)
         assert peak(6_000) < peak(2_000) + 2**20

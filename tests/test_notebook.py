@@ -109,7 +109,7 @@ def test_all_cells_run_and_a_lost_machine_goes_on(machine):
     assert going_on and 4 <= int(going_on[1]) < STEPS
     assert "two speaker windows" in training
     assert "signed in as tester" in shown(cell_with(notebook, "sign_in"))
-    conversation = pictures(cell_with(notebook, "data.example"))
+    conversation = pictures(cell_with(notebook, "docs.example"))
     assert "text/html" in conversation and "image/png" in conversation
     assert "image/png" in pictures(cell_with(notebook, "training.curves"))
     assert re.search(r"\| total \| \d+\.\d \| \d+\.\d \(\d+\.\d\)", shown(cell_with(notebook, "python -m evaluation")))

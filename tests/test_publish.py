@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diarization.networks import ModelError
+from diarization.backends import ModelError
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
 from modeling.modeling_fast_diarization import Conv
-from training.publish import absorb_norms, average, describe, hours_by_corpus, main, portable, publish, round_weights
+from publishing.publish import absorb_norms, average, describe, hours_by_corpus, main, portable, publish, round_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -18,21 +18,16 @@ from pyannote.core import Segment as Interval
 import evaluation.live
 import export
 from data.corpora import open_corpus
-from data.recordings import SimulatedRecordings
+from data.simulated_recordings import SimulatedRecordings
+from diarization.backends import open_network
 from diarization.formats import to_annotation, to_rttm
-from diarization.networks import open_network
-from evaluation.recordings import score_recording
+from evaluation.recording_scores import score_recording
 from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
-from modeling.linking_fast_diarization import (
-    FRAME_SAMPLES,
-    Linker,
-    LinkingSettings,
-    SpeakerCount,
-    diarize,
-    join_segments,
-    sliding_windows,
-)
+from modeling.linking_fast_diarization import Linker, diarize
+from modeling.segments_fast_diarization import join_segments
+from modeling.settings_fast_diarization import FRAME_SAMPLES, LinkingSettings, SpeakerCount
 from modeling.streaming_fast_diarization import StreamingDiarizer
+from modeling.windows_fast_diarization import sliding_windows
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT / "../shared/eval/recordings"

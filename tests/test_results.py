@@ -16,17 +16,17 @@ from oracle_network import OracleNetwork
 from pyannote.core import Annotation, Segment
 
 from data.corpora import CorpusError, open_corpus
+from data.rttm import read_rttm, write_rttm
 from evaluation import voices
 from evaluation.__main__ import main
-from evaluation.recordings import read_rttm, write_rttm
 from evaluation.scoring import best_tracks, score_recordings, score_windows, windows_of
 from evaluation.sets import FrozenSet, SetError, freeze
 from evaluation.sources import Reference, SourceError, from_directory
 from evaluation.systems import Ours, Segmentation3, nearest
-from evaluation.tables import to_markdown
+from evaluation.tables import result_tables
 from evaluation.voices import equal_error_rate, pieces, score_voices
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
-from modeling.linking_fast_diarization import LinkingSettings
+from modeling.settings_fast_diarization import LinkingSettings
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "evaluation" / "sets" / "demo.json"
@@ -345,7 +345,7 @@ def test_a_directory_is_scored_beside_the_peer_and_all_is_kept(recordings, model
     assert (output / "scores.md").read_text() == printed
     assert "Collar 0.5 s in total (0.25 s on each side), overlap scored." in printed and "first_call" in printed
     result = json.loads((output / "scores.json").read_text())
-    assert to_markdown(result) + "\n" == printed
+    assert result_tables(result) + "\n" == printed
     scores = result["parts"]["all recordings"]
     assert set(scores[Path(model).name]["whole"]) == {"known", "2"} and scores["segmentation-3.0"]["whole"] == {}
     assert scores["segmentation-3.0"]["windows"]["groups"]["all_windows"]["windows"] == 4

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from two_tones import TURNS, write_model, write_recording
 
-from evaluation.recordings import read_rttm
+from data.rttm import read_rttm
 from space.assemble import assemble
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

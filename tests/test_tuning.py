@@ -8,9 +8,9 @@ import pytest
 from oracle_network import OracleNetwork
 from two_tones import write_model
 
-from data.recordings import Recording
+from data.simulated_recordings import Recording
 from evaluation import live, tuning
-from modeling.linking_fast_diarization import LinkingSettings
+from modeling.settings_fast_diarization import LinkingSettings
 
 TURNS = [(1.0, 9.0, "a"), (9.5, 13.0, "b"), (14.0, 22.0, "a"), (22.5, 25.0, "b")]
 

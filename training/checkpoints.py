@@ -23,7 +23,7 @@ import numpy as np
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from diarization.networks import first_line
+from common.errors import first_line
 
 logger = logging.getLogger(__name__)
 

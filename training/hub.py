@@ -12,8 +12,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from data.network import GaveUp, persist
-from diarization.networks import first_line
+from common.errors import first_line
+from common.retry import GaveUp, persist
 from training.checkpoints import HUB_FILE, CheckpointError
 
 PATIENCE = 120.0

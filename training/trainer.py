@@ -16,10 +16,10 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from common.errors import first_line
 from data.corpora import CorpusError
 from data.streaming import PositionedLoader
-from diarization.networks import first_line
-from evaluation.windows import WindowScores
+from evaluation.window_scores import WindowScores
 from training.checkpoints import CheckpointError, Keeper, discard_old, fault_of, seal, step_of
 from training.norms import freeze_norms
 from training.teacher_voices import TeacherVoices

@@ -4,22 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from .linking_fast_diarization import (
+from .path_fast_diarization import likeliest_names
+from .segments_fast_diarization import Segment, hysteresis
+from .settings_fast_diarization import (
     FRAME_SAMPLES,
     FRAME_SECONDS,
     MIN_SAMPLES,
     MOST_SPEAKERS,
     LinkingSettings,
-    Network,
-    Segment,
     SpeakerCount,
-    Tracklets,
-    agreement,
-    hysteresis,
-    likeliest_names,
-    probabilities,
-    solo_seconds,
 )
+from .tracklets_fast_diarization import Tracklets
+from .windows_fast_diarization import Network, agreement, probabilities, solo_seconds
 
 STEP_FRAMES = 25
 EVIDENCE_SECONDS, SIMILARITY_MARGIN, AGREEMENT_WEIGHT = 1.0, 0.2, 0.1

@@ -1,6 +1,6 @@
-"""Markdown tables in which every rate stands beside its floor."""
+"""Names of the rates, and a rate beside its floor."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 HEADINGS = {
     "diarization_error_rate": "DER",
@@ -10,12 +10,6 @@ HEADINGS = {
     "jaccard_error_rate": "JER",
     "frame_accuracy": "frame accuracy",
 }
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """One Markdown table: the first column to the left, the others to the right."""
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def beside_floor(rates: Mapping[str, float], name: str) -> str:

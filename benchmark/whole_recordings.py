@@ -13,10 +13,12 @@ import soundfile
 from benchmark.machine import machine
 from benchmark.sessions import open_model
 from data.corpora import open_corpus
-from data.recordings import SimulatedRecordings
-from diarization.networks import onnx_network
+from data.simulated_recordings import SimulatedRecordings
+from diarization.backends import onnx_network
 from modeling.audio_fast_diarization import SAMPLING_RATE, audio_blocks
-from modeling.linking_fast_diarization import LinkingSettings, Network, diarize
+from modeling.linking_fast_diarization import diarize
+from modeling.settings_fast_diarization import LinkingSettings
+from modeling.windows_fast_diarization import Network
 
 SOURCE_SECONDS = 600.0
 

@@ -20,11 +20,11 @@ STAGES = {
     "decoding": ("data/decoding.py", "decode"),
     "speech activity": ("data/conversations.py", "add"),
     "speed": ("data/streaming.py", "change_speed"),
-    "microphones and codecs": ("data/channels.py", "distort"),
+    "microphones and codecs": ("data/microphones.py", "distort"),
     "turns": ("data/conversations.py", "plan_windows"),
     "laying speech": ("data/conversations.py", "render"),
-    "rooms and noise, drawn": ("data/augmentation.py", "__init__"),
-    "rooms and noise, applied": ("data/augmentation.py", "apply"),
+    "rooms and noise, drawn": ("data/acoustics.py", "__init__"),
+    "rooms and noise, applied": ("data/acoustics.py", "apply"),
 }
 
 

@@ -13,7 +13,7 @@ import scipy.fft
 import scipy.signal
 import soundfile
 
-from data.augmentation import Augmentation
+from data.acoustics import Augmentation
 from data.conversations import GRID, LEVEL, SAMPLING_RATE, Pool
 
 CODECS = {

@@ -17,10 +17,13 @@ import pyarrow.parquet as pq
 from datasets import Audio, IterableDataset, get_dataset_config_names, load_dataset
 from tqdm import tqdm
 
-from diarization.networks import first_line, open_network
-from diarization.processes import gather, join
+from common.errors import first_line
+from common.processes import gather, join
+from diarization.backends import open_network
 from modeling.audio_fast_diarization import AudioError, audio_blocks
-from modeling.linking_fast_diarization import LinkingSettings, Network, SpeakerCount, diarize
+from modeling.linking_fast_diarization import diarize
+from modeling.settings_fast_diarization import LinkingSettings, SpeakerCount
+from modeling.windows_fast_diarization import Network
 
 SECONDS_PER_FILE = 60
 NO_AUDIO = {"bytes": b"", "path": None}

@@ -1,6 +1,6 @@
 """One simulated conversation to hear and to see, made as the training windows are.
 
-    python -m data.example --dataset librispeech --output runs/example
+    python -m docs.example --dataset librispeech --output runs/example
 
 writes `conversation.wav`, its true turns in `conversation.rttm`, and a picture of them in `conversation.png`.
 """
@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from data.augmentation import Augmentation, Scenery
+from data.acoustics import Augmentation, Scenery
 from data.conversations import EXCERPTS_FROM, GRID, SAMPLING_RATE, cast_speakers, plan_turns, render
 from data.corpora import CorpusError, open_corpus
 from data.turn_statistics import fill_pool
 from diarization.formats import to_rttm
 from diarization.timeline import plot_timeline
-from modeling.linking_fast_diarization import Segment
+from modeling.segments_fast_diarization import Segment
 
 UTTERANCES = 48
 PLANNED = 64

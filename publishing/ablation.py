@@ -1,11 +1,11 @@
 """What each part of training is worth: the same run without one part at a time, scored on the same frozen windows.
 
-    python -m training.ablation --dataset path/to/speech --noise path/to/noise --steps 1000
-    python -m training.ablation --set evaluation/sets/demo.json --steps 200        # the demo corpus
-    python -m training.ablation ... --variants "everything" "no rooms and noise"   # only some
+    python -m publishing.ablation --dataset path/to/speech --noise path/to/noise --steps 1000
+    python -m publishing.ablation --set evaluation/sets/demo.json --steps 200        # the demo corpus
+    python -m publishing.ablation ... --variants "everything" "no rooms and noise"   # only some
 
 Every run is `train.py` with `--resume`: run the same command again after an interruption. Other flags are handed on to
-train.py. `ablation.json` in the output directory becomes a table of docs/RESULTS.md by `python -m training.report`.
+train.py. `ablation.json` in the output directory becomes a table of docs/RESULTS.md by `python -m publishing.report`.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from data.corpora import CorpusError
-from diarization.networks import ModelError
+from diarization.backends import ModelError
 from evaluation.results import Options, evaluate
 from evaluation.sets import read_definition
 from evaluation.systems import Ours

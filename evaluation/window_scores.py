@@ -8,8 +8,9 @@ from collections import Counter
 
 from numpy.typing import ArrayLike
 
-from .diarization_error_rate import count_errors, error_rates, floor
-from .markdown import HEADINGS, beside_floor, table
+from common.markdown import table
+from evaluation.diarization_error_rate import count_errors, error_rates, floor
+from evaluation.rates import HEADINGS, beside_floor
 
 RATES = ("diarization_error_rate", "missed_speech", "false_alarm", "confusion", "frame_accuracy")
 COUNTS = ("frames", "speech", "missed_speech", "false_alarm", "confusion", "correct_frames")
@@ -30,7 +31,7 @@ class WindowScores:
         scores = WindowScores()
         for predictions, references in batches:
             scores.add(predictions, references)
-        print(to_markdown(scores.result()))
+        print(window_table(scores.result()))
     """
 
     def __init__(self) -> None:
@@ -75,7 +76,7 @@ def tabulate(predictions: ArrayLike, references: ArrayLike) -> dict[str, dict[st
     return scores.result()
 
 
-def to_markdown(result: dict[str, dict[str, float]]) -> str:
+def window_table(result: dict[str, dict[str, float]]) -> str:
     """A table of `WindowScores.result`, in percent, each figure beside its floor in brackets.
 
     Silent windows have no reference speech to divide by, so only their frame accuracy is given.

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from data.augmentation import CLEAN, Augmentation
-from data.channels import CODECS, TELEPHONES, distort, use_codec, use_one_microphone
+from data.acoustics import CLEAN, Augmentation
 from data.conversations import GRID, LEVEL, SAMPLING_RATE, Pool
 from data.corpora import open_corpus
 from data.decoding import decode
-from data.recordings import SimulatedRecordings
+from data.microphones import CODECS, TELEPHONES, distort, use_codec, use_one_microphone
+from data.simulated_recordings import SimulatedRecordings
 from data.streaming import ConversationStream, StreamConfig
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from evaluation.markdown import table
+from common.markdown import table
 
 
 @dataclass(frozen=True)
-class Figure:
+class Headline:
     """One rate in percent and its floor, where there is one.
 
     Args:
@@ -24,7 +24,7 @@ class Figure:
         return f"{self.percent:.1f}" + (f" ({self.floor:.1f})" if self.floor is not None else "")
 
 
-def figures(results: Sequence[dict], system: str) -> list[Figure]:
+def headlines(results: Sequence[dict], system: str) -> list[Headline]:
     """The figures of one system among results of `evaluation.results.evaluate`, but for those not `in_summary`."""
     found = []
     for result in results:
@@ -37,17 +37,17 @@ def figures(results: Sequence[dict], system: str) -> list[Figure]:
 
 def summary(results: Sequence[dict], systems: Sequence[str]) -> str:
     """A table of figures: rows are what was measured, columns systems."""
-    columns = {system: {(f.on, f.metric): f for f in figures(results, system)} for system in systems}
+    columns = {system: {(f.on, f.metric): f for f in headlines(results, system)} for system in systems}
     rows = list(dict.fromkeys(key for column in columns.values() for key in column))
     cells = [[f"{metric}, {on}", *(str(columns[s].get((on, metric), "-")) for s in systems)] for on, metric in rows]
     return table(["% (floor)", *systems], cells)
 
 
-def _rate(on: str, scores: dict, name: str, metric: str) -> Figure:
-    return Figure(on, metric, 100 * scores[name], 100 * scores[f"floor_{name}"])
+def _rate(on: str, scores: dict, name: str, metric: str) -> Headline:
+    return Headline(on, metric, 100 * scores[name], 100 * scores[f"floor_{name}"])
 
 
-def _of_windows(result: dict, system: str) -> Iterator[Figure]:
+def _of_windows(result: dict, system: str) -> Iterator[Headline]:
     condition, systems = next(iter(result["parts"].items()))
     if system not in systems:
         return
@@ -64,7 +64,7 @@ def _of_windows(result: dict, system: str) -> Iterator[Figure]:
                 yield _rate(on, groups[group], "frame_accuracy", "exact frame accuracy")
 
 
-def _of_recordings(result: dict, system: str) -> Iterator[Figure]:
+def _of_recordings(result: dict, system: str) -> Iterator[Headline]:
     for part, systems in result["parts"].items():
         scores = systems.get(system)
         if not scores:
@@ -76,7 +76,7 @@ def _of_recordings(result: dict, system: str) -> Iterator[Figure]:
                 yield _rate(f"{result['title']}: {name}, {told}", one, "diarization_error_rate", "DER")
             yield _rate(f"{on}, {told}", whole["total"], "diarization_error_rate", "DER")
             if count == "unknown":
-                yield Figure(on, "number of speakers right", 100 * whole["count_right"])
+                yield Headline(on, "number of speakers right", 100 * whole["count_right"])
         for name, one in scores["windows"]["by_origin"].items() if scores["windows"] and result["each"] else ():
             yield _rate(f"{result['title']}: {name}, 3 s windows", one, "diarization_error_rate", "DER")
         if scores["windows"]:
@@ -84,6 +84,6 @@ def _of_recordings(result: dict, system: str) -> Iterator[Figure]:
             yield _rate(f"{on}, 3 s windows", all_windows, "diarization_error_rate", "DER")
 
 
-def _of_voices(result: dict, system: str) -> Iterator[Figure]:
+def _of_voices(result: dict, system: str) -> Iterator[Headline]:
     if system in result["parts"]:
-        yield Figure(result["title"], "equal error rate", 100 * result["parts"][system]["equal_error_rate"])
+        yield Headline(result["title"], "equal error rate", 100 * result["parts"][system]["equal_error_rate"])

@@ -1,4 +1,4 @@
-"""Scores of whole recordings through pyannote.metrics, each beside its floor, and RTTM files.
+"""Scores of whole recordings through pyannote.metrics, each beside its floor.
 
 The whole file is scored unless an evaluation map says otherwise: from the first to the last turn of reference
 or hypothesis, outside which there is nothing to be wrong about, so the length of the audio does not matter.
@@ -6,65 +6,17 @@ The floor of a recording is the score of an oracle that knows when anyone speaks
 """
 
 import math
-from collections.abc import Iterable
 from itertools import repeat
-from pathlib import Path
 
-from pyannote.core import Annotation, Segment, Timeline
+from pyannote.core import Annotation, Timeline
 from pyannote.metrics.diarization import DiarizationErrorRate, JaccardErrorRate
 
-from .markdown import HEADINGS, beside_floor, table
+from common.markdown import table
+from evaluation.rates import HEADINGS, beside_floor
 
-RTTM_FIELDS = "SPEAKER file channel start duration <NA> <NA> speaker <NA> <NA>"
-# The other line types of the NIST RT-09 evaluation plan, which say nothing about who speaks when.
-RTTM_OTHER_TYPES = {
-    "SEGMENT",
-    "NOSCORE",
-    "NO_RT_METADATA",
-    "LEXEME",
-    "NON-LEX",
-    "NON-SPEECH",
-    "FILLER",
-    "EDIT",
-    "IP",
-    "SU",
-    "CB",
-    "A/P",
-    "SPKR-INFO",
-}
 # Our names and those of pyannote.metrics.
 ERRORS = {"missed_speech": "missed detection", "false_alarm": "false alarm", "confusion": "confusion"}
 RATES = ("diarization_error_rate", *ERRORS, "jaccard_error_rate")
-
-
-def read_rttm(path: str | Path) -> dict[str, Annotation]:
-    """Reads the turns of each recording of an RTTM file (NIST RT-09), by recording, in the order of the file.
-
-    Times are in seconds; the channel is not looked at. Empty lines, comments (`;;`) and line types other than
-    SPEAKER are passed over.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: a line is malformed; the message begins with file:line.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}:{line}: not UTF-8 text; expected lines of {RTTM_FIELDS!r}") from None
-    return _parse_rttm(text, path)
-
-
-def write_rttm(path: str | Path, recordings: Iterable[Annotation]) -> None:
-    """Writes the turns of recordings, named by their `uri`, to an RTTM file, in milliseconds.
-
-    Raises:
-        OSError: the file cannot be written.
-        ValueError: a turn or a name cannot be expressed, such as a name with a space; nothing is written then.
-    """
-    text = "".join(recording.to_rttm() for recording in recordings)
-    _parse_rttm(text, path)
-    Path(path).write_text(text, encoding="utf-8")
 
 
 class RecordingScores:
@@ -155,7 +107,7 @@ def score_recording(
     return RecordingScores(collar, skip_overlap).add(reference, hypothesis, uem)
 
 
-def to_markdown(result: dict) -> str:
+def recording_table(result: dict) -> str:
     """A table of `RecordingScores.result`, in percent, each figure beside its floor in brackets."""
     each_side = f"{result['collar'] / 2:g} s on each side" if result["collar"] else "nothing forgiven"
     overlap = "not scored" if result["skip_overlap"] else "scored"
@@ -172,38 +124,6 @@ def to_markdown(result: dict) -> str:
     )
     caption = f"Collar {result['collar']:g} s in total ({each_side}), overlap {overlap}."
     return f"{caption}\n\n{table(header, rows)}"
-
-
-def _parse_rttm(text: str, path: str | Path) -> dict[str, Annotation]:
-    recordings: dict[str, Annotation] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        fields = line.split()
-        if not fields or fields[0].startswith(";;") or fields[0] in RTTM_OTHER_TYPES:
-            continue
-        where = f"{path}:{number}"
-        if fields[0] != "SPEAKER":
-            raise ValueError(f"{where}: line type {fields[0]!r} is not of RTTM; expected {RTTM_FIELDS!r}")
-        if len(fields) not in (9, 10):
-            raise ValueError(f"{where}: {len(fields)} fields; expected 9 or 10, {RTTM_FIELDS!r}")
-        _, name, _, start, duration, _, _, speaker, *_ = fields
-        if "<NA>" in (name, speaker):
-            raise ValueError(f"{where}: file is {name!r} and speaker {speaker!r}; both need a name")
-        begin, length = _seconds(start, "start", where), _seconds(duration, "duration", where)
-        if not length:
-            raise ValueError(f"{where}: duration is 0; expected more, or remove the line")
-        turns = recordings.setdefault(name, Annotation(uri=name))
-        turns[Segment(begin, begin + length), number] = speaker
-    return recordings
-
-
-def _seconds(field: str, name: str, where: str) -> float:
-    try:
-        seconds = float(field)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"{where}: {name} is {field!r}; expected seconds, 0 or more")
-    return seconds
 
 
 def _floor(reference: Annotation) -> Annotation:

@@ -1,6 +1,6 @@
 """Publish a trained model in a small directory: weights and ONNX at half their size, their answers unchanged.
 
-    python -m training.publish runs/last/model pretrained/lightweight-cnn --average runs/mine/model --quantize int8
+    python -m publishing.publish runs/last/model pretrained/lightweight-cnn --average runs/mine/model --quantize int8
 
 Weight matrices are rounded once to half precision (float16) and stored so; transformers loads them as float32. ONNX
 files are exported from those same rounded weights, and every matrix in them that half precision holds exactly is stored
@@ -25,10 +25,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from diarization.networks import ModelError, load_weights
+from diarization.backends import ModelError, load_weights
 from modeling import FastDiarizationFeatureExtractor
 from modeling.modeling_fast_diarization import Conv
-from training.card import write_card
+from publishing.card import write_card
 
 SCORES = ("windows.json", "evaluation.json")
 KEPT = (*SCORES, "latency.json", "curves.png")

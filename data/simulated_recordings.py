@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from data.augmentation import SEATS, Augmentation, Scenery
-from data.channels import distort
+from data.acoustics import SEATS, Augmentation, Scenery
 from data.conversations import GRID, LEVEL, SAMPLING_RATE, Pool, Turns, plan_turns, render
 from data.corpora import CorpusError, Utterances
 from data.decoding import RowError, decode
+from data.microphones import distort
 
 PIECE_SECONDS = 8.0
 MARGIN = 5 * GRID
@@ -35,7 +35,7 @@ class SimulatedRecordings:
     Args:
         utterances: the corpus; all of it is decoded and kept, so a small one.
         seed: of everything drawn.
-        noises: background recordings from `data.augmentation.load_noises`.
+        noises: background recordings from `data.acoustics.load_noises`.
         augmentation: how recordings sound.
 
     Raises:

@@ -1,6 +1,6 @@
 """The whole report of trained models: docs/RESULTS.md, docs/results.json, and what their cards show.
 
-    python -m training.report pretrained/lightweight-cnn pretrained/attention-gru --dataset path/to/speech \\
+    python -m publishing.report pretrained/lightweight-cnn pretrained/attention-gru --dataset path/to/speech \\
         --noise path/to/noise --recordings path/to/recordings --peer segmentation-3.0.onnx --split test
 
 Scores every model and the peer on the frozen sets, on real recordings and on voices, and the ONNX files beside each
@@ -15,15 +15,15 @@ from pathlib import Path
 
 import jinja2
 
+from common.markdown import table
 from data.corpora import CorpusError
-from diarization.networks import ModelError
-from evaluation.figures import summary
-from evaluation.markdown import table
+from diarization.backends import ModelError
+from evaluation.headlines import summary
 from evaluation.results import Options, evaluate
 from evaluation.sets import read_definition
 from evaluation.systems import Ours, Segmentation3, model_name
-from evaluation.tables import to_markdown
-from training.card import describe_training, write_card
+from evaluation.tables import result_tables
+from publishing.card import describe_training, write_card
 
 ROOM = Path(__file__).parent
 SETS = ROOM.parent / "evaluation" / "sets"
@@ -102,14 +102,14 @@ def write_report(directory: Path, results: list[dict], models: list[Path], ablat
     used_for = {"test": used, "validation": "Validation speakers, on which settings were chosen: not a final score."}
     text = jinja2.Template((ROOM / "results_template.md").read_text(), keep_trailing_newline=True).render(
         split_words=used_for.get(split, ""),
-        command=f"python -m training.report {' '.join(f'pretrained/{name}' for name in names)} --dataset "
+        command=f"python -m publishing.report {' '.join(f'pretrained/{name}' for name in names)} --dataset "
         f"{PLACES['dataset']} --noise {PLACES['noise']} --recordings {PLACES['recordings']} --peer "
         f"segmentation-3.0.onnx --split {split}{' --ablation runs/ablation/ablation.json' if ablation else ''}",
         summary=summary(results, [*names, *peers]),
-        details="\n\n".join(f"{to_markdown(result)}\n\n```bash\n{result['command']}\n```" for result in results),
+        details="\n\n".join(f"{result_tables(result)}\n\n```bash\n{result['command']}\n```" for result in results),
         training="\n\n".join(training),
         ablation=ablation_table(ablation) if ablation else NOT_MEASURED,
-        failed=(ROOM / "what_failed.md").read_text().strip(),
+        failed=(ROOM.parent / "docs" / "NEGATIVE_RESULTS.md").read_text().strip(),
     )
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "RESULTS.md").write_text(text)
@@ -118,7 +118,7 @@ def write_report(directory: Path, results: list[dict], models: list[Path], ablat
 
 
 def ablation_table(ablation: dict) -> str:
-    """Of what `python -m training.ablation` wrote: each variant's figures and what it lost."""
+    """Of what `python -m publishing.ablation` wrote: each variant's figures and what it lost."""
     variants = ablation["variants"]
     rates = [
         ("all_windows", "DER"),
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--split", default="validation", help="validation (default), or test: once, at the end")
     parser.add_argument("--recordings", metavar="DIR", help="real recordings with RTTM files")
     parser.add_argument("--peer", metavar="ONNX", help="pyannote segmentation-3.0")
-    parser.add_argument("--ablation", type=Path, metavar="JSON", help="what python -m training.ablation wrote")
+    parser.add_argument("--ablation", type=Path, metavar="JSON", help="what python -m publishing.ablation wrote")
     parser.add_argument("--output", type=Path, default=Path("docs"), help="default: docs")
     arguments = parser.parse_args()
     try:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from evaluation.figures import Figure, figures, summary
-from evaluation.markdown import table
-from evaluation.tables import to_markdown
-from evaluation.windows import to_markdown as windows_to_markdown
+from common.markdown import table
+from evaluation.headlines import Headline, headlines, summary
+from evaluation.tables import result_tables
+from evaluation.window_scores import window_table
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "model_card.md"
@@ -41,7 +41,7 @@ def write_card(model: Path) -> Path:
     )
     name = training.get("name") or model.resolve().name
     dataset = training.get("dataset", "unknown")
-    measured = figures(evaluation, model.resolve().name) if evaluation else _of_training(windows, dataset)
+    measured = headlines(evaluation, model.resolve().name) if evaluation else _of_training(windows, dataset)
     card = ModelCard.from_template(
         ModelCardData(
             language="en",
@@ -50,9 +50,9 @@ def write_card(model: Path) -> Path:
             pipeline_tag="voice-activity-detection",
             tags=["speaker-diarization", "audio-frame-classification", "fast-diarization", "onnx"],
             datasets=[training["hub_dataset"]] if training.get("hub_dataset") else None,
-            metrics=sorted({METRICS[figure.metric] for figure in measured}) or None,
+            metrics=sorted({METRICS[headline.metric] for headline in measured}) or None,
             model_name=name,
-            eval_results=[_eval_result(figure) for figure in measured] or None,
+            eval_results=[_eval_result(headline) for headline in measured] or None,
         ),
         template_path=str(TEMPLATE),
         name=name,
@@ -96,7 +96,7 @@ def _read(file: Path):
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def _of_training(windows: dict, dataset: str) -> list[Figure]:
+def _of_training(windows: dict, dataset: str) -> list[Headline]:
     """The figures of the windows that training itself scores."""
     found = []
     for group in ("all_windows", "two_speaker_windows"):
@@ -104,29 +104,29 @@ def _of_training(windows: dict, dataset: str) -> list[Figure]:
             if group in windows:
                 on = f"simulated from {dataset}, unseen speakers, {group.replace('_', ' ')}"
                 scores = windows[group]
-                found.append(Figure(on, metric, 100 * scores[rate], 100 * scores[f"floor_{rate}"]))
+                found.append(Headline(on, metric, 100 * scores[rate], 100 * scores[f"floor_{rate}"]))
     return found
 
 
-def _eval_result(figure: Figure) -> EvalResult:
-    floor = f" (floor {figure.floor:.1f})" if figure.floor is not None else ""
+def _eval_result(headline: Headline) -> EvalResult:
+    floor = f" (floor {headline.floor:.1f})" if headline.floor is not None else ""
     return EvalResult(
         task_type="speaker-diarization",
-        dataset_type="-".join(re.findall(r"\w+", figure.on)).lower(),
-        dataset_name=figure.on,
-        metric_type=METRICS[figure.metric],
-        metric_name=f"{figure.metric} in percent{floor}",
-        metric_value=round(figure.percent, 1),
+        dataset_type="-".join(re.findall(r"\w+", headline.on)).lower(),
+        dataset_name=headline.on,
+        metric_type=METRICS[headline.metric],
+        metric_name=f"{headline.metric} in percent{floor}",
+        metric_value=round(headline.percent, 1),
     )
 
 
 def _results(evaluation: list[dict], windows: dict, training: dict, system: str) -> str:
     if evaluation:
-        details = (f"{to_markdown(result)}\n\n```bash\n{result['command']}\n```" for result in evaluation)
+        details = (f"{result_tables(result)}\n\n```bash\n{result['command']}\n```" for result in evaluation)
         return "\n\n".join([summary(evaluation, [system]), *details])
     if windows and training:
         heading = f"{training['window_seconds']:g} s windows of speakers never trained on:"
-        return f"{heading}\n\n{windows_to_markdown(windows)}"
+        return f"{heading}\n\n{window_table(windows)}"
     return NOT_MEASURED
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling.linking_fast_diarization import LinkingSettings, Network
+from common.errors import first_line
+from modeling.settings_fast_diarization import LinkingSettings
+from modeling.windows_fast_diarization import Network
 
 ONNX_FILE = "model.onnx"
 WEIGHTS_FILE = "model.safetensors"
@@ -123,8 +125,3 @@ def load_weights(model: str):
             f"model {model} is no Fast Diarization model: it has no {min(found['missing_keys'])}; {REMEDY}"
         )
     return network.eval()
-
-
-def first_line(error: Exception) -> str:
-    """What an error of a library says, without its full stop."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,107 @@
+"""Settings of linking, and what is known of the number of speakers."""
+
+from dataclasses import dataclass
+
+SAMPLING_RATE = 16_000
+FRAME_SAMPLES = 320
+FRAME_SECONDS = FRAME_SAMPLES / SAMPLING_RATE
+MIN_SAMPLES = 1_600
+"""The shortest waveform the network takes."""
+MOST_SPEAKERS = 100
+
+
+@dataclass(frozen=True)
+class LinkingSettings:
+    """How windows become a recording. A trained model's configuration has its own, chosen by `evaluation/tuning.py`.
+
+    Args:
+        sliding_window_seconds, hop_seconds: length of the windows and the step from one to the next.
+        onset, offset: a speaker starts where the activity rises to `onset` and stops where it falls below `offset`.
+        min_duration_on: shorter segments are dropped, in seconds.
+        min_duration_off: shorter pauses of a speaker are filled, in seconds.
+        min_solo_seconds: a tracklet heard alone for less is no evidence of a speaker where their number is unknown; in
+            a short recording, for less than `min_speaker_share` of all speech.
+        same_tracklet_similarity: a local speaker continues a tracklet if their embeddings have this cosine or more, and
+            two tracklets each alone for a while in one window are two people if theirs have less, unless their
+            centroids over the whole recording have it.
+        same_speaker_similarity: clusters of tracklets with this cosine or more are one speaker.
+        full_evidence_seconds: two clusters heard alone for less than twice this may differ by more and be one speaker.
+        min_speaker_seconds, min_speaker_share: a cluster with less speech, in seconds or as a share of all of it, is no
+            speaker of its own where their number is unknown.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    sliding_window_seconds: float = 3.0
+    hop_seconds: float = 0.5
+    onset: float = 0.5
+    offset: float = 0.4
+    min_duration_on: float = 0.1
+    min_duration_off: float = 0.2
+    min_solo_seconds: float = 1.0
+    same_tracklet_similarity: float = 0.8
+    same_speaker_similarity: float = 0.85
+    full_evidence_seconds: float = 10.0
+    min_speaker_seconds: float = 3.0
+    min_speaker_share: float = 0.045
+
+    def __post_init__(self):
+        if not 0.5 <= self.sliding_window_seconds <= 60:
+            raise ValueError(f"sliding_window_seconds must be in [0.5, 60], got {self.sliding_window_seconds}")
+        if not FRAME_SECONDS <= self.hop_seconds <= self.sliding_window_seconds:
+            raise ValueError(
+                f"hop_seconds must be in [{FRAME_SECONDS}, sliding_window_seconds], got {self.hop_seconds}"
+            )
+        if not 0 < self.offset <= self.onset < 1:
+            raise ValueError(f"0 < offset <= onset < 1 must hold, got offset {self.offset} and onset {self.onset}")
+        durations = ("min_duration_on", "min_duration_off", "min_solo_seconds", "min_speaker_seconds")
+        for name in (*durations, "full_evidence_seconds"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be seconds, 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.min_speaker_share < 1:
+            raise ValueError(f"min_speaker_share must be in [0, 1), got {self.min_speaker_share}")
+        for name in ("same_tracklet_similarity", "same_speaker_similarity"):
+            if not -1 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a cosine, from -1 to 1, got {getattr(self, name)}")
+
+    @classmethod
+    def of(cls, config: dict) -> "LinkingSettings":
+        """From the fields of a model's configuration, with defaults for those it does not have."""
+        return cls(**{name: config[name] for name in cls.__dataclass_fields__ if name in config})
+
+    @property
+    def window_frames(self) -> int:
+        return round(self.sliding_window_seconds / FRAME_SECONDS)
+
+    @property
+    def hop_frames(self) -> int:
+        return round(self.hop_seconds / FRAME_SECONDS)
+
+
+@dataclass(frozen=True)
+class SpeakerCount:
+    """How many speakers are looked for: exactly `num_speakers`, or from `min_speakers` to `max_speakers`.
+
+    Raises:
+        ValueError: a number below 1 or above 100, or a minimum above the maximum.
+    """
+
+    num_speakers: int | None = None
+    min_speakers: int | None = None
+    max_speakers: int | None = None
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if value is not None and (value != int(value) or not 1 <= value <= MOST_SPEAKERS):
+                raise ValueError(f"{name} must be a whole number from 1 to {MOST_SPEAKERS}, got {value}")
+        if self.fewest > self.most:
+            raise ValueError(f"min_speakers is {self.fewest}, more than max_speakers, which is {self.most}")
+
+    @property
+    def fewest(self) -> int:
+        return self.num_speakers or self.min_speakers or 1
+
+    @property
+    def most(self) -> int:
+        return self.num_speakers or self.max_speakers or MOST_SPEAKERS

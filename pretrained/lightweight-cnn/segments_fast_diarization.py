@@ -1,0 +1,76 @@
+"""Segments of speakers, from activities by hysteresis and minimum durations."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .settings_fast_diarization import FRAME_SECONDS, LinkingSettings
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`speaker` is active from `start` to `end` (seconds); `confidence` is the mean activity, 0 to 1."""
+
+    start: float
+    end: float
+    speaker: str
+    confidence: float
+
+
+def to_segments(blocks: Iterable[np.ndarray], settings: LinkingSettings) -> list[Segment]:
+    """Consecutive (frames, speakers) activities -> segments, after hysteresis and minimum durations."""
+    at, heard, edges = 0, 0.0, []
+    for block in blocks:
+        sums = heard + np.concatenate([np.zeros((1, block.shape[1])), block.cumsum(axis=0, dtype=np.float64)])
+        for speaker, track in enumerate(block.T):
+            edges += [[] for _ in range(speaker + 1 - len(edges))]
+            under_way = bool(edges[speaker]) and edges[speaker][-1][0] == at
+            runs = hysteresis(track, settings.onset, settings.offset, under_way)
+            edges[speaker] += [(at + int(edge), float(sums[edge, speaker])) for edge in runs.ravel()]
+        at, heard = at + len(block), sums[-1]
+    found = []
+    for speaker, sums in enumerate(map(dict, edges)):
+        runs = np.array([edge for edge, _ in edges[speaker]], int).reshape(-1, 2)
+        runs = join_runs(runs, settings.min_duration_off / FRAME_SECONDS)
+        for first, end in runs[np.diff(runs)[:, 0] >= settings.min_duration_on / FRAME_SECONDS - 1e-6].tolist():
+            found.append((first, end, speaker, (sums[end] - sums[first]) / (end - first)))
+    names: dict[int, str] = {}
+    for _, _, speaker, _ in sorted(found):
+        names.setdefault(speaker, f"SPEAKER_{len(names):02d}")
+    return [
+        Segment(round(first * FRAME_SECONDS, 3), round(end * FRAME_SECONDS, 3), names[speaker], round(confidence, 4))
+        for first, end, speaker, confidence in sorted(found)
+    ]
+
+
+def join_segments(segments: Iterable[Segment]) -> list[Segment]:
+    """Segments by start, with those of a speaker that touch put together, as the live diarizer's pieces do."""
+    joined: dict[tuple[str, float], Segment] = {}
+    for segment in sorted(segments, key=lambda s: (s.start, s.end)):
+        before = joined.pop((segment.speaker, segment.start), None)
+        if before is not None:
+            lengths = before.end - before.start, segment.end - segment.start
+            confidence = float(np.average([before.confidence, segment.confidence], weights=lengths))
+            segment = Segment(before.start, segment.end, segment.speaker, round(confidence, 4))
+        joined[segment.speaker, segment.end] = segment
+    return sorted(joined.values(), key=lambda s: (s.start, s.end))
+
+
+def hysteresis(track: np.ndarray, onset: float, offset: float, active: bool = False) -> np.ndarray:
+    """(runs, 2) first and past-the-end frame of each stretch that begins at `onset` and holds until below `offset`.
+
+    `active` tells whether a stretch is under way before the first frame.
+    """
+    decided = np.flatnonzero((track >= onset) | (track < offset))
+    state = np.full(len(track), active)
+    latest = np.searchsorted(decided, np.arange(len(track)), side="right") - 1
+    known = latest >= 0
+    state[known] = track[decided[latest[known]]] >= onset
+    return np.flatnonzero(np.diff(state.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+
+
+def join_runs(runs: np.ndarray, shortest_pause: float) -> np.ndarray:
+    """The runs with pauses shorter than `shortest_pause` frames filled, and runs that touch made one."""
+    apart = runs[1:, 0] - runs[:-1, 1] >= max(shortest_pause, 1) - 1e-6
+    return np.stack([runs[np.r_[True, apart][: len(runs)], 0], runs[np.r_[apart, True][: len(runs)], 1]], axis=1)
