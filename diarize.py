@@ -86,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     answers = {name: segments for share in gather(answers, world_size) for name, segments in share.items()}
     if references and answers and rank == 0:
         print_scores(references, {name: answers[name] for name in names if name in answers})
+    gather(None, world_size)  # a process that left with an error would end the one that prints
     return 0 if len(answers) == len(names) else 1
 
 
