@@ -1,6 +1,6 @@
 """What the conversation simulator really makes, measured and printed beside the recordings it imitates.
 
-python -m data.turn_statistics --dataset demo --windows 1024
+    python -m data.turn_statistics --dataset demo --windows 1024
 """
 
 import argparse
@@ -169,3 +169,7 @@ def main() -> None:
     except CorpusError as error:
         raise SystemExit(f"error: {error}") from None
     print(report(pool, arguments.windows))
+
+
+if __name__ == "__main__":
+    main()
