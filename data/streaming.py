@@ -270,12 +270,13 @@ def fill(rng, pool: Pool, scenery: Scenery, config: StreamConfig, turns: Turns, 
     """A batch of the windows planned."""
     cast = cast_speakers(rng, pool, len(begin), config.num_speakers)
     speech = render(rng, pool, turns, cast, begin, scenery.seconds)
+    conditions = scenery.draw(rng, len(begin), config.num_speakers, config.augmentation)
     names = [[-1 if n is None else speaker_number(n) for n in part] for part in speech.speakers]
     active = speech.active
     frames = active.shape[-1] * GRID // 320
     labels = active[..., : 2 * frames].reshape(*active.shape[:-1], frames, 2).any(axis=-1)
     return {
-        "input_values": scenery.apply(rng, speech, config.augmentation),
+        "input_values": scenery.apply(speech, conditions),
         "labels": labels.transpose(0, 2, 1).astype(np.float32),
         "speaker_labels": np.array(names, np.int64),
     }

@@ -40,7 +40,8 @@ def simulate(dataset: str, seconds: float = 20.0, seed: int = 0) -> tuple[np.nda
     speech = render(rng, pool, turns, cast_speakers(rng, pool, 1, 2), [EXCERPTS_FROM], seconds)
     active = speech.active[0]
     scenery = Scenery(rng, speech.tracks.shape[2], pool, [])
-    waveform = scenery.apply(rng, speech, Augmentation(gain_db=(-6.0, -3.0)))[0]
+    conditions = scenery.draw(rng, 1, 2, Augmentation(gain_db=(-6.0, -3.0)))
+    waveform = scenery.apply(speech, conditions)[0]
     step = GRID / SAMPLING_RATE
     segments = [
         Segment(round(first * step, 2), round(end * step, 2), speech.speakers[0][part], 1.0)
