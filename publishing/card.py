@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from common.markdown import table
 from evaluation.headlines import Headline, headlines, summary
 from evaluation.tables import result_tables
-from evaluation.window_scores import window_table
+from evaluation.window_scores import several_speaker_groups, window_table
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "model_card.md"
@@ -99,7 +99,7 @@ def _read(file: Path):
 def _of_training(windows: dict, dataset: str) -> list[Headline]:
     """The figures of the windows that training itself scores."""
     found = []
-    for group in ("all_windows", "two_speaker_windows"):
+    for group in ("all_windows", *several_speaker_groups(windows)):
         for rate, metric in (("diarization_error_rate", "DER"), ("frame_accuracy", "exact frame accuracy")):
             if group in windows:
                 on = f"simulated from {dataset}, unseen speakers, {group.replace('_', ' ')}"
