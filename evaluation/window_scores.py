@@ -10,17 +10,13 @@ from collections.abc import Iterable
 from numpy.typing import ArrayLike
 
 from common.markdown import table
+from common.words import number_word
 from evaluation.diarization_error_rate import count_errors, error_rates, floor
 from evaluation.rates import HEADINGS, beside_floor
 from modeling.task_fast_diarization import Task
 
 RATES = ("diarization_error_rate", "missed_speech", "false_alarm", "confusion", "frame_accuracy")
 COUNTS = ("frames", "speech", "missed_speech", "false_alarm", "confusion", "correct_frames")
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
-
-
-def number_word(number: int) -> str:
-    return NUMBERS[number] if number < len(NUMBERS) else str(number)
 
 
 def speaker_group(speakers: int) -> str:

@@ -35,6 +35,7 @@ from data.conversations import (
 )
 from data.streaming import StreamConfig, make_batch
 from data.turn_statistics import QUANTITIES, measure, turns_of, window_shares
+from modeling.task_fast_diarization import Task
 
 STEPS = SAMPLING_RATE // GRID
 SAMPLES = 48_000
@@ -114,14 +115,16 @@ def test_plans_depend_on_the_generator_alone():
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
-@pytest.mark.parametrize("shares", [(0.03, 0.37, 0.60), (0.2, 0.3, 0.5), (0.0, 0.0, 1.0)])
+@pytest.mark.parametrize(
+    "shares", [(0.03, 0.37, 0.60), (0.2, 0.3, 0.5), (0.0, 0.0, 1.0), (0.1, 0.9), Task(3).shares, Task(4).shares]
+)
 def test_windows_have_as_many_speakers_as_asked(shares):
-    count = 2000
-    planned, begin = plan_windows(np.random.default_rng(1), count, 3.0, 2, shares)
+    count, speakers = 2000, len(shares) - 1
+    planned, begin = plan_windows(np.random.default_rng(1), count, 3.0, speakers, shares)
     assert planned.start.shape[0] == len(begin) == count
     inside = np.minimum(planned.end, begin[:, None] + 3.0) - np.maximum(planned.start, begin[:, None])
-    heard = sum((np.where(planned.speaker == s, inside, 0).max(axis=1) > 0.02).astype(int) for s in range(2))
-    found = np.bincount(heard, minlength=3) / count
+    heard = sum((np.where(planned.speaker == s, inside, 0).max(axis=1) > 0.02).astype(int) for s in range(speakers))
+    found = np.bincount(heard, minlength=speakers + 1) / count
     np.testing.assert_allclose(found, shares, atol=0.035)
 
 
@@ -282,13 +285,33 @@ def test_batches_keep_the_contract(pool, scenery):
 def test_labels_have_the_shares_asked_for(pool, scenery):
     config = StreamConfig(batch_size=1000, shares=(0.1, 0.4, 0.5), augmentation=CLEAN)
     shares = window_shares(make_batch(np.random.default_rng(0), pool, scenery, config)["labels"])
-    assert [shares[k] for k in ("none", "one", "two or more")] == pytest.approx([0.1, 0.4, 0.5], abs=0.05)
+    assert [shares[k] for k in ("none", "one", "two")] == pytest.approx([0.1, 0.4, 0.5], abs=0.05)
 
 
-def test_three_speakers(pool, scenery):
-    batch = make_batch(np.random.default_rng(0), pool, scenery, StreamConfig(batch_size=32, num_speakers=3))
-    assert batch["labels"].shape == (32, 150, 3)
-    assert batch["labels"].any(axis=(0, 1)).all()
+@pytest.mark.parametrize("speakers", [1, 3, 4])
+def test_windows_of_another_number_of_speakers(pool, scenery, speakers):
+    config = StreamConfig(batch_size=800, num_speakers=speakers, augmentation=CLEAN)
+    batch = make_batch(np.random.default_rng(0), pool, scenery, config)
+    assert batch["labels"].shape == (800, 150, speakers) and batch["speaker_labels"].shape == (800, speakers)
+    heard = np.bincount(batch["labels"].any(axis=1).sum(axis=1), minlength=speakers + 1) / 800
+    np.testing.assert_allclose(heard, config.shares, atol=0.06)
+
+
+def test_a_task_has_a_share_for_each_number_of_speakers():
+    assert [Task(n).shares for n in (1, 2, 3)] == [(0.03, 0.97), (0.03, 0.37, 0.60), (0.03, 0.30, 0.42, 0.25)]
+    for number in range(1, 9):
+        task = Task(number)
+        assert len(task.shares) == number + 1 and sum(task.shares) == pytest.approx(1) and min(task.shares) > 0
+        assert task.max_simultaneous == min(2, number)
+        assert Task(number, shares=None).shares is None
+    for wrong, message in (
+        ({"num_speakers": 0}, "num_speakers must be at least 1, got 0"),
+        ({"num_speakers": 3, "shares": (0.5, 0.5)}, "shares must be 4 numbers, of windows with 0 to 3 speakers, got 2"),
+        ({"shares": (0.5, 0.4, 0.2)}, "shares must be 0 or more and 1 in all, got 0.5, 0.4, 0.2"),
+        ({"shares": (-0.5, 0.5, 1.0)}, "shares must be 0 or more"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            StreamConfig(**wrong)
 
 
 # Augmentation
@@ -526,7 +549,7 @@ def test_window_shares_counted_by_hand():
     labels = np.zeros((4, 10, 2))
     labels[1, :5, 0] = labels[2, :5, 1] = labels[3, :5, 0] = labels[3, 4:, 1] = 1
     shares = window_shares(labels)
-    assert (shares["none"], shares["one"], shares["two or more"]) == (0.25, 0.5, 0.25)
+    assert (shares["none"], shares["one"], shares["two"]) == (0.25, 0.5, 0.25)
     assert shares["speech"] == pytest.approx(20 / 40) and shares["overlap"] == pytest.approx(1 / 20)
 
 
@@ -542,11 +565,18 @@ def test_the_command_prints_simulated_beside_measured(monkeypatch, capsys, pool)
     assert sum(line.startswith("| overlap at a change: ") for line in lines) == 5
     assert "| trained on, asked for | 3.0 | 37.0 | 60.0 |  |  |" in lines
     assert len({line.count("|") for line in lines if line.startswith("| trained on")}) == 1
+    monkeypatch.setattr(sys, "argv", ["conversations", "--windows", "64", "--num_speakers", "3"])
+    turn_statistics.main()
+    assert "| trained on, asked for | 3.0 | 30.0 | 42.0 | 25.0 |  |  |" in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize(
     "flags, message",
-    [(["--windows", "0"], "--windows must be at least 1, got 0"), (["--dataset", "/nowhere"], "/nowhere")],
+    [
+        (["--windows", "0"], "--windows must be at least 1, got 0"),
+        (["--dataset", "/nowhere"], "/nowhere"),
+        (["--num_speakers", "0"], "num_speakers must be at least 1, got 0"),
+    ],
 )
 def test_the_command_says_in_a_line_what_is_wrong(monkeypatch, flags, message):
     monkeypatch.setattr(sys, "argv", ["conversations", *flags])

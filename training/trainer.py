@@ -17,9 +17,10 @@ from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from common.errors import first_line
+from common.words import number_word
 from data.corpora import CorpusError
 from data.streaming import PositionedLoader
-from evaluation.window_scores import WindowScores, number_word, speaker_group
+from evaluation.window_scores import WindowScores, speaker_group
 from training.checkpoints import CheckpointError, Keeper, discard_old, fault_of, seal, step_of
 from training.norms import freeze_norms
 from training.teacher_voices import TeacherVoices
