@@ -133,17 +133,17 @@ class FrozenSet:
         self.digests["references"][part], self.digests["sound"][part] = digest, sound
         if not self.frozen:
             return
-        remedy = "score with the version that froze the set, or freeze it anew (python -m evaluation.sets)"
+        changed = None
         if self.frozen["references"].get(part) != digest:
+            changed = "this version of the code makes other conversations than those frozen"
+        elif part not in self.frozen.get("sound", {}):
+            changed = "it was frozen without its sound"
+        elif (difference := difference_db(self.frozen["sound"][part], sound)) > TOLERANCE_DB:
+            changed = f"these conversations sound otherwise than those frozen, by {difference:.1f} dB"
+        if changed:
             raise SetError(
-                f"set {self.name!r}, {self.split}, {part!r}: this version of the code makes other conversations than "
-                f"those frozen; {remedy}"
-            )
-        difference = difference_db(self.frozen.get("sound", {}).get(part, []), sound)
-        if difference > TOLERANCE_DB:
-            raise SetError(
-                f"set {self.name!r}, {self.split}, {part!r}: these conversations sound otherwise than those frozen, by "
-                f"{difference:.1f} dB; {remedy}"
+                f"set {self.name!r}, {self.split}, {part!r}: {changed}; score with the version that froze the set, or "
+                "freeze it anew (python -m evaluation.sets)"
             )
 
 
