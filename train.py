@@ -5,7 +5,7 @@
     accelerate launch train.py --config configs/librispeech.yaml --resume
     accelerate launch train.py --start_from runs/librispeech/model --dataset path/to/speech --output_dir runs/tuned
 
-Two-speaker conversations are made on the fly from single-speaker utterances. Run the same command with `--resume`
+Conversations are made on the fly from single-speaker utterances. Run the same command with `--resume`
 after any interruption and it goes on exactly where it was. `accelerate launch -q` leaves out accelerate's own traceback
 where training ends with an error.
 """
@@ -37,6 +37,7 @@ from modeling import (
     FastDiarizationFeatureExtractor,
     FastDiarizationForAudioFrameClassification,
 )
+from modeling.task_fast_diarization import Task
 from publishing.card import write_card
 from training.arguments import Arguments, Training, UsageError, network_of, parse
 from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, newest_local, open_drive, step_of
@@ -71,8 +72,8 @@ def run(arguments: Arguments, training: Training) -> None:
     hub = open_hub(training)
     drive = Path(arguments.checkpoint_dir) if arguments.checkpoint_dir else None
     checkpoint = find_checkpoint(arguments, training, drive, hub)
-    train, evaluation = open_streams(arguments, training, checkpoint)
     model = make_model(arguments, checkpoint)
+    train, evaluation = open_streams(arguments, training, checkpoint, model.config.num_speakers)
     logging.info(
         "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
     )
@@ -165,30 +166,37 @@ def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassifi
     """
     remedy = "give a model directory that train.py wrote (such as runs/demo/model) or a Hub id"
     try:
-        kind = FastDiarizationConfig.get_config_dict(name)[0].get("model_type")
+        saved = FastDiarizationConfig.get_config_dict(name)[0]
+        kind, speakers = saved.get("model_type"), saved.get("num_speakers", FastDiarizationConfig().num_speakers)
         if kind != FastDiarizationConfig.model_type:
             held = f"a model of type {kind!r}" if kind else "no model"
             raise UsageError(f"--start_from {name} holds {held}; {remedy}")
+        if given.get("num_speakers", speakers) != speakers:
+            raise UsageError(
+                f"--start_from {name} has num_speakers {speakers} and this run {given['num_speakers']}; leave "
+                "--num_speakers out, or start anew without --start_from"
+            )
         return FastDiarizationForAudioFrameClassification.from_pretrained(name, **given)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"--start_from {name} cannot be loaded ({first_line(error)}); {remedy}") from None
 
 
 def open_streams(
-    arguments: Arguments, training: Training, checkpoint: Path | None
+    arguments: Arguments, training: Training, checkpoint: Path | None, num_speakers: int = Task.num_speakers
 ) -> tuple[ConversationStream, ConversationStream]:
-    """The stream to train on, at the checkpoint's place, and that of held-out speakers."""
+    """The stream to train on, at the checkpoint's place, and that of held-out speakers, for the network's speakers."""
     state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
     config = StreamConfig(
         seed=training.seed,
         batch_size=training.per_device_train_batch_size,
+        num_speakers=num_speakers,
         window_seconds=arguments.window_seconds,
         long_window_seconds=arguments.long_window_seconds,
         noise=arguments.noise,
         windows_per_utterance=arguments.windows_per_utterance,
         units_per_block=arguments.units_per_block,
         turn_taking=arguments.turn_taking,
-        shares=None if arguments.measured_shares else StreamConfig.shares,
+        shares=None if arguments.measured_shares else Task.shares,
         augmentation=Augmentation() if arguments.augment else CLEAN,
     )
     revision = state and state["stream"].get("revision")
@@ -196,7 +204,7 @@ def open_streams(
     train = ConversationStream(utterances, config, training.process_index, training.world_size, state)
     held_out = open_corpus(arguments.dataset, "validation", arguments.speaker_column, revision)
     same_for_all = {"seed": 1, "speeds": (1.0,), "turn_taking": "measured", "augmentation": Augmentation()}
-    config = replace(config, shares=StreamConfig.shares, long_window_seconds=None, **same_for_all)
+    config = replace(config, shares=Task.shares, long_window_seconds=None, **same_for_all)
     return train, ConversationStream(held_out, config)
 
 
