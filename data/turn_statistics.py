@@ -1,6 +1,6 @@
 """What the conversation simulator really makes, measured and printed beside the recordings it imitates.
 
-    python -m data.turn_statistics --dataset demo --windows 1024
+python -m data.turn_statistics --dataset demo --windows 1024
 """
 
 import argparse
