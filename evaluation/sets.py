@@ -122,7 +122,7 @@ class FrozenSet:
             digest.update(json.dumps(recording.turns).encode())
             heard.append(levels(recording.waveform))
             if number + 1 == count:
-                self._check(group, digest.hexdigest(), fingerprint(heard, 1))
+                self._check(group, digest.hexdigest(), fingerprint(heard, count))
             yield recording
 
     @cached_property
