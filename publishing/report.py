@@ -116,8 +116,7 @@ def render(directory: Path, results: Sequence[dict], split: str, ablation: dict)
         real=real and tables.recordings_table(real),
         real_parts=real and tables.parts_table(real),
         simulated=simulated and tables.simulated_table(simulated),
-        before_change=tables.scored_before_change(results),
-        chain_changed=tables.CHAIN_CHANGED,
+        before_change=tables.scored_before_change(results) and tables.BEFORE_CHANGE,
         windows=tables.windows_table(results),
         conditions=tables.conditions_table(results),
         formats=tables.formats_table(results),
@@ -156,7 +155,9 @@ def write_readme_table(readme: Path, results: Sequence[dict], models: Sequence[P
             times.setdefault("segmentation-3.0", [f"{latency[f'peer_p{p}_ms']:.1f}" for p in (50, 99)])
     if times:
         cells = (" / ".join(times.get(name, ["-"])) for name in tables.systems_of(results))
-        table += "\n| " + " | ".join(["milliseconds a 3 s window, one CPU thread, P50 / P99", "", *cells]) + " |"
+        table += "\n| " + " | ".join(["milliseconds per 3 s window, one CPU thread, P50 / P99", "", *cells]) + " |"
+    if tables.scored_before_change(results):
+        table += f"\n\nSimulated recordings: {tables.BEFORE_CHANGE}."
     readme.write_text(README_TABLE.sub(lambda found: f"{found[1]}{table}\n{found[2]}", readme.read_text()))
 
 

@@ -22,7 +22,7 @@ RECORDINGS = {
 MOST_RECORDINGS = 4
 """Of a set of more real recordings the key rates show the two with the highest error rates and the total."""
 CHAIN_CHANGED = "2026-11-27"
-"""Simulated recordings scored before had another order of acoustic effects."""
+BEFORE_CHANGE = f"scored before the acoustic chain of recordings was changed on {CHAIN_CHANGED}; to be scored anew"
 
 
 @dataclass(frozen=True)

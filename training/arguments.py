@@ -293,7 +293,7 @@ def _flags_of_file(file: str, known: set[str]) -> list[str]:
         raise UsageError(f"--config {file}: {error.strerror}; there are examples in configs/") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
-        raise UsageError(f"--config {file} is no YAML{f', see line {mark.line + 1}' if mark else ''}") from None
+        raise UsageError(f"--config {file} is not valid YAML{f', see line {mark.line + 1}' if mark else ''}") from None
     if not isinstance(settings, dict):
         raise UsageError(f"--config {file} must hold lines of `flag: value`, got {type(settings).__name__}")
     flags = []
