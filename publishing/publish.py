@@ -7,7 +7,7 @@ Weight matrices are rounded once to half precision (float16) and stored in it; t
 files are exported from the same rounded weights; matrices that half precision represents exactly are stored in it, in
 front of a Cast that ONNX Runtime computes once when it loads the file. Nothing more is lost, and torch and ONNX still
 agree. To that end batch norms are first folded into the convolutions before them, as an exporter would do later with
-weights that are no longer rounded. Other flags are passed on to export.py.
+weights that are no longer rounded.
 """
 
 import argparse
@@ -232,7 +232,9 @@ def main() -> None:
     parser.add_argument("--speech", type=Path, metavar="DIR", help="training corpus, to name its parts in the card")
     parser.add_argument("--earlier", type=Path, metavar="JSON", help="training.json of the model it was trained from")
     parser.add_argument("--average", type=Path, metavar="DIR", help="model to average with, both weighing half")
-    arguments, export_flags = parser.parse_known_args()
+    parser.add_argument("--quantize", choices=("int8",), help="write model_int8.onnx too, as export.py does")
+    parser.add_argument("--dataset", default="demo", help="corpus to calibrate and score int8 on (default demo)")
+    arguments = parser.parse_args()
     if arguments.code:
         for directory in arguments.code:
             copy_code(directory)
@@ -244,6 +246,8 @@ def main() -> None:
         earlier = json.loads(arguments.earlier.read_text()) if arguments.earlier else None
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: --earlier {arguments.earlier} cannot be read: {first_line(error)}") from None
+    export_flags = ["--dataset", arguments.dataset]
+    export_flags += ["--quantize", arguments.quantize] if arguments.quantize else []
     publish(arguments.source, arguments.target, arguments.speech, earlier, arguments.average, export_flags)
     files = sorted(file for file in arguments.target.iterdir() if file.is_file())
     for file in files:

@@ -480,7 +480,7 @@ def test_sets_and_voices_are_scored(frozen, model, monkeypatch, capsys):
     [
         (["nowhere/at/all"], "is not a directory"),
         (["voices", "--model", "nowhere/at/all"], "no such directory"),
-        (["voices", "--dataset", "./nowhere"], "no directory"),
+        (["voices", "--dataset", "./nowhere"], "is not a directory"),
         (["voices", "--peer", str(ROOT / "README.md")], "give segmentation-3.0 as an ONNX file"),
         (["voices", "--output", "README.md"], "--output README.md: File exists; name a directory that can be written"),
         ([str(DEMO), "--noise", "nowhere"], "noise directory 'nowhere' does not exist"),
