@@ -98,7 +98,7 @@ def stages(training: dict) -> list[dict]:
 
 def _metadata(name: str, training: dict, windows: dict, evaluation: list[dict], system: str) -> ModelCardData:
     corpora = [SPEECH[corpus] for corpus in training.get("corpora") or {} if corpus in SPEECH]
-    datasets = [training.get("hub_dataset"), *(hub for *_, hub in corpora)]
+    datasets = [*training.get("hub_datasets", [training.get("hub_dataset")]), *(hub for *_, hub in corpora)]
     index = _of_recordings(evaluation, system) if evaluation else _of_hub_dataset(windows, training)
     return ModelCardData(
         language=sorted({language for _, _, language, _ in corpora}) or None,
@@ -125,7 +125,7 @@ def _of_recordings(evaluation: list[dict], system: str) -> list[EvalResult]:
 
 def _of_hub_dataset(windows: dict, training: dict) -> list[EvalResult]:
     dataset = training.get("hub_dataset")
-    if not (dataset and windows):
+    if not (dataset and "all_windows" in windows):
         return []
     return [_entry(dataset, f"{dataset}, 3 s conversations simulated of held-out speakers", windows["all_windows"])]
 
@@ -149,9 +149,10 @@ def _place(model: Path) -> str:
 
 
 def _of_training(windows: dict, training: dict) -> list[tables.KeyRate]:
-    """The rates of the windows that training itself scores."""
-    seconds, dataset = training.get("window_seconds", 3.0), training.get("dataset", "unknown")
-    return tables.of_windows(windows, f"{seconds:g} s windows simulated from held-out speakers of {dataset}")
+    """The rates of the windows that training itself scores, by corpus if there were several."""
+    words = f"{training.get('window_seconds', 3.0):g} s windows simulated from held-out speakers of"
+    by_corpus = windows.get("corpora") or {training.get("dataset", "unknown"): windows}
+    return [rate for corpus, groups in by_corpus.items() for rate in tables.of_windows(groups, f"{words} {corpus}")]
 
 
 def _speed(export: dict, latency: dict) -> str:

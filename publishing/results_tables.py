@@ -6,6 +6,7 @@ docs/results.json and in the `evaluation.json` of each model.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from common.markdown import table
 from evaluation.rates import beside_floor
@@ -31,9 +32,11 @@ class KeyRate:
 
     Args:
         on: what was scored.
-        rate, floor: with the number of speakers unknown; of the one-speaker oracle.
+        rate, floor: with the number of speakers unknown, the mean over shifts of the windows if there are several; of
+            the one-speaker oracle.
         known: with the number of speakers given; of whole recordings only.
         count_right: share of recordings in which the number of speakers was found; of sets of recordings only.
+        span: lowest and highest rate over the shifts.
     """
 
     on: str
@@ -41,6 +44,12 @@ class KeyRate:
     floor: float
     known: float | None = None
     count_right: float | None = None
+    span: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        """The rate in percent, with its range if there is one."""
+        low, high = self.span or (self.rate, self.rate)
+        return _percent(self.rate) + (f" [{_percent(low)} to {_percent(high)}]" if high > low else "")
 
 
 def systems_of(results: Sequence[dict]) -> list[str]:
@@ -121,14 +130,17 @@ def _of_whole(on: str, whole: dict, name: str) -> KeyRate:
         return whole[count]["total"] if name == "total" else whole[count]["recordings"][name]
 
     known = of("known")[DER] if "known" in whole else None
+    shifts = whole["unknown"].get("shifts", {"total": {}, "recordings": {}})
+    shifted = (shifts["total"] if name == "total" else shifts["recordings"].get(name, {})).get(DER)
+    rates = shifted or [of("unknown")[DER]]
     right = whole["unknown"]["count_right"] if name == "total" else None
-    return KeyRate(on, of("unknown")[DER], of("unknown")[f"floor_{DER}"], known, right)
+    return KeyRate(on, fmean(rates), of("unknown")[f"floor_{DER}"], known, right, (min(rates), max(rates)))
 
 
 def key_table(rates: Sequence[KeyRate]) -> str:
     """Key rates of one system, highest error rate first."""
     rows = [
-        [key.on, *map(_percent, (key.rate, key.floor, key.known, key.count_right))]
+        [key.on, key, *map(_percent, (key.floor, key.known, key.count_right))]
         for key in sorted(rates, key=lambda key: -key.rate)
     ]
     return table(["%", "DER", "floor", "DER, number of speakers given", "number of speakers right"], rows)
@@ -141,8 +153,7 @@ def overview(results: Sequence[dict]) -> str:
     rows = []
     for on in dict.fromkeys(on for column in columns.values() for on in column):
         floor = next(column[on].floor for column in columns.values() if on in column)
-        rates = (columns[system][on].rate if on in columns[system] else None for system in systems)
-        rows.append([on, _percent(floor), *map(_percent, rates)])
+        rows.append([on, _percent(floor), *(columns[system].get(on, "-") for system in systems)])
     return table(["DER in %", "floor", *systems], rows)
 
 
@@ -164,9 +175,9 @@ def recordings_table(results: Sequence[dict]) -> str:
 
 
 def _of_model(whole: dict, name: str) -> tuple[str, str]:
-    unknown = whole["unknown"]["recordings"][name]
-    known = _percent(whole["known"]["recordings"][name][DER]) if "known" in whole else "-"
-    return f"{_percent(unknown[DER])}, {unknown['hypothesis_speakers']} found", known
+    key = _of_whole(name, whole, name)
+    found = whole["unknown"]["recordings"][name]["hypothesis_speakers"]
+    return f"{key}, {found} found", _percent(key.known)
 
 
 def _has_whole(results: Sequence[dict], system: str) -> bool:
@@ -182,7 +193,7 @@ def simulated_table(results: Sequence[dict]) -> str:
     for result in results:
         for part, scores in result["parts"].items():
             keys = [_of_whole(part, scores[model]["whole"], "total") for model in models]
-            cells = (_percent(rate) for key in keys for rate in (key.rate, key.count_right, key.known))
+            cells = (cell for key in keys for cell in (key, _percent(key.count_right), _percent(key.known)))
             rows.append([part, _percent(keys[0].floor), *cells])
     return table(header, rows)
 

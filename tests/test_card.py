@@ -14,7 +14,7 @@ from evaluation.window_scores import WindowScores
 from publishing import report
 from publishing.card import NOT_MEASURED, write_card
 from publishing.report import command, of_model, render, write_readme_table, write_report
-from publishing.results_tables import key_rates, overview
+from publishing.results_tables import key_rates, overview, simulated_table
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_LINES = 130
@@ -148,6 +148,17 @@ def test_many_real_recordings_are_the_two_weakest_and_all(model):
     scores = {"whole": {"unknown": whole_set}, "windows": None}
     result = {"kind": "recordings", "title": "Real", "each": True, "parts": {"all": {"mine": scores}}}
     assert [rate.on for rate in key_rates([result], "mine")] == ["r5", "r4", "all 6 real recordings"]
+
+
+def test_rates_over_shifts_are_a_mean_and_a_range(model):
+    shifted = whole(0.25)
+    shifted["shifts"] = {"total": {"diarization_error_rate": [0.25, 0.5, 0.75]}, "recordings": {}}
+    scores = {"whole": {"unknown": shifted, "known": whole(0.125)}, "windows": None}
+    result = {"kind": "recordings", "title": "Simulated", "each": False, "parts": {"2 speakers": {"mine": scores}}}
+    write(model, training=TRAINING, evaluation=[result])
+    card = check(write_card(model).read_text())
+    assert "| simulated recordings: 2 speakers | 50.0 [25.0 to 75.0] | 25.0 | 12.5 | 87.5 |" in card.text
+    assert "| 2 speakers | 25.0 | 50.0 [25.0 to 75.0] | 87.5 | 12.5 |" in simulated_table([result])
 
 
 @pytest.mark.parametrize(("scored", "said"), [(None, True), ("2026-11-26", True), ("2026-11-27", False)])
