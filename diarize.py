@@ -10,7 +10,7 @@
     accelerate launch diarize.py --dataset user/name --split test --output answers
 
 The last one spreads a data set over all processes and machines it is launched on, writes the answers as a data set
-(`load_dataset("answers")`), and goes on where it was when it is given again.
+(`load_dataset("answers")`), and continues where it stopped if the command is run again.
 
 Exit code: 0 if every recording was done, 1 if one or more could not be (the others are), 2 for wrong usage.
 """
@@ -102,8 +102,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--plot", action="store_true", help="a picture of each recording beside its answer, PNG")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="directory, ONNX file or Hub id (default: %(default)s)")
     parser.add_argument("--num_speakers", type=int, metavar="N", help="how many people speak in each, if known")
-    parser.add_argument("--min_speakers", type=int, metavar="N", help="at least so many")
-    parser.add_argument("--max_speakers", type=int, metavar="N", help="at most so many")
+    parser.add_argument("--min_speakers", type=int, metavar="N", help="least number of speakers")
+    parser.add_argument("--max_speakers", type=int, metavar="N", help="largest number of speakers")
     parser.add_argument("--reference", metavar="RTTM", help="RTTM file or directory of them, to score the answers with")
     parser.add_argument("--dataset", metavar="HUB_ID", help="data set with an audio column, instead of files")
     parser.add_argument("--config", metavar="NAME", help="configuration of the data set, such as ihm")
@@ -137,7 +137,9 @@ def output_names(files: list[str]) -> list[str]:
     for file in files:
         other = by_name.setdefault(Path(file).stem, file)
         if other is not file:
-            raise ValueError(f"{other} and {file} would both be written as {Path(file).stem!r}; do them apart")
+            raise ValueError(
+                f"{other} and {file} would both be written as {Path(file).stem!r}; use another --output for one"
+            )
     return list(by_name)
 
 

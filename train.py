@@ -5,9 +5,9 @@
     accelerate launch train.py --config configs/librispeech.yaml --resume
     accelerate launch train.py --start_from runs/librispeech/model --dataset path/to/speech --output_dir runs/tuned
 
-Conversations are made on the fly from single-speaker utterances. Run the same command with `--resume`
-after any interruption and it goes on exactly where it was. `accelerate launch -q` leaves out accelerate's own traceback
-where training ends with an error.
+Conversations are simulated on the fly from utterances of single speakers. After an interruption, run the same command
+with `--resume` to continue exactly where it stopped. `accelerate launch -q` hides accelerate's own traceback when
+training ends with an error.
 """
 
 import hashlib
@@ -28,6 +28,7 @@ from transformers import set_seed
 from common.errors import first_line
 from common.output import OutputError, make_directory
 from common.retry import limit_silence
+from common.version import __version__
 from data.acoustics import CLEAN, Augmentation
 from data.corpora import CORPORA, CorpusError, open_corpus
 from data.streaming import ConversationStream, StreamConfig
@@ -49,7 +50,7 @@ from training.trainer import Clock, SaveAndLeave, StreamingTrainer, read_stream_
 
 TOKEN_FLAGS = ("hub_token", "hub-token", "push_to_hub_token", "push-to-hub-token")
 OF_OLDER_WEIGHTS = ("evaluation", "latency", "export")
-"""What else a run that is trained on may find beside its model."""
+"""Files beside a model that describe its weights, and are removed once these have changed."""
 
 
 def main():
@@ -60,7 +61,7 @@ def main():
 
 
 def run(arguments: Arguments, training: Training) -> None:
-    """Train, or go on, then save, score and export."""
+    """Train, or resume training; then save, score and export."""
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
@@ -98,7 +99,7 @@ def run(arguments: Arguments, training: Training) -> None:
         if leave.signal:
             saved = newest_local(Path(training.output_dir))
             said = f"saved at step {step_of(saved)}" if saved else "nothing could be saved"
-            logging.info("%s; run the same command with --resume to go on", said)
+            logging.info("%s; run the same command with --resume to continue", said)
             raise SystemExit(128 + leave.signal)
         finish(arguments, training, trainer, hub)
     finally:
@@ -106,8 +107,11 @@ def run(arguments: Arguments, training: Training) -> None:
 
 
 def open_hub(training: Training) -> HubRepository | None:
-    """The run's repository. The Trainer's own pushes skip a checkpoint while one is in flight and fail with the
-    network, ours do neither. The token goes no further: the Trainer would keep it in every checkpoint."""
+    """The run's repository on the Hub, or `None`.
+
+    The Trainer's own pushes skip a checkpoint while another is being pushed, and fail when the network does; ours do
+    neither. The token is taken out of the arguments, which the Trainer would write into every checkpoint.
+    """
     asked, token = training.push_to_hub, training.hub_token
     training.push_to_hub, training.hub_token, training.push_to_hub_token = False, None, None
     if not asked or training.process_index:
@@ -119,31 +123,34 @@ def open_hub(training: Training) -> HubRepository | None:
 def find_checkpoint(
     arguments: Arguments, training: Training, drive: Path | None, hub: HubRepository | None
 ) -> Path | None:
-    """The checkpoint to go on from, the same for all processes. Without `--resume` a place in use is refused."""
+    """The checkpoint to resume from, the same for all processes; without `--resume`, refuse a directory in use."""
     run, checkpoint = Path(training.output_dir), None
     if training.process_index == 0:
         if drive:
             open_drive(drive)
         if arguments.resume:
             checkpoint = newest(run, drive, hub.download_checkpoint if hub else None)
-            logging.info("going on from %s", checkpoint or "the start: there is no checkpoint yet")
+            logging.info("resuming from %s", checkpoint or "the start: there is no checkpoint yet")
         elif any(run.glob("checkpoint-*")) or drive and any((drive / slot).exists() for slot in SLOTS):
             raise CheckpointError(
-                f"{run if any(run.glob('checkpoint-*')) else drive} already holds a run; add --resume to go on, or "
-                "choose another directory"
+                f"{run if any(run.glob('checkpoint-*')) else drive} already holds a run; add --resume to continue it, "
+                "or choose another directory"
             )
         elif hub and hub.has_checkpoint():
-            raise CheckpointError(f"{hub.name} on the Hub already holds a run; add --resume, or another --hub_model_id")
+            raise CheckpointError(
+                f"{hub.name} on the Hub already holds a run; add --resume to continue it, or choose another "
+                "--hub_model_id"
+            )
     (checkpoint,) = broadcast_object_list([checkpoint])
     if checkpoint and not checkpoint.is_dir():
         raise CheckpointError(
-            f"{checkpoint} is not there for process {training.process_index}; all need one output_dir"
+            f"process {training.process_index} does not see {checkpoint}; all processes need the same --output_dir"
         )
     return checkpoint
 
 
 def make_model(arguments: Arguments, checkpoint: Path | None) -> FastDiarizationForAudioFrameClassification:
-    """A new network, that of `--start_from`, or one like the checkpoint's, whose weights the Trainer loads."""
+    """A new network, the one of `--start_from`, or one of the checkpoint's shape, whose weights the Trainer loads."""
     given = network_of(arguments)
     if checkpoint:
         config = FastDiarizationConfig.from_pretrained(checkpoint)
@@ -159,10 +166,10 @@ def make_model(arguments: Arguments, checkpoint: Path | None) -> FastDiarization
 
 
 def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassification:
-    """The network of a model directory or Hub id, but for the fields of its configuration that are given.
+    """The network of a model directory or Hub id, with the configuration fields in `given` changed.
 
     Raises:
-        UsageError: there is no Fast Diarization model.
+        UsageError: `name` holds no Fast Diarization model.
     """
     remedy = "give a model directory that train.py wrote (such as runs/demo/model) or a Hub id"
     try:
@@ -174,7 +181,7 @@ def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassifi
         if given.get("num_speakers", speakers) != speakers:
             raise UsageError(
                 f"--start_from {name} has num_speakers {speakers} and this run {given['num_speakers']}; leave "
-                "--num_speakers out, or start anew without --start_from"
+                "--num_speakers out, or train from scratch without --start_from"
             )
         return FastDiarizationForAudioFrameClassification.from_pretrained(name, **given)
     except (OSError, SafetensorError) as error:
@@ -184,7 +191,7 @@ def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassifi
 def open_streams(
     arguments: Arguments, training: Training, checkpoint: Path | None, num_speakers: int = Task.num_speakers
 ) -> tuple[ConversationStream, ConversationStream]:
-    """The stream to train on, at the checkpoint's place, and that of held-out speakers, for the network's speakers."""
+    """The training stream, at the checkpoint's position, and the stream of held-out speakers."""
     state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
     config = StreamConfig(
         seed=training.seed,
@@ -209,7 +216,7 @@ def open_streams(
 
 
 def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> None:
-    """Save, score and export the trained model, push it if asked, and say where everything is."""
+    """Save, score and export the trained model, push it if asked to, and print where everything is."""
     final = Path(training.output_dir) / "model"
     before = weights_digest(final)
     trainer.save_model(str(final))
@@ -226,7 +233,8 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
         logging.error("the export failed (see above); the model itself is complete in %s", final)
     plot_curves(trainer.state.log_history, final / "curves.png")
     write_card(final)
-    print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({arguments.dataset}), floor in brackets:\n")
+    print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({arguments.dataset});")
+    print("in brackets the floor, the score of a one-speaker oracle:\n")
     print(window_table(result))
     print(f"\nmodel and ONNX: {final}\ncheckpoints:    {training.output_dir}")
     print(f"curves:         {final / 'curves.png'}, tensorboard --logdir {training.output_dir}")
@@ -238,19 +246,20 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
 
 
 def weights_digest(model: Path) -> str | None:
-    """Of the weights in a model directory, or `None` where there are none."""
+    """SHA-256 of the weights in a model directory, or `None` where there are none."""
     file = model / "model.safetensors"
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 def describe(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> dict:
-    """What the model card says of the training."""
+    """The facts about the training that the model card shows."""
     clock = trainer.state.stateful_callbacks["Clock"]
     command = " ".join(["accelerate launch train.py", *sys.argv[1:]])
     corpus = CORPORA.get(arguments.dataset)
     source = corpus.path if corpus else arguments.dataset
     cuda = training.device.type == "cuda"
     return {
+        "version": __version__,
         "name": hub.name if hub else Path(training.output_dir).resolve().name,
         "parameters": trainer.model.num_parameters(),
         "dataset": arguments.dataset,

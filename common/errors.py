@@ -2,5 +2,5 @@
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says, without its full stop."""
+    """The first line of an error message, without its full stop."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""Decoding of corpus rows: encoded bytes to a mono 16 kHz waveform, or the reason why the row is of no use."""
+"""Decoding of corpus rows: encoded bytes to a mono 16 kHz waveform, or the reason why the row cannot be used."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""Utterances of one person cut out of recorded conversations, where the corpus says who speaks when."""
+"""Utterances of single speakers, cut out of recorded conversations by their annotated turns."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,9 @@ MOST_PER_CONVERSATION = 64
 def solo_stretches(
     starts: Sequence[float], ends: Sequence[float], speakers: Sequence[str]
 ) -> list[tuple[float, float, str]]:
-    """(start, end, speaker) in seconds of every stretch of `SHORTEST_SECONDS` or more in which one person speaks alone.
+    """(start, end, speaker) in seconds of each stretch of non-overlapped speech of at least `SHORTEST_SECONDS`.
 
-    Longer ones are cut to `LONGEST_SECONDS`; of more than `MOST_PER_CONVERSATION`, so many spread evenly are kept.
+    Longer stretches are cut to `LONGEST_SECONDS`; at most `MOST_PER_CONVERSATION` are kept, evenly spread.
     """
     people, who = np.unique(np.array(speakers, str), return_inverse=True)
     edges = np.unique(np.r_[starts, ends])
@@ -40,9 +40,9 @@ def solo_stretches(
 
 
 def cut(audio: bytes, stretches: Sequence[tuple[float, float, str]]) -> Iterator[tuple[bytes, str]]:
-    """FLAC and speaker of each stretch of an encoded recording; what lies beyond its end is left out.
+    """FLAC and speaker of each stretch of an encoded recording; stretches beyond its end are dropped.
 
-    Only the stretches are decoded where libsndfile can go to any place in the file, else all of it.
+    If libsndfile can seek in the file only the stretches are decoded, otherwise all of it.
 
     Raises:
         AudioError: the recording cannot be read.

@@ -211,7 +211,7 @@ def test_help_teaches_this_projects_flags_first(monkeypatch, capsys):
         run(monkeypatch, "--help")
     said = capsys.readouterr().out
     assert left.value.code == 0
-    order = ["accelerate launch train.py --config", "what to train on what:", "how to train:", "\n  --max_steps"]
+    order = ["accelerate launch train.py --config", "data and model:", "\ntraining:", "\n  --max_steps"]
     assert sorted(order, key=said.index) == order
     assert "--adam_beta1" not in said and "--help_all" in said
     with pytest.raises(SystemExit):
@@ -275,9 +275,9 @@ def test_precision_is_what_the_gpu_is_good_at(monkeypatch, tmp_path, capability,
         (["--window_seconds", "1.005"], "--window_seconds must be a multiple of 0.02 from 0.1 to 60, got 1.005"),
         (["--long_window_seconds", "nan"], "--long_window_seconds must be a multiple of 0.02 from 0.1 to 60, got nan"),
         (["--gradient_accumulation_steps", "0"], "--gradient_accumulation_steps must be at least 1, got 0"),
-        (["--load_best_model_at_end", "true"], "keeps the newest checkpoints"),
-        (["--resume_from_checkpoint", "{tmp}"], "--resume finds the newest checkpoint itself"),
-        (["--hidden_size", "64", "--start_from", "{tmp}"], "--hidden_size is that of the weights with --start_from"),
+        (["--load_best_model_at_end", "true"], "the newest checkpoints are kept"),
+        (["--resume_from_checkpoint", "{tmp}"], "use --resume, which finds the newest checkpoint itself"),
+        (["--hidden_size", "64", "--start_from", "{tmp}"], "--hidden_size is given by the weights of --start_from"),
         (["--dataloader_num_workers", "3"], "use 0, 1, 2 or 4, got 3"),
         (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size must be at least 1, got 0"),
         (["--eval_windows", "0"], "--eval_windows must be at least 1, got 0"),
@@ -285,11 +285,11 @@ def test_precision_is_what_the_gpu_is_good_at(monkeypatch, tmp_path, capability,
         (["--lr_scheduler_type", "sine"], "sine is not a valid SchedulerType"),
         (["--config"], "--config: expected one argument"),
         (["--config", "{tmp}/none.yaml"], "none.yaml: No such file or directory; there are examples in configs/"),
-        (["--config", "{tmp}/broken.yaml"], "broken.yaml is no YAML, see line 2"),
+        (["--config", "{tmp}/broken.yaml"], "broken.yaml is not valid YAML, see line 2"),
         (["--config", "{tmp}/list.yaml"], "must hold lines of `flag: value`, got list"),
         (["--config", "{tmp}/unknown.yaml"], "unknown key 'max_step'; did you mean max_steps?"),
         (["--config", "{tmp}/value.yaml"], "invalid int value: 'ten'"),
-        (["--dataset", "{tmp}/nowhere"], "nowhere' is no directory, no Hub id .* and none of: demo"),
+        (["--dataset", "{tmp}/nowhere"], "nowhere' is not a directory, a Hub id .* or one of: demo"),
         (["--dataset", "{tmp}/empty"], "is an empty directory; put Parquet files or speaker folders in it"),
         (["--dataset", "{tmp}/nameless"], "has no speaker column .*--speaker_column"),
         (["--noise", "{tmp}/nowhere"], "noise directory .*nowhere' does not exist"),
@@ -371,7 +371,7 @@ def test_the_card_counts_all_windows_of_a_step_and_names_hub_data_only(tmp_path)
 
 
 def test_a_run_is_not_overwritten(monkeypatch, trained):
-    with pytest.raises(SystemExit, match="already holds a run; add --resume to go on, or choose another"):
+    with pytest.raises(SystemExit, match="already holds a run; add --resume to continue it, or choose another"):
         run(monkeypatch, "--output_dir", trained[0])
 
 

@@ -56,5 +56,5 @@ def test_what_cannot_be_is_refused_in_a_line_before_the_work(command, flags, mes
 
 def test_settings_are_written_into_a_directory_only(model, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tuning", "--model", str(model / "model.onnx"), "--write"])
-    with pytest.raises(SystemExit, match="error: --write is for a model directory with a config.json"):
+    with pytest.raises(SystemExit, match="error: --write needs a model directory with a config.json"):
         tuning.main()
