@@ -9,7 +9,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .container_fast_diarization import AudioError, AudioNotice, AudioWarning, Recording, Source, open_recording, pyav
+from .container_fast_diarization import (
+    AudioError,
+    AudioNotice,
+    AudioWarning,
+    Recording,
+    Source,
+    check_rate,
+    open_recording,
+    pyav,
+)
 from .mixing_fast_diarization import Mixer, Pieces
 from .timeline_fast_diarization import JITTER_SECONDS
 from .tracks_fast_diarization import (
@@ -59,7 +68,7 @@ def audio_blocks(
     block = round(block_seconds * SAMPLING_RATE)
     if block < 1:
         raise ValueError(f"block_seconds must be positive, got {block_seconds}")
-    check_channels(channels)
+    check_choice(track, channels)
     with open_recording(source) as recording:
         for rows in through(Pieces(block), _rows(recording, track, channels)):
             yield rows if channels == SEPARATE else rows[0]
@@ -104,15 +113,16 @@ def array_to_16k(array: np.ndarray, sampling_rate: int, channels: Channels = MIX
     Warns:
         AudioWarning: NaN or infinite samples.
     """
-    check_channels(channels)
+    check_choice(None, channels)
     array = np.asarray(array)
     if array.ndim not in (1, 2) or array.size == 0:
         raise AudioError(f"array: expected the shape (samples,) or (channels, samples), got {array.shape}")
     if array.dtype.kind != "f" and not (array.dtype.kind in "iu" and array.dtype.itemsize <= 4):
         raise AudioError(f"array: expected float or 8, 16 or 32 bit integer samples, got {array.dtype}")
+    check_rate("array", sampling_rate)
     rows = np.atleast_2d(array)
     rows, removed = to_float(rows if rows.shape[0] <= rows.shape[1] else rows.T)
-    stage = ChannelStage("array", channels, len(rows), sampling_rate)
+    stage = ChannelStage("array", channels, len(rows), int(sampling_rate))
     resampled = [*stage.push(rows), *stage.flush()]
     if not sum(piece.shape[1] for piece in resampled):
         raise AudioError(f"array: {rows.shape[1]} samples at {sampling_rate} Hz are too few to resample")
@@ -122,13 +132,19 @@ def array_to_16k(array: np.ndarray, sampling_rate: int, channels: Channels = MIX
     return waveform if channels == SEPARATE else waveform[0]
 
 
-def check_channels(channels: Channels) -> None:
+def check_choice(track: int | None, channels: Channels) -> None:
     """
     Raises:
-        ValueError: not `"mix"`, `"separate"` or the number of a channel.
+        ValueError: not the number of a track, or not `"mix"`, `"separate"` or the number of a channel.
     """
-    if channels not in (MIX, SEPARATE) and (isinstance(channels, bool | str) or channels != int(channels)):
-        raise ValueError(f"channels must be {MIX}, {SEPARATE} or the number of a channel from 1 on, got {channels!r}")
+    if track is not None and not _is_number(track):
+        raise ValueError(f"track must be the number of an audio track, 1 or more, got {track!r}")
+    if channels not in (MIX, SEPARATE) and not _is_number(channels):
+        raise ValueError(f"channels must be {MIX}, {SEPARATE} or the number of a channel, 1 or more, got {channels!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
 
 
 def _rows(recording: Recording, track: int | None, channels: Channels) -> Iterator[np.ndarray]:

@@ -6,6 +6,7 @@ from operator import itemgetter
 
 import numpy as np
 
+from .container_fast_diarization import AudioError
 from .linking_fast_diarization import Linker
 from .mixing_fast_diarization import Pieces
 from .segments_fast_diarization import Segment, to_segments
@@ -41,13 +42,13 @@ def diarize_channels(
         segments by start; the speaker on channel 1 is SPEAKER_00, on channel 2 SPEAKER_01, ...
 
     Raises:
-        ValueError: one channel only, or two that carry the same sound.
+        AudioError: one channel only, or two that carry the same sound.
     """
     blocks = iter(blocks)
     first = next(blocks, np.zeros((0, 0), np.float32))
     channels = len(first)
     if channels < 2:
-        raise ValueError(f"speakers cannot be kept separate by their channels: there is {channels}; mix them")
+        raise AudioError(f"speakers cannot be kept separate by their channels: there is {channels}; mix them")
     levels, linkers = Levels(channels), [Linker(settings) for _ in range(channels)]
     copies = tee(levels.watch(chain([first], blocks)), channels)
     windows = [
@@ -84,7 +85,9 @@ def is_own(decibels: np.ndarray, active: np.ndarray) -> np.ndarray:
         (frames, channels)
     """
     channels = active.shape[1]
-    loud = [np.percentile(decibels[active[:, c], c], LOUD_PERCENTILE) if active[:, c].any() else 0 for c in range(channels)]
+    loud = [
+        np.percentile(decibels[active[:, c], c], LOUD_PERCENTILE) if active[:, c].any() else 0 for c in range(channels)
+    ]
     relative = np.where(active, decibels - np.array(loud), -np.inf)
     dominant = relative == relative.max(axis=1, keepdims=True)
     own = active & (relative > -SPEECH_RANGE_DB)
@@ -127,8 +130,8 @@ class Levels:
         scale = np.sqrt(self.together.diagonal()) + 1e-12
         alike = np.abs(np.triu(self.together / np.outer(scale, scale), 1)) > SAME_SOUND
         for one, other in np.argwhere(alike):
-            raise ValueError(
-                f"channels {one + 1} and {other + 1} carry the same sound, so speakers cannot be kept separate by them; "
+            raise AudioError(
+                f"channels {one + 1} and {other + 1} carry the same sound, by which no speakers can be told apart; "
                 "mix them"
             )
 
