@@ -144,7 +144,7 @@ def check_choice(track: int | None, channels: Channels) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _rows(recording: Recording, track: int | None, channels: Channels) -> Iterator[np.ndarray]:
@@ -210,8 +210,10 @@ def _say_track(recording: Recording, track: Track, damage: list):
     _warn_removed(name, track.removed)
     _say_mix(name, track.mixers)
     if timeline.holes:
-        holes = "a hole" if timeline.holes == 1 else f"{timeline.holes} holes"
-        _notice(f"{name}: {holes}, {timeline.silence:.1f} s in all, where nothing was recorded or packets are lost")
+        _notice(
+            f"{name}: {timeline.silence:.1f} s in {timeline.holes} holes, where packets are lost or nothing was recorded, "
+            "are silence"
+        )
     if timeline.cut > JITTER_SECONDS:
         _warn(f"{name}: {timeline.cut:.1f} s lie before sound that was already heard and are left out")
     if timeline.broken:

@@ -105,6 +105,6 @@ class Timeline:
             return 0.0
         if not at_start:
             self.holes += late > 0
+            self.silence += max(late, 0.0)
             self.cut += min(max(-late, 0.0), frame.seconds)
-        self.silence += max(late, 0.0)
         return late
