@@ -210,10 +210,8 @@ def _say_track(recording: Recording, track: Track, damage: list):
     _warn_removed(name, track.removed)
     _say_mix(name, track.mixers)
     if timeline.holes:
-        _notice(
-            f"{name}: {timeline.silence:.1f} s in {timeline.holes} holes, where packets are lost or nothing was recorded, "
-            "are silence"
-        )
+        holes = "1 hole" if timeline.holes == 1 else f"{timeline.holes} holes"
+        _notice(f"{name}: {timeline.silence:.1f} s in {holes} (lost packets, or nothing recorded) are taken as silence")
     if timeline.cut > JITTER_SECONDS:
         _warn(f"{name}: {timeline.cut:.1f} s lie before sound that was already heard and are left out")
     if timeline.broken:
