@@ -11,14 +11,21 @@ from .task_fast_diarization import Task
 
 if TYPE_CHECKING:
     # transformers keeps beside the weights, and loads with them, only the files that a configuration imports itself.
-    from .audio_fast_diarization import AudioError  # noqa: F401
+    from .audio_fast_diarization import audio_blocks  # noqa: F401
     from .clustering_fast_diarization import cluster  # noqa: F401
+    from .container_fast_diarization import AudioError  # noqa: F401
+    from .headers_fast_diarization import read_header  # noqa: F401
+    from .inputs_fast_diarization import to_recording  # noqa: F401
     from .linking_fast_diarization import Linker  # noqa: F401
+    from .mixing_fast_diarization import Mixer  # noqa: F401
     from .path_fast_diarization import best_path  # noqa: F401
     from .pipeline_fast_diarization import FastDiarizationPipeline  # noqa: F401
     from .segments_fast_diarization import Segment  # noqa: F401
+    from .separate_fast_diarization import diarize_channels  # noqa: F401
     from .streaming_fast_diarization import StreamingDiarizer  # noqa: F401
+    from .timeline_fast_diarization import Timeline  # noqa: F401
     from .tracklets_fast_diarization import Tracklets  # noqa: F401
+    from .tracks_fast_diarization import Track  # noqa: F401
     from .windows_fast_diarization import Network  # noqa: F401
 
 CUSTOM_PIPELINES = {
