@@ -10,7 +10,7 @@ from .audio_fast_diarization import SAMPLING_RATE, audio_blocks, to_mono_16k
 from .linking_fast_diarization import Linker
 from .settings_fast_diarization import LinkingSettings, SpeakerCount
 from .streaming_fast_diarization import StreamingDiarizer
-from .windows_fast_diarization import WINDOWS_PER_BATCH, Network, sliding_windows
+from .windows_fast_diarization import WINDOWS_PER_BATCH, Network, finite, sliding_windows
 
 
 class FastDiarizationPipeline(Pipeline):
@@ -85,7 +85,7 @@ def torch_network(model: PreTrainedModel) -> Network:
     @torch.no_grad()
     def network(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         output = model(input_values=torch.from_numpy(windows).to(model.device))
-        return output.logits.float().cpu().numpy(), output.speaker_embeddings.float().cpu().numpy()
+        return finite(output.logits.float().cpu().numpy(), output.speaker_embeddings.float().cpu().numpy())
 
     return network
 

@@ -14,6 +14,7 @@ MODULES = (
     "diarization/__init__.py",
     "diarization/formats.py",
     "diarization/backends.py",
+    "diarization/onnx_graph.py",
     "common/__init__.py",
     "common/errors.py",
     "modeling/__init__.py",
@@ -21,7 +22,7 @@ MODULES = (
         f"modeling/{name}_fast_diarization.py"
         for name in (
             *("audio", "clustering", "linking", "path", "segments"),
-            *("settings", "streaming", "tracklets", "windows"),
+            *("settings", "streaming", "task", "tracklets", "windows"),
         )
     ),
 )

@@ -223,7 +223,8 @@ def parse(description: str, flags: list[str] | None = None) -> tuple[Arguments, 
         raise SystemExit(0)
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
-        raise UsageError(f"unknown flag {unknown[0]}{_similar(unknown[0].split('=')[0], known)}; see --help")
+        flag = flag_of(unknown[0])
+        raise UsageError(f"unknown argument {flag}{_similar(flag, known)}; see --help")
     if given.config:
         flags = [*_flags_of_file(given.config, {action.dest for action in parser._actions}), *flags]
     try:
