@@ -32,7 +32,7 @@ from optimum.exporters.onnx.base import OnnxConfig
 from optimum.utils import DummyAudioInputGenerator, NormalizedConfig
 from transformers import HfArgumentParser
 
-from common.errors import flag_of
+from common.errors import unknown_argument
 from common.output import OutputError, make_directory
 from data.corpora import CorpusError, open_corpus
 from data.decoding import decode
@@ -274,9 +274,13 @@ def halve(output: Path) -> dict:
     return {"file": file.name, "bytes": file.stat().st_size, "difference": difference}
 
 
-if __name__ == "__main__":
+def parse() -> Arguments:
     parser = HfArgumentParser(Arguments, description=__doc__, formatter_class=Help)
     arguments, unknown = parser.parse_args_into_dataclasses(return_remaining_strings=True)
     if unknown:
-        parser.error(f"unknown argument {flag_of(unknown[0])}")
-    main(arguments)
+        parser.error(unknown_argument(unknown[0]))
+    return arguments
+
+
+if __name__ == "__main__":
+    main(parse())

@@ -9,6 +9,6 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:LONGEST]
 
 
-def flag_of(argument: str) -> str:
-    """What may be shown of an argument that is not understood: the name of a flag, for its value may be a token."""
-    return argument.partition("=")[0] if argument.startswith("-") else "without a flag"
+def unknown_argument(argument: str) -> str:
+    """What is said of an argument nobody asked for: of a flag its name only, for its value may be a token."""
+    return f"unknown flag {argument.partition('=')[0]:.60}" if argument.startswith("-") else "a value without a flag"

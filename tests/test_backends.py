@@ -237,7 +237,9 @@ def test_without_torch_the_onnx_file_of_a_hub_id_is_taken(model, weights):
         absent = ("torch", "transformers")
         assert said_without(absent, "user/both", hub) == "opened 3.0"
         assert not hub.requests("*model.safetensors*")
-        assert "user/weights has no model.onnx on the Hub, and torch is not" in said_without(absent, "user/weights", hub)
+        assert "user/weights has no model.onnx on the Hub, and torch is not" in said_without(
+            absent, "user/weights", hub
+        )
         said = said_without(absent, "user/none", hub)
         assert said.startswith("model user/none: no such directory here, and not to be had from the Hub (")
         assert "\n" not in said
