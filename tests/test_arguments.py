@@ -26,7 +26,7 @@ def refused(*flags: str) -> str:
         (f"--seed {2**32}", "--seed must be at most 4.29497e+09, got 4294967296"),
         ("--data_seed -1", "--data_seed must be at least 0, got -1"),
         ("--max_steps -1", "--max_steps must be at least 1, got -1"),
-        ("--max_steps " + "9" * 5_000, "--max_steps: "),
+        ("--max_steps " + "9" * 5_000, "--max-steps: invalid int value: '9999"),
         (
             "--per_device_train_batch_size 1000000000",
             "--per_device_train_batch_size must be at most 65536, got 10000000",
