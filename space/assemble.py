@@ -17,6 +17,8 @@ MODULES = (
     "diarization/onnx_graph.py",
     "common/__init__.py",
     "common/errors.py",
+    "space/jobs.py",
+    "space/worker.py",
     "modeling/__init__.py",
     *(
         f"modeling/{name}_fast_diarization.py"
