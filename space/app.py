@@ -42,6 +42,7 @@ CSS = """
 .timeline .track i {position: absolute; top: 2px; bottom: 2px; border-radius: 2px; min-width: 2px}
 .timeline .axis {position: relative; margin-left: 100px; height: 18px; opacity: .7}
 .timeline .axis span {position: absolute; transform: translateX(-50%)}
+#summary {min-height: 40px}
 #recording ::part(scroll) {scrollbar-width: none}
 @media (max-width: 480px) {#segments {font-size: 12px} #segments .cell-wrap {padding: 4px}}
 """

@@ -43,7 +43,8 @@ def diarize_apart(model: Path, recording: Path, num_speakers: int | None) -> Ite
     if recording.stat().st_size > MOST_BYTES:
         raise JobError(f"{recording.name} is larger than {MOST_BYTES // 2**20} MB; cut it, or upload its sound alone")
     command = [sys.executable, "-m", "space.worker", model, recording, num_speakers or "", MOST_SECONDS]
-    with subprocess.Popen([str(part) for part in command], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([str(part) for part in command], cwd=ROOT, **pipes) as process:
         try:
             yield from _messages(process, recording.name, time.monotonic() + JOB_SECONDS)
         finally:

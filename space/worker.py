@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import astuple
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 
@@ -27,6 +28,7 @@ def main(model: str, recording: str, num_speakers: str, most_seconds: str) -> No
     def named(text: object) -> str:
         return str(text).replace(recording, file.name)  # a visitor knows no path of this machine
 
+    leave_with_the_page()
     if hasattr(os, "nice"):
         os.nice(5)  # the page and its live visitors go first
     warnings.simplefilter("always", AudioWarning)
@@ -47,6 +49,16 @@ def main(model: str, recording: str, num_speakers: str, most_seconds: str) -> No
         say(error=named(error))
     else:
         say(segments=[astuple(segment) for segment in segments], heard=heard)
+
+
+def leave_with_the_page() -> None:
+    """End this process as soon as standard input does, whose other end is the page's, however that ended."""
+
+    def wait() -> None:
+        os.read(0, 1)
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def bounded(file: Path, most_seconds: float) -> Iterator[np.ndarray]:
