@@ -43,6 +43,7 @@ from publishing.card import write_card
 from training.arguments import Arguments, Training, UsageError, network_of, parse
 from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, newest_local, open_drive, step_of
 from training.curves import plot_curves
+from training.divergence import Diverged, refuse_divergence
 from training.hub import HubRepository
 from training.norms import measure_norms
 from training.teacher_voices import TeacherVoices
@@ -56,7 +57,7 @@ OF_OLDER_WEIGHTS = ("evaluation", "latency", "export")
 def main():
     try:
         run(*parse(__doc__))
-    except (CorpusError, CheckpointError, OutputError, UsageError, FileNotFoundError) as error:
+    except (CorpusError, CheckpointError, OutputError, UsageError, Diverged, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from None
 
 
@@ -218,6 +219,7 @@ def open_streams(
 def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> None:
     """Save, score and export the trained model, push it if asked to, and print where everything is."""
     final = Path(training.output_dir) / "model"
+    refuse_divergence(trainer.model, Path(training.output_dir), trainer.state.global_step)
     before = weights_digest(final)
     trainer.save_model(str(final))
     if not trainer.is_world_process_zero():

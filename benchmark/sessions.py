@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 
 from common.errors import first_line
-from diarization.backends import check_graph
+from diarization.onnx_graph import check_graph
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 

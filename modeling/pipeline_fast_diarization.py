@@ -22,7 +22,7 @@ from .linking_fast_diarization import Linker
 from .separate_fast_diarization import diarize_channels
 from .settings_fast_diarization import LinkingSettings, SpeakerCount
 from .streaming_fast_diarization import StreamingDiarizer
-from .windows_fast_diarization import WINDOWS_PER_BATCH, Network, sliding_windows
+from .windows_fast_diarization import WINDOWS_PER_BATCH, Network, finite, sliding_windows
 
 NUMBERS = tuple(SpeakerCount.__dataclass_fields__)
 KEYWORDS = (*NUMBERS, "sampling_rate", "track", "channels", "on_error", "batch_size", "num_workers")
@@ -178,7 +178,7 @@ def torch_network(model: PreTrainedModel) -> Network:
     @torch.no_grad()
     def network(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         output = model(input_values=torch.from_numpy(windows).to(model.device))
-        return output.logits.float().cpu().numpy(), output.speaker_embeddings.float().cpu().numpy()
+        return finite(output.logits.float().cpu().numpy(), output.speaker_embeddings.float().cpu().numpy())
 
     return network
 

@@ -14,14 +14,17 @@ MODULES = (
     "diarization/__init__.py",
     "diarization/formats.py",
     "diarization/backends.py",
+    "diarization/onnx_graph.py",
     "common/__init__.py",
     "common/errors.py",
+    "space/jobs.py",
+    "space/worker.py",
     "modeling/__init__.py",
     *(
         f"modeling/{name}_fast_diarization.py"
         for name in (
             *("audio", "clustering", "linking", "path", "segments"),
-            *("settings", "streaming", "tracklets", "windows"),
+            *("settings", "streaming", "task", "tracklets", "windows"),
         )
     ),
 )

@@ -3,18 +3,20 @@
 import argparse
 import difflib
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 
 import torch
-import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from common.errors import first_line, unknown_argument
 from data.conversations import TURN_PLANS
 from data.corpora import CORPORA
 from data.streaming import StreamConfig
 from modeling import FastDiarizationConfig
 from modeling.task_fast_diarization import Task
+from training.flag_file import read_flag_file
 
 
 class UsageError(ValueError):
@@ -170,6 +172,31 @@ class Training(TrainingArguments):
         super().__post_init__()
 
 
+BOUNDS = {
+    "seed": (0, 2**32 - 1),
+    "data_seed": (0, 2**32 - 1),
+    "max_steps": (1, 10**9),
+    "per_device_train_batch_size": (1, 65_536),
+    "gradient_accumulation_steps": (1, 65_536),
+    "eval_windows": (1, 10**6),
+    "windows_per_utterance": (1, 10**6),
+    "units_per_block": (1, 10**6),
+    "learning_rate": (0, 100),
+    "warmup_steps": (0, 10**9),
+    "warmup_ratio": (0, 1),
+    "weight_decay": (0, 100),
+    "adam_beta1": (0, 0.999_999),
+    "adam_beta2": (0, 0.999_999),
+    "adam_epsilon": (0, 100),
+    "max_grad_norm": (0, float("inf")),
+    "logging_steps": (1e-6, 10**9),
+    "eval_steps": (1e-6, 10**9),
+    "save_steps": (1e-6, 10**9),
+    "save_total_limit": (1, 10**6),
+}
+"""The least and the largest number a flag may be."""
+TOKEN = re.compile(r"hf_\w+")
+
 SHOWN = ("seed", "gradient_accumulation_steps", "bf16", "fp16", "push_to_hub", "hub_model_id", "hub_private_repo")
 """Flags of TrainingArguments that `--help` shows with this project's own."""
 
@@ -203,7 +230,7 @@ class Parser(HfArgumentParser):
         return super().format_help()
 
     def error(self, message: str):
-        raise UsageError(f"{message}; see --help")
+        raise UsageError(f"{TOKEN.sub('hf_...', message):.300}; see --help")
 
 
 def parse(description: str, flags: list[str] | None = None) -> tuple[Arguments, Training]:
@@ -223,13 +250,13 @@ def parse(description: str, flags: list[str] | None = None) -> tuple[Arguments, 
         raise SystemExit(0)
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
-        raise UsageError(f"unknown flag {unknown[0]}{_similar(unknown[0].split('=')[0], known)}; see --help")
+        raise UsageError(f"{unknown_argument(unknown[0])}{_similar(unknown[0].partition('=')[0], known)}; see --help")
     if given.config:
         flags = [*_flags_of_file(given.config, {action.dest for action in parser._actions}), *flags]
     try:
         arguments, training, _ = parser.parse_args_into_dataclasses(flags)
-    except (ValueError, ImportError) as error:
-        raise error if isinstance(error, UsageError) else UsageError(str(error).splitlines()[0]) from None
+    except Exception as error:  # TrainingArguments raises whatever its libraries do
+        raise error if isinstance(error, UsageError) else UsageError(first_line(error)) from None
     check(arguments, training)
     return arguments, training
 
@@ -238,16 +265,11 @@ def check(arguments: Arguments, training: Training) -> None:
     """Raise a `UsageError` for a value that would only fail later, or be ignored."""
     if training.max_steps < 1:
         raise UsageError(f"--max_steps must be at least 1, got {training.max_steps}: the stream is endless")
-    positive = {
-        "per_device_train_batch_size": training,
-        "eval_windows": arguments,
-        "windows_per_utterance": arguments,
-        "units_per_block": arguments,
-        "gradient_accumulation_steps": training,
-    }
-    for name, part in positive.items():
-        if getattr(part, name) < 1:
-            raise UsageError(f"--{name} must be at least 1, got {getattr(part, name)}")
+    for name, (least, most) in BOUNDS.items():
+        value = getattr(arguments if hasattr(arguments, name) else training, name)
+        if value is not None and not least <= value <= most:
+            bound = f"at most {most:g}" if value > most else f"at least {least:g}"
+            raise UsageError(f"--{name} must be {bound}, got {value}")
     for name in ("window_seconds", "long_window_seconds"):
         seconds = getattr(arguments, name)
         if seconds is not None and not (0.1 <= seconds <= 60 and abs(50 * seconds - round(50 * seconds)) < 1e-6):
@@ -260,8 +282,11 @@ def check(arguments: Arguments, training: Training) -> None:
         )
     if arguments.hidden_size is not None and arguments.start_from:
         raise UsageError("--hidden_size is given by the weights of --start_from; leave one of the two out")
-    if not training.learning_rate > 0:
-        raise UsageError(f"--learning_rate must be above 0, got {training.learning_rate}")
+    for name in ("learning_rate", "adam_epsilon"):
+        if not getattr(training, name) > 0:
+            raise UsageError(f"--{name} must be above 0, got {getattr(training, name)}")
+    if not isinstance(training.lr_scheduler_kwargs or {}, dict):
+        raise UsageError(f"--lr_scheduler_kwargs must be a JSON mapping, got {training.lr_scheduler_kwargs!r:.60}")
     if arguments.long_window_seconds is not None and arguments.long_window_seconds < arguments.window_seconds:
         raise UsageError(
             f"--long_window_seconds must be at least --window_seconds, {arguments.window_seconds:g}, "
@@ -287,21 +312,17 @@ def network_of(arguments: Arguments) -> dict:
 def _flags_of_file(file: str, known: set[str]) -> list[str]:
     """A YAML mapping as flags, so that both are checked alike."""
     try:
-        with open(file, encoding="utf-8") as stream:
-            settings = yaml.safe_load(stream)
+        settings = read_flag_file(file)
     except OSError as error:
         raise UsageError(f"--config {file}: {error.strerror}; there are examples in configs/") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise UsageError(f"--config {file} is not valid YAML{f', see line {mark.line + 1}' if mark else ''}") from None
-    if not isinstance(settings, dict):
-        raise UsageError(f"--config {file} must hold lines of `flag: value`, got {type(settings).__name__}")
+    except ValueError as error:
+        raise UsageError(f"--config {file} {error}") from None
     flags = []
     for key, value in settings.items():
         if key not in known or key == "config":
-            raise UsageError(f"--config {file}: unknown key {key!r}{_similar(str(key), sorted(known))}")
+            raise UsageError(f"--config {file}: unknown key {key!r:.60}{_similar(str(key), sorted(known))}")
         if value is not None:
-            flags += [f"--{key}", *map(str, value)] if isinstance(value, list) else [f"--{key}={value}"]
+            flags += [f"--{key}", *value] if isinstance(value, list) else [f"--{key}={value}"]
     return flags
 
 

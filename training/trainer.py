@@ -22,6 +22,7 @@ from data.corpora import CorpusError
 from data.streaming import PositionedLoader
 from evaluation.window_scores import WindowScores, speaker_group
 from training.checkpoints import CheckpointError, Keeper, discard_old, fault_of, seal, step_of
+from training.divergence import DivergenceGuard, refuse_divergence
 from training.norms import freeze_norms
 from training.teacher_voices import TeacherVoices
 
@@ -51,6 +52,8 @@ class StreamingTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.terms: dict[str, torch.Tensor] = {}
         self.terms_added = 0
+        self.divergence = DivergenceGuard()
+        self.add_callback(self.divergence)
 
     def get_train_dataloader(self) -> PositionedLoader:
         return self.loader
@@ -75,12 +78,18 @@ class StreamingTrainer(Trainer):
             self.terms, self.terms_added = {}, 0
         super().log(logs, *args, **kwargs)
 
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self.divergence.note(self.state.global_step + 1, loss)
+        return loss
+
     def train(self, resume_from_checkpoint: Path | None = None) -> None:
         """Train to the last step; a checkpoint that has reached it is only loaded.
 
         Raises:
             CorpusError: the stream gave up; what was trained so far is saved first.
             CheckpointError: the checkpoint holds objects that this program does not write.
+            Diverged: losses or weights are NaN or infinite; nothing of that is saved.
         """
         if resume_from_checkpoint and step_of(resume_from_checkpoint) >= self.args.max_steps:
             self.state = TrainerState.load_from_json(str(resume_from_checkpoint / TRAINER_STATE_NAME))
@@ -93,6 +102,7 @@ class StreamingTrainer(Trainer):
                 f"{resume_from_checkpoint} holds objects that no checkpoint of this program has; remove it"
             ) from None
         except CorpusError:
+            refuse_divergence(self.model, Path(self.args.output_dir), self.state.global_step)
             if self.state.global_step and self.args.world_size == 1 and fault_of(self._checkpoint()):
                 self._save_checkpoint(self.model, trial=None)
             raise
