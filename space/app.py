@@ -18,7 +18,8 @@ import gradio as gr
 import numpy as np
 
 from diarization.backends import ONNX_FILE, open_network
-from diarization.formats import FORMATS, recording_name
+from diarization.formats import FORMATS
+from diarization.names import recording_name, recording_stem
 from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, AudioWarning, audio_blocks
 from modeling.linking_fast_diarization import diarize
 from modeling.segments_fast_diarization import Segment, join_segments
@@ -98,7 +99,7 @@ def speakers_of_file(recording: str | None, speakers: str):
     for name in DOWNLOADS:
         suffix, to_text = FORMATS[name]
         answer = file.with_suffix(suffix)
-        answer.write_text(to_text(recording_name(file.stem), segments), encoding="utf-8")
+        answer.write_text(to_text(recording_name(recording_stem(file)), segments), encoding="utf-8")
         downloads.append(gr.DownloadButton(value=answer, interactive=True))
     seconds = sum(lengths) / SAMPLING_RATE
     summary = f"**{found} speaker{'s' * (found > 1)}** in {len(segments)} segments of {clock(seconds)}"
