@@ -24,15 +24,17 @@ FATAL = 4
 def open_network(model: str) -> tuple[Network, LinkingSettings]:
     """
     Args:
-        model: a directory as `train.py` or `export.py` writes it, a file in it, or a Hub id. A directory with an
-            ONNX file runs on ONNX Runtime, which needs neither torch nor transformers and starts in a second; on a
-            machine with an NVIDIA GPU, and without an ONNX file, it runs on torch. Naming the file decides. Of a Hub
-            id the ONNX file is taken where there is no torch.
+        model: a directory as `train.py` or `export.py` writes it or the one above such a `model/`, a file in it, or a
+            Hub id. A directory with an ONNX file runs on ONNX Runtime, which needs neither torch nor transformers and
+            starts in a second; on a machine with an NVIDIA GPU, and without an ONNX file, it runs on torch. Naming the
+            file decides. Of a Hub id the ONNX file is used where there is no torch.
 
     Raises:
         ModelError: no such model, or what is there cannot be used.
     """
     path = Path(model)
+    if not (path / "config.json").exists() and (path / "model" / "config.json").is_file():
+        path, model = path / "model", str(path / "model")
     if path.suffix == ".onnx":
         return _open_onnx(path)
     if path.name == WEIGHTS_FILE:

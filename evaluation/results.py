@@ -12,7 +12,7 @@ from pathlib import Path
 from data.corpora import open_corpus
 from evaluation.scoring import score_recordings, score_windows, task_of
 from evaluation.sets import FrozenSet, SetError
-from evaluation.sources import Reference, SourceError, from_directory, from_hub, of_simulated
+from evaluation.sources import Reference, SourceError, from_directory, from_hub, of_simulated, with_regions
 from evaluation.systems import Ours, System
 from evaluation.voices import SECONDS, score_voices
 from modeling.task_fast_diarization import Task
@@ -32,14 +32,17 @@ class Options:
     collar: float = 0.0
     skip_overlap: bool = False
     hop_seconds: float = 1.0
+    uem: str | None = None
+    shifts: int = 4
     output: Path | None = None
 
 
+WHOLE = {"counts", "collar", "skip_overlap", "hop_seconds", "uem", "shifts", "output"}
 TAKEN = {
     "voices": {"dataset", "split", "output"},
     "a frozen set": {"dataset", "noise", "split", "part", "output"},
-    "a directory": {"counts", "collar", "skip_overlap", "hop_seconds", "output"},
-    "a Hub data set": {"split", "config", "limit", "counts", "collar", "skip_overlap", "hop_seconds", "output"},
+    "a directory": WHOLE,
+    "a Hub data set": WHOLE | {"split", "config", "limit"},
 }
 """The options that apply to each kind of source."""
 
@@ -82,14 +85,16 @@ def evaluate(source: str, systems: Sequence[System], options: Options) -> dict:
 def _recordings(source: str, systems: Sequence[System], references, title: str, options: Options) -> dict:
     parts, failed = score_recordings(
         systems,
-        references,
+        with_regions(references, options.uem) if options.uem else references,
         tuple(dict.fromkeys(options.counts)),
         options.collar,
         options.skip_overlap,
         options.hop_seconds,
         options.output,
+        options.shifts,
     )
     settings = _of_recordings(task_of(systems), options.hop_seconds)
+    settings += f" Only the regions of {Path(options.uem).name}." if options.uem else ""
     result = _result("recordings", source, title, settings, {"all recordings": parts}) | {"each": True}
     return result | ({"failed": failed} if failed else {})
 

@@ -13,6 +13,7 @@ PAGE = ("app.py", "requirements.txt", "README.md")
 MODULES = (
     "diarization/__init__.py",
     "diarization/formats.py",
+    "diarization/names.py",
     "diarization/backends.py",
     "diarization/onnx_graph.py",
     "common/__init__.py",
