@@ -24,8 +24,8 @@ MODULES = (
     *(
         f"modeling/{name}_fast_diarization.py"
         for name in (
-            *("audio", "clustering", "linking", "path", "segments"),
-            *("settings", "streaming", "task", "tracklets", "windows"),
+            *("audio", "clustering", "container", "headers", "linking", "mixing", "path", "segments"),
+            *("settings", "streaming", "task", "timeline", "tracklets", "tracks", "windows"),
         )
     ),
 )
