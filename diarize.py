@@ -21,10 +21,7 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 from common.flags import split_flags
 from common.output import make_directory
@@ -34,23 +31,15 @@ from diarization.backends import open_network
 from diarization.formats import FORMATS, to_annotation
 from diarization.names import find_recordings
 from diarization.outputs import Outputs
+from diarization.progress import with_progress
 from diarization.timeline import text_timeline
-from modeling.audio_fast_diarization import (
-    MIX,
-    SAMPLING_RATE,
-    SEPARATE,
-    AudioNotice,
-    AudioWarning,
-    audio_blocks,
-    check_choice,
-    declared_seconds,
-)
+from modeling.audio_fast_diarization import MIX, SAMPLING_RATE, SEPARATE, AudioNotice, AudioWarning, check_choice
 from modeling.linking_fast_diarization import diarize
 from modeling.segments_fast_diarization import Segment
 from modeling.separate_fast_diarization import diarize_channels
 from modeling.settings_fast_diarization import SpeakerCount
 
-STDIN = "-"
+KINDS = {AudioWarning: "warning", AudioNotice: "note"}
 DEFAULT_MODEL = os.path.relpath(Path(__file__).parent / "pretrained" / "lightweight-cnn")
 
 
@@ -121,8 +110,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "files",
         nargs="*",
         metavar="FILE",
-        help="recordings in any container FFmpeg reads, video too, or directories of them; - is standard input; after "
-        "-- of any name",
+        help="recordings in any container FFmpeg reads, video too, or directories of them; - is standard input, and "
+        "names that begin with a hyphen follow a --",
     )
     parser.add_argument("--output", default="results", metavar="DIR", help="where results go (default: %(default)s)")
     parser.add_argument(
@@ -194,39 +183,8 @@ def inputs(arguments: argparse.Namespace, recordings: dict[str, str]) -> dict[st
     return found
 
 
-def with_progress(file: str, title: str, line: int, samples: list[int], **heard) -> Iterator[np.ndarray]:
-    """The recording in blocks, with a bar in minutes on a terminal, so many lines down.
-
-    Args:
-        samples: gets the length of every block.
-    """
-    if os.path.isdir(file):
-        raise ValueError(f"{file}: a directory without recordings; give files, or a directory that holds some")
-    for block in progress(file, title, line, **heard):
-        samples.append(block.shape[-1])
-        yield block
-
-
-def progress(file: str, title: str, line: int, **heard) -> Iterator[np.ndarray]:
-    blocks = audio_blocks(sys.stdin.buffer if file == STDIN else file, **heard)
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield from blocks
-        return
-    seconds = declared_seconds(file) if Path(file).is_file() else None  # a pipe can be read but once
-    total = seconds and round(seconds / 60, 1)
-    with tqdm(desc=title, total=total, unit="min", disable=None, leave=False, position=line) as bar:
-        for block in blocks:
-            yield block
-            bar.update(round(block.shape[-1] / SAMPLING_RATE / 60, 3))
-
-
 def show_warning(message, category, *location):
-    if category in (AudioWarning, AudioNotice):
-        warn(message) if category is AudioWarning else say(f"note: {message}", sys.stderr)
-    else:
-        say(f"{category.__name__}: {message}", sys.stderr)
+    say(" ".join([f"{KINDS.get(category, category.__name__)}:", *str(message).split()]), sys.stderr)
 
 
 def asked(count: SpeakerCount) -> dict[str, int]:
