@@ -98,17 +98,17 @@ def _open_onnx(file: Path) -> tuple[Network, LinkingSettings]:
         session = onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no base class for what it raises
         raise ModelError(f"model {file} cannot be opened ({first_line(error)}); {REMEDY}") from error
-    settings = _settings_beside(file.parent)
+    settings = LinkingSettings.of(_config_in(file.parent))
     check_graph(session, file)
     try_graph(session, file)
     return onnx_network(session, cores()), settings
 
 
-def _settings_beside(directory: Path) -> LinkingSettings:
-    """How the windows of the model in a directory are linked, from its configuration.
+def _config_in(directory: Path) -> dict:
+    """The configuration of the model in a directory, of which the settings of linking are ours.
 
     Raises:
-        ModelError: the configuration is absent, or holds what no configuration of ours does.
+        ModelError: it is absent, or holds what no configuration of ours does.
     """
     file = directory / CONFIG_FILE
     try:
@@ -119,9 +119,12 @@ def _settings_beside(directory: Path) -> LinkingSettings:
         config = json.loads(text)
         if not isinstance(config, dict):
             raise ValueError(f"it holds a {type(config).__name__} and no mapping")
-        return LinkingSettings.of(config)
+        LinkingSettings.of(config)
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"model {directory}: {CONFIG_FILE} cannot be used ({first_line(error)}); {REMEDY}") from error
+        raise ModelError(
+            f"model {directory} cannot be opened ({CONFIG_FILE}: {first_line(error)}); {REMEDY}"
+        ) from error
+    return config
 
 
 def cores() -> int:
@@ -169,7 +172,9 @@ def load_weights(model: str):
 
     _refuse_absent(model)
     if Path(model).is_dir():
-        _settings_beside(Path(model))
+        config = _config_in(Path(model))
+        if config.get("model_type") != FastDiarizationForAudioFrameClassification.config_class.model_type:
+            raise ModelError(f"model {model} is a network of type {config.get('model_type')!r:.60}; {REMEDY}")
     try:
         network, found = FastDiarizationForAudioFrameClassification.from_pretrained(model, output_loading_info=True)
     except Exception as error:  # a configuration of anything makes transformers raise anything

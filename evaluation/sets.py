@@ -36,7 +36,7 @@ class FrozenSet:
 
     Args:
         file: the definition.
-        dataset: corpus: any that train.py accepts.
+        dataset: any corpus that train.py accepts.
         split: of the corpus.
         noise: directory of background recordings, or `None`.
         check: refuse what differs from when the set was frozen.
