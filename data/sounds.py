@@ -1,0 +1,113 @@
+"""Sound that is nobody: a bank of it for a pool of windows, made by rule and cut from recorded clips.
+
+A network that has heard only speech and steady noise takes a dial tone for a person. Here a few dozen sounds are drawn
+for a pool, at one level each, and every window takes its own at random: alone, under speech, or in its silence.
+Labels stay as they were. People who cough, sneeze or breathe do not speak, so that counts as nobody.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import uniform_filter1d
+
+from data import noisy_sounds, tonal_sounds
+from modeling.audio_fast_diarization import SAMPLING_RATE
+
+Sound = Callable[[np.random.Generator, int], np.ndarray]
+KINDS: dict[str, Sound] = {
+    "tone": tonal_sounds.steady_tone,
+    "buzz": tonal_sounds.harmonic_tone,
+    "mains hum": tonal_sounds.mains_hum,
+    "bell": tonal_sounds.bell_ring,
+    "electronic ring": tonal_sounds.electronic_ring,
+    "call progress": tonal_sounds.call_progress,
+    "DTMF": tonal_sounds.dtmf,
+    "melody": tonal_sounds.melody,
+    "arpeggio": tonal_sounds.arpeggio,
+    "chords": tonal_sounds.chords,
+    "chirps": tonal_sounds.chirps,
+    "sweep": tonal_sounds.sweep,
+    "beeps": tonal_sounds.beeps,
+    "alarm": tonal_sounds.alarm,
+    "modem": tonal_sounds.modem,
+    "clicks": noisy_sounds.clicks,
+    "knocks": noisy_sounds.knocks,
+    "typing": noisy_sounds.typing,
+    "breath": noisy_sounds.breath,
+    "rustle": noisy_sounds.rustle,
+    "coughs": noisy_sounds.coughs,
+    "wind": noisy_sounds.wind,
+    "hiss": noisy_sounds.hiss,
+    "glitches": noisy_sounds.glitches,
+}
+CLIP_SECONDS = 10.0
+"""Recordings of sounds no longer than this are clips of one sound, longer ones backgrounds."""
+CLIPS = 0.4
+"""Share of recorded clips in a bank, where there are any."""
+HELD_OUT = re.compile(r"(^|_)5-\d+-[A-Z]")
+"""Names of clips of the fifth fold of ESC-50 (Piczak, 2015), which are kept for evaluation."""
+GRID = 160
+FRAME_RANGE_DB = 30
+SHORTEST_SILENCE, SOFTENED = 30, 4
+"""In steps of 10 ms: silences that a sound may fill, and how gently it begins and ends there."""
+
+
+def is_held_out(file: Path) -> bool:
+    """Whether a clip is one of those that no network may be trained on."""
+    return HELD_OUT.search(file.name) is not None
+
+
+def is_clip(waveform: np.ndarray) -> bool:
+    """Whether a recording is a clip of one sound, and not a background that goes on."""
+    return len(waveform) <= CLIP_SECONDS * SAMPLING_RATE
+
+
+def draw_sounds(
+    rng: np.random.Generator, count: int, samples: int, clips: list[np.ndarray] = ()
+) -> list[np.ndarray]:
+    """`count` sounds of different kinds, float32 (samples,), with level 1 where they sound (see [`level`])."""
+    sounds, names = [], list(KINDS)
+    order = rng.permutation(len(names))
+    for number in range(count):
+        if clips and rng.random() < CLIPS:
+            wave = _repeat(rng, clips[rng.integers(len(clips))], samples)
+        else:
+            wave = KINDS[names[order[number % len(order)]]](rng, samples)
+        sounds.append(wave / np.float32(max(level(wave), 1e-9)))
+    return sounds
+
+
+def level(waveform: np.ndarray) -> float:
+    """Root mean square of a sound while it sounds: over its 10 ms frames within 30 dB of the loudest."""
+    frames = waveform[: len(waveform) // GRID * GRID].reshape(-1, GRID)
+    power = np.einsum("ij,ij->i", frames, frames) / GRID
+    loud = power[power > power.max(initial=0) * 10 ** (-FRAME_RANGE_DB / 10)]
+    return float(np.sqrt(loud.mean())) if len(loud) else 0.0
+
+
+def in_silence(active: np.ndarray) -> np.ndarray:
+    """An envelope that lets a sound through where nobody speaks.
+
+    Args:
+        active: bool (grid steps of 10 ms,), somebody speaks.
+
+    Returns:
+        float32 (samples,): 1 in silences of 0.3 s and more, 0 elsewhere, with edges of 40 ms inside the silence.
+    """
+    edges = np.flatnonzero(np.diff(active.astype(np.int8), prepend=1, append=1))
+    begin, end = edges.reshape(-1, 2).T
+    open_ = np.zeros(len(active), np.float32)
+    for first, last in zip(begin, end):
+        if last - first >= SHORTEST_SILENCE:
+            at_start, at_end = first == 0, last == len(active)
+            open_[first + (0 if at_start else SOFTENED) : last - (0 if at_end else SOFTENED)] = 1
+    return uniform_filter1d(np.repeat(open_, GRID), SOFTENED * GRID, mode="nearest")
+
+
+def _repeat(rng: np.random.Generator, clip: np.ndarray, samples: int) -> np.ndarray:
+    """A clip again and again with pauses of up to its own length, from a random place on."""
+    pause = np.zeros(rng.integers(len(clip) + 1) if rng.random() < 0.5 else 0, np.float32)
+    whole = np.resize(np.concatenate([clip, pause]), samples)
+    return np.roll(whole, rng.integers(samples))
