@@ -51,7 +51,11 @@ def _resonances(rng: np.random.Generator, low: float, high: float, seconds: floa
     time = np.arange(samples, dtype=np.float32) / RATE
     wave = np.zeros(samples, np.float32)
     for frequency in log_uniform(rng, low, high, rng.integers(2, 6)):
-        wave += rng.normal() * np.sin(2 * np.pi * np.float32(frequency) * time) * np.exp(-time / rng.uniform(0.3, 1) / seconds)
+        wave += (
+            rng.normal()
+            * np.sin(2 * np.pi * np.float32(frequency) * time)
+            * np.exp(-time / rng.uniform(0.3, 1) / seconds)
+        )
     wave[:8] *= np.linspace(0, 1, 8, dtype=np.float32)
     return wave
 
@@ -66,8 +70,7 @@ def clicks(rng: np.random.Generator, samples: int) -> np.ndarray:
 def knocks(rng: np.random.Generator, samples: int) -> np.ndarray:
     """Knuckles on wood, cups put down, doors, bumps against the table of the microphone."""
     grains = [_resonances(rng, 60, 1500, log_uniform(rng, 0.008, 0.06)) for _ in range(3)]
-    wave = scatter(samples, grains, places(rng, samples, log_uniform(rng, 0.4, 5), rng.uniform(0, 0.9)), rng)
-    return wave
+    return scatter(samples, grains, places(rng, samples, log_uniform(rng, 0.4, 5), rng.uniform(0, 0.9)), rng)
 
 
 def typing(rng: np.random.Generator, samples: int) -> np.ndarray:
@@ -78,7 +81,7 @@ def typing(rng: np.random.Generator, samples: int) -> np.ndarray:
     for stroke in strokes:
         grain = np.zeros(gap + len(stroke), np.float32)
         grain[: len(stroke)] += stroke
-        grain[gap:] += rng.uniform(0.1, 0.6) * stroke[::-1][::-1]
+        grain[gap:] += rng.uniform(0.1, 0.6) * stroke
         grains.append(grain)
     at = places(rng, samples, rng.uniform(4, 11), rng.uniform(0.2, 0.7))
     return scatter(samples, grains, at[slow(rng, samples, 0.7)[at.astype(np.int64)] > -0.7], rng)
@@ -126,8 +129,8 @@ def wind(rng: np.random.Generator, samples: int) -> np.ndarray:
     fall = rng.uniform(0.6, 1.4)
     rumble = noise(rng, samples, np.array([-6, 0, -3, -10, -20, -30, -40, -50, -60]) * fall)
     gusts = np.exp(rng.uniform(0.5, 1.5) * slow(rng, samples, log_uniform(rng, 0.5, 5)))
-    hiss = noise(rng, samples, np.linspace(-40, -20, len(POINTS))) * gusts
-    return rumble * gusts + hiss
+    hiss = noise(rng, samples, np.linspace(-30, -40, len(POINTS)))
+    return (rumble + hiss) * gusts
 
 
 def hiss(rng: np.random.Generator, samples: int) -> np.ndarray:

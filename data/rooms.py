@@ -17,8 +17,8 @@ from data.corpora import CorpusError
 from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, to_mono_16k
 
 SOUND_SPEED = 343.0
-EARLY_SECONDS = 0.05
-"""From here on images are more than one a sample, and noise stands for them."""
+EARLY_SECONDS = 0.03
+"""From here on images crowd the samples and noise stands for them; sums of many would be too loud below 100 Hz."""
 DIRECT_SECONDS = 0.0025
 HEADSET_DISTANCE = 0.05
 """From the mouth, in metres."""
@@ -171,26 +171,22 @@ def headset_room(
         places: of the mouths, (people, 3); otherwise as for [`shoebox`].
     """
     onsets = np.full(len(places), HEADSET_DISTANCE)
-    heard = (
-        shoebox(rng, size, decay, places, mouth + (0, 0, -HEADSET_DISTANCE), samples, onsets) for mouth in places
-    )
+    heard = (shoebox(rng, size, decay, places, mouth + (0, 0, -HEADSET_DISTANCE), samples, onsets) for mouth in places)
     return sum(heard) * HEADSET_DISTANCE
 
 
-def measured_room(
-    rng: np.random.Generator, response: np.ndarray, decay: float, seats: int, samples: int
-) -> np.ndarray:
+def measured_room(rng: np.random.Generator, response: np.ndarray, decay: float, seats: int, samples: int) -> np.ndarray:
     """People at several distances in a measured room, (seats, samples).
 
     The direct sound begins at sample 0 and falls with the distance; what follows is the measurement, made to decay
     in `decay` seconds where it would take longer, at the level it has at the drawn critical distance.
     """
-    size = np.abs(response)
-    response = response[np.argmax(size >= 0.5 * size.max()) :]
-    response = np.pad(response, (0, max(samples - len(response), 0)))[:samples].astype(np.float64)
-    faster = max(0.0, 1 / decay - 1 / reverberation_time(response))
-    response *= np.exp(-np.log(1e3) * faster * np.arange(samples) / SAMPLING_RATE)
+    loudness = np.abs(response)
+    response = response[np.argmax(loudness >= 0.5 * loudness.max()) :].astype(np.float64)
     direct = round(DIRECT_SECONDS * SAMPLING_RATE)
+    faster = max(0.0, 1 / decay - 1 / reverberation_time(response[direct:]))
+    response *= np.exp(-np.log(1e3) * faster * np.arange(len(response)) / SAMPLING_RATE)
+    response = np.pad(response, (0, max(samples - len(response), 0)))[:samples]
     near, rest = response[:direct], response[direct:]
     rest = rest / max(np.linalg.norm(rest), 1e-9) / rng.uniform(0.5, 1.5)
     # Not the same tail for everybody: what reaches two seats along other ways differs in sign and time.

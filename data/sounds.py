@@ -64,9 +64,7 @@ def is_clip(waveform: np.ndarray) -> bool:
     return len(waveform) <= CLIP_SECONDS * SAMPLING_RATE
 
 
-def draw_sounds(
-    rng: np.random.Generator, count: int, samples: int, clips: list[np.ndarray] = ()
-) -> list[np.ndarray]:
+def draw_sounds(rng: np.random.Generator, count: int, samples: int, clips: list[np.ndarray] = ()) -> list[np.ndarray]:
     """`count` sounds of different kinds, float32 (samples,), with level 1 where they sound (see [`level`])."""
     sounds, names = [], list(KINDS)
     order = rng.permutation(len(names))

@@ -157,7 +157,7 @@ def read_definition(file: str | Path) -> dict:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SetError(f"set {str(file)!r} cannot be read ({reason}); there are some in evaluation/sets/") from None
-    if not isinstance(definition, dict) or not {"conditions", "groups"} & set(definition):
+    if not isinstance(definition, dict) or not {"conditions", "groups", "sounds"} & set(definition):
         raise SetError(f"set {str(file)!r} has neither conditions nor groups; see evaluation/sets/windows.json")
     return definition
 

@@ -1,0 +1,160 @@
+"""Sounds that are nobody: known spectra and cadences, levels, and that they never depend on anything but the draw."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import noisy_sounds, tonal_sounds
+from data.sounds import GRID, KINDS, draw_sounds, in_silence, is_clip, is_held_out, level
+from data.tonal_sounds import RATE
+
+SECONDS = 4
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def spectrum(wave: np.ndarray) -> np.ndarray:
+    """Power in bins of 1 Hz."""
+    wave = wave[: len(wave) // RATE * RATE].reshape(-1, RATE)
+    return np.square(np.abs(np.fft.rfft(wave * np.hanning(RATE)))).sum(axis=0)
+
+
+def share(wave: np.ndarray, frequencies, width: int = 3) -> float:
+    """Of the power that lies within some hertz of the frequencies."""
+    power = spectrum(wave)
+    near = np.zeros(len(power), bool)
+    for frequency in frequencies:
+        near[max(0, round(frequency) - width) : round(frequency) + width + 1] = True
+    return power[near].sum() / power.sum()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(seed=st.integers(0, 2**32 - 1), seconds=st.floats(0.5, 7))
+@settings(deadline=None, max_examples=8)
+def test_every_kind_is_a_function_of_the_draw_of_any_length(kind, seed, seconds):
+    samples = int(seconds * RATE)
+    wave = KINDS[kind](generator(seed), samples)
+    assert wave.shape == (samples,) and wave.dtype == np.float32 and np.isfinite(wave).all()
+    np.testing.assert_array_equal(wave, KINDS[kind](generator(seed), samples))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_sounds_and_differs_from_draw_to_draw(kind):
+    waves = [KINDS[kind](generator(seed), 10 * RATE) for seed in range(6)]
+    assert sum(level(wave) > 0 for wave in waves) >= 5
+    assert len({wave.tobytes() for wave in waves}) >= 5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hum_lies_on_multiples_of_the_mains(seed):
+    wave = tonal_sounds.mains_hum(generator(seed), SECONDS * RATE)
+    shares = {mains: share(wave, mains * np.arange(1, 25), 2) for mains in (50, 60)}
+    assert max(shares.values()) > 0.99
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_key_is_one_low_and_one_high_frequency(seed):
+    wave = tonal_sounds.dtmf(generator(seed), 8 * RATE)
+    assert share(wave, tonal_sounds.DTMF_LOW + tonal_sounds.DTMF_HIGH, 25) > 0.95
+    frames = wave[: len(wave) // 480 * 480].reshape(-1, 480)
+    power = np.square(np.abs(np.fft.rfft(frames * np.hanning(480), 16_000)))
+    loud = frames.std(axis=1) > 0.6 * frames.std(axis=1).max()
+    pairs = 0
+    for frame in power[loud]:
+        low = frame[600:1050].argmax() + 600
+        high = frame[1100:1750].argmax() + 1100
+        pairs += (
+            min(abs(low - f) for f in tonal_sounds.DTMF_LOW) < 20 > min(abs(high - f) for f in tonal_sounds.DTMF_HIGH)
+        )
+    assert pairs > 0.8 * loud.sum() > 0
+
+
+def test_a_cadence_is_on_and_off_for_as_long_as_it_says():
+    gate = tonal_sounds.cadence(12 * RATE, (0.4, 0.2, 0.4, 2)) > 0.5
+    changes = np.flatnonzero(np.diff(gate.astype(int))) / RATE
+    np.testing.assert_allclose(changes, np.add.outer(3 * np.arange(4), (0.4, 0.6, 1, 3)).ravel()[:-1], atol=0.003)
+    later = tonal_sounds.cadence(9 * RATE, (0.4, 0.2, 0.4, 2), 1.5) > 0.5
+    np.testing.assert_array_equal(gate[24_160 : 9 * RATE], later[160 : 9 * RATE - 24_000])
+    assert (tonal_sounds.cadence(100, ()) == 1).all()
+
+
+def test_partials_are_sines_and_none_is_above_the_band():
+    wave = tonal_sounds.partials(300.0, RATE, [1, 0, 0.5])
+    time = np.arange(RATE) / RATE
+    np.testing.assert_allclose(wave, np.sin(600 * np.pi * time) + 0.5 * np.sin(1800 * np.pi * time), atol=1e-5)
+    assert (tonal_sounds.partials(4000.0, RATE, [0, 1, 1]) == 0).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sweep_and_a_siren_do_not_fold_back(seed):
+    for kind in (tonal_sounds.sweep, tonal_sounds.alarm, tonal_sounds.harmonic_tone):
+        power = spectrum(kind(generator(seed), SECONDS * RATE))
+        assert power[7900:].sum() < 1e-4 * power.sum()
+
+
+def test_noise_has_the_spectrum_it_is_told():
+    told = np.array([0, 0, 0, 0, -20, -20, -40, -40, -40])
+    power = spectrum(noisy_sounds.noise(generator(), 20 * RATE, told))
+    bands = [10 * np.log10(power[f - 20 : f + 20].mean()) for f in (250, 1000, 4000)]
+    np.testing.assert_allclose(np.diff(bands), [-20, -20], atol=1.5)
+
+
+def test_breath_comes_and_goes_a_few_times_in_ten_seconds():
+    for seed in range(5):
+        wave = noisy_sounds.breath(generator(seed), 20 * RATE)
+        frames = np.sqrt(np.square(wave.reshape(-1, 1600)).mean(axis=1))
+        runs = np.flatnonzero(np.diff((frames > 0.2 * frames.max()).astype(int)) == 1)
+        assert 4 <= len(runs) <= 24
+        assert frames.min() < 0.05 * frames.max()
+
+
+def test_clicks_and_keys_are_short_and_wind_is_low():
+    for kind in (noisy_sounds.clicks, noisy_sounds.typing):
+        wave = kind(generator(1), SECONDS * RATE)
+        frames = np.square(wave.reshape(-1, GRID)).mean(axis=1)
+        assert np.median(frames) < 0.05 * frames.max()
+    power = spectrum(noisy_sounds.wind(generator(2), SECONDS * RATE))
+    assert power[:500].sum() > 0.7 * power.sum()
+
+
+@pytest.mark.parametrize("clips", [0, 3])
+def test_a_bank_has_many_kinds_at_one_level(clips):
+    recorded = [generator(9).standard_normal(RATE).astype(np.float32) for _ in range(clips)]
+    bank = draw_sounds(generator(3), 24, 5 * RATE, recorded)
+    assert len(bank) == 24 and all(wave.shape == (5 * RATE,) and wave.dtype == np.float32 for wave in bank)
+    levels = np.array([level(wave) for wave in bank])
+    assert np.isin(np.round(levels, 3), [0, 1]).all() and (levels > 0).sum() >= 20
+    for one, other in zip(bank, draw_sounds(generator(3), 24, 5 * RATE, recorded)):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_level_of_a_sound_is_that_of_what_sounds():
+    tone = tonal_sounds.partials(1000.0, RATE, [1])
+    assert level(tone) == pytest.approx(np.sqrt(0.5), rel=1e-3)
+    assert level(np.concatenate([tone, np.zeros(9 * RATE, np.float32)])) == pytest.approx(np.sqrt(0.5), rel=1e-3)
+    assert level(np.zeros(RATE, np.float32)) == 0 == level(np.zeros(10, np.float32))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 80)), min_size=1, max_size=12))
+@settings(deadline=None)
+def test_in_silence_a_sound_is_where_nobody_speaks_and_nowhere_else(runs):
+    active = np.concatenate([np.full(steps, state) for state, steps in runs])
+    envelope = in_silence(active)
+    assert envelope.shape == (len(active) * GRID,) and envelope.dtype == np.float32
+    assert (envelope >= 0).all() and (envelope <= 1 + 1e-6).all()
+    assert (np.abs(envelope[np.repeat(active, GRID)]) < 1e-6).all()
+    silent = np.diff(np.flatnonzero(np.diff(active.astype(int), prepend=1, append=1)).reshape(-1, 2), axis=1)
+    assert (envelope.max(initial=0) > 0.99) == bool((silent >= 30).any())
+    if not active.any() and len(active) >= 30:
+        np.testing.assert_allclose(envelope, 1, atol=1e-5)
+
+
+def test_clips_of_the_fold_for_evaluation_are_told_by_name():
+    assert is_held_out(Path("dog_bark_5-203128-A.ogg")) and is_held_out(Path("5-203128-B-0.wav"))
+    assert not is_held_out(Path("dog_bark_1-5-A.ogg")) and not is_held_out(Path("15-203128-A.wav"))
+    assert not is_held_out(Path("rain5-1.wav")) and is_clip(np.zeros(80_000)) and not is_clip(np.zeros(200_000))
