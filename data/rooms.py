@@ -8,6 +8,7 @@ for every doubling of the distance. Measured responses can stand beside them.
 Every response has its direct sound at sample 0, so labels stay where they were, and amplitude 1 at a metre.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -30,19 +31,38 @@ HEADSETS, MEASURED = 0.2, 0.4
 """Shares of rooms heard by a headset on everybody, and of rooms taken from measurements where there are any."""
 
 
+def room_files(directory: str) -> list[Path]:
+    """The impulse responses in a directory, sorted by name.
+
+    Raises:
+        CorpusError: no such directory, or no response in it.
+    """
+    if not Path(directory).is_dir():
+        raise CorpusError(f"room directory {directory!r} does not exist; leave it out for simulated rooms")
+    files = sorted(f for f in Path(directory).iterdir() if f.suffix.lower() in {".flac", ".wav", ".ogg"})
+    if not files:
+        raise CorpusError(f"room directory {directory!r} has no .flac, .wav or .ogg file; put some in or leave it out")
+    return files
+
+
+def rooms_digest(directory: str | None) -> str | None:
+    """Of the files of a directory of impulse responses, by name."""
+    if directory is None:
+        return None
+    digest = hashlib.sha256()
+    for file in room_files(directory):
+        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def load_rooms(directory: str | None) -> list[np.ndarray]:
-    """Read measured impulse responses (files libsndfile knows) below a directory, as mono at 16 kHz.
+    """Read measured impulse responses (files libsndfile knows) from a directory, as mono at 16 kHz.
 
     Raises:
         CorpusError: no such directory, no response in it, or one that cannot be read or is silent.
     """
-    if directory is None:
-        return []
-    files = sorted(f for f in Path(directory).rglob("*") if f.suffix.lower() in {".flac", ".wav", ".ogg"})
-    if not files:
-        raise CorpusError(f"room directory {directory!r} has no .flac, .wav or .ogg file; put impulse responses there")
     responses = []
-    for file in files:
+    for file in room_files(directory) if directory is not None else ():
         try:
             response = to_mono_16k(*_first_channel(file))
         except (soundfile.LibsndfileError, AudioError) as error:

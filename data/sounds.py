@@ -6,10 +6,11 @@ Labels stay as they were. People who cough, sneeze or breathe do not speak, so t
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import scipy.signal
 from scipy.ndimage import uniform_filter1d
 
 from data import noisy_sounds, tonal_sounds
@@ -48,6 +49,7 @@ CLIPS = 0.4
 """Share of recorded clips in a bank, where there are any."""
 HELD_OUT = re.compile(r"(^|_)5-\d+-[A-Z]")
 """Names of clips of the fifth fold of ESC-50 (Piczak, 2015), which are kept for evaluation."""
+REVERBERANT = 0.4
 GRID = 160
 FRAME_RANGE_DB = 30
 SHORTEST_SILENCE, SOFTENED = 30, 4
@@ -64,17 +66,48 @@ def is_clip(waveform: np.ndarray) -> bool:
     return len(waveform) <= CLIP_SECONDS * SAMPLING_RATE
 
 
-def draw_sounds(rng: np.random.Generator, count: int, samples: int, clips: list[np.ndarray] = ()) -> list[np.ndarray]:
-    """`count` sounds of different kinds, float32 (samples,), with level 1 where they sound (see [`level`])."""
-    sounds, names = [], list(KINDS)
-    order = rng.permutation(len(names))
-    for number in range(count):
-        if clips and rng.random() < CLIPS:
-            wave = _repeat(rng, clips[rng.integers(len(clips))], samples)
+class SoundBank:
+    """Sounds of different kinds, each float32 (samples,) with level 1 where it sounds (see [`level`]).
+
+    A sound is made when it is first asked for, and is a function of the draw and its number alone.
+
+    Args:
+        rng: for the draw.
+        count: how many sounds.
+        samples: length of each.
+        clips: recorded sounds, for a share `CLIPS` of the bank.
+        rooms: impulse responses, for a share `REVERBERANT` of the sounds made by rule.
+    """
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        count: int,
+        samples: int,
+        clips: Sequence[np.ndarray] = (),
+        rooms: Sequence[np.ndarray] = (),
+    ):
+        self.samples, self.clips, self.rooms = samples, clips, rooms
+        self.seed = int(rng.integers(2**63))
+        self.kinds = np.resize(rng.permutation(list(KINDS)), count).tolist()
+        self.made: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        if number not in self.made:
+            self.made[number] = self._make(np.random.default_rng([self.seed, number]), self.kinds[number])
+        return self.made[number]
+
+    def _make(self, rng: np.random.Generator, kind: str) -> np.ndarray:
+        if len(self.clips) and rng.random() < CLIPS:
+            wave = _repeat(rng, self.clips[rng.integers(len(self.clips))], self.samples)
         else:
-            wave = KINDS[names[order[number % len(order)]]](rng, samples)
-        sounds.append(wave / np.float32(max(level(wave), 1e-9)))
-    return sounds
+            wave = KINDS[kind](rng, self.samples)
+            if len(self.rooms) and rng.random() < REVERBERANT:
+                wave = scipy.signal.oaconvolve(wave, self.rooms[rng.integers(len(self.rooms))])[: self.samples]
+        return wave / np.float32(max(level(wave), 1e-9))
 
 
 def level(waveform: np.ndarray) -> float:

@@ -1,8 +1,8 @@
 """Score systems on one source: a directory, a Hub data set, a frozen set, or pairs of voices.
 
-A result is a JSON dictionary: `kind` (`windows`, `recordings`, `sounds` or `voices`), `source`, `title`, `settings` in words,
-and `parts`, the scores by part of the source and by system (for voices by system only). For recordings, `each` says whether
-each one is of interest by itself, and `failed` names those that could not be read.
+A result is a JSON dictionary: `kind` (`windows`, `recordings`, `sounds` or `voices`), `source`, `title`, `settings` in
+words, and `parts`, the scores by part of the source and by system (for voices by system only). For recordings, `each`
+says whether each one is of interest by itself, and `failed` names those that could not be read.
 """
 
 from collections.abc import Sequence

@@ -16,11 +16,11 @@ from pyannote.core import Segment as Interval
 from pyannote.core import Timeline
 
 from common.markdown import table
-from data.acoustics import Augmentation, load_noises, noise_files
+from data.acoustics import CLEAN, noise_files, read_noise
 from data.conversations import GRID, SAMPLING_RATE
 from data.corpora import open_corpus
 from data.simulated_recordings import Recording, SimulatedRecordings
-from data.sounds import is_held_out, level
+from data.sounds import level
 from diarization.formats import to_annotation
 from evaluation.recording_scores import RecordingScores
 from evaluation.renderings import RENDERINGS
@@ -31,7 +31,7 @@ from modeling.linking_fast_diarization import diarize
 
 FLOOR_DB = -50
 """Of the noise beside a sound, below the loudest piece's level."""
-CALLS = Augmentation(noise=0, quiet_snr=(40.0, 50.0), gain_db=(-20.0, -12.0))
+CALLS = replace(CLEAN, quiet_snr=(40.0, 50.0), speaker_level_db=4.0, gain_db=(-20.0, -12.0))
 
 
 class SoundSet:
@@ -77,8 +77,7 @@ class SoundSet:
 
     @cached_property
     def _clips(self) -> list[tuple[Path, np.ndarray]]:
-        files = [file for file in noise_files(self.noise) if is_held_out(file)]
-        return list(zip(files, load_noises(files)))
+        return [(file, read_noise(file)) for file in noise_files(self.noise, held_out=True)]
 
     def minute(self, name: str) -> np.ndarray:
         """A sound by itself, loud, quieter and faint in turn, over a faint noise; float32 (samples,)."""
