@@ -28,7 +28,7 @@ from data.codecs import NARROW, transmit
 from data.conversations import GRID, LEVEL, SAMPLING_RATE, Conversations, Pool
 from data.corpora import CorpusError
 from data.rooms import draw_rooms
-from data.sounds import SoundBank, in_silence, is_clip, is_held_out
+from data.sounds import SoundBank, is_clip, is_held_out, keep_in_silence
 from modeling.audio_fast_diarization import AudioError, to_mono_16k
 
 ROOM_SECONDS = 0.375
@@ -337,7 +337,7 @@ class Scenery:
                 amplitude = np.float32(np.sqrt(power) * 10 ** (-conditions.sound_snr[c] / 20))
                 sound = amplitude * _looped(self.sounds[conditions.sound[c]], conditions.sound_start[c], samples)
                 if conditions.in_silence[c]:
-                    sound *= in_silence(talking[c])
+                    sound = keep_in_silence(sound, talking[c])
                 heard += sound
         # the telephone carries the background too
         telephones = np.flatnonzero(conditions.telephone != NOT)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import scipy.signal
-from scipy.ndimage import uniform_filter1d
 
 from data import noisy_sounds, tonal_sounds
 from modeling.audio_fast_diarization import SAMPLING_RATE
@@ -52,8 +51,9 @@ HELD_OUT = re.compile(r"(^|_)5-\d+-[A-Z]")
 REVERBERANT = 0.4
 GRID = 160
 FRAME_RANGE_DB = 30
-SHORTEST_SILENCE, SOFTENED = 30, 4
-"""In steps of 10 ms: silences that a sound may fill, and how gently it begins and ends there."""
+SHORTEST_SILENCE = 30
+"""That a sound may fill, in steps of 10 ms."""
+EDGE = np.linspace(0, 1, 4 * GRID, dtype=np.float32)
 
 
 def is_held_out(file: Path) -> bool:
@@ -118,23 +118,28 @@ def level(waveform: np.ndarray) -> float:
     return float(np.sqrt(loud.mean())) if len(loud) else 0.0
 
 
-def in_silence(active: np.ndarray) -> np.ndarray:
-    """An envelope that lets a sound through where nobody speaks.
+def silences(active: np.ndarray) -> list[tuple[int, int]]:
+    """First and past-the-end grid step of each silence of 0.3 s and more; `active`: bool (grid steps of 10 ms,)."""
+    runs = np.flatnonzero(np.diff(active.astype(np.int8), prepend=1, append=1)).reshape(-1, 2)
+    return [(int(first), int(last)) for first, last in runs if last - first >= SHORTEST_SILENCE]
+
+
+def keep_in_silence(sound: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """A sound where nobody speaks, with edges of 40 ms inside the silence, and zeros elsewhere.
 
     Args:
+        sound: float32 (samples,).
         active: bool (grid steps of 10 ms,), somebody speaks.
-
-    Returns:
-        float32 (samples,): 1 in silences of 0.3 s and more, 0 elsewhere, with edges of 40 ms inside the silence.
     """
-    edges = np.flatnonzero(np.diff(active.astype(np.int8), prepend=1, append=1))
-    begin, end = edges.reshape(-1, 2).T
-    open_ = np.zeros(len(active), np.float32)
-    for first, last in zip(begin, end):
-        if last - first >= SHORTEST_SILENCE:
-            at_start, at_end = first == 0, last == len(active)
-            open_[first + (0 if at_start else SOFTENED) : last - (0 if at_end else SOFTENED)] = 1
-    return uniform_filter1d(np.repeat(open_, GRID), SOFTENED * GRID, mode="nearest")
+    kept = np.zeros_like(sound)
+    for first, last in silences(active):
+        part = kept[first * GRID : last * GRID]
+        part[:] = sound[first * GRID : last * GRID]
+        if first > 0:
+            part[: len(EDGE)] *= EDGE
+        if last < len(active):
+            part[-len(EDGE) :] *= EDGE[::-1]
+    return kept
 
 
 def _repeat(rng: np.random.Generator, clip: np.ndarray, samples: int) -> np.ndarray:

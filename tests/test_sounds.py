@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import noisy_sounds, tonal_sounds
-from data.sounds import GRID, KINDS, SoundBank, in_silence, is_clip, is_held_out, level
+from data.sounds import GRID, KINDS, SoundBank, is_clip, is_held_out, keep_in_silence, level, silences
 from data.tonal_sounds import RATE
 
 SECONDS = 4
@@ -147,14 +147,15 @@ def test_the_level_of_a_sound_is_that_of_what_sounds():
 @settings(deadline=None)
 def test_in_silence_a_sound_is_where_nobody_speaks_and_nowhere_else(runs):
     active = np.concatenate([np.full(steps, state) for state, steps in runs])
-    envelope = in_silence(active)
-    assert envelope.shape == (len(active) * GRID,) and envelope.dtype == np.float32
-    assert (envelope >= 0).all() and (envelope <= 1 + 1e-6).all()
-    assert (np.abs(envelope[np.repeat(active, GRID)]) < 1e-6).all()
-    silent = np.diff(np.flatnonzero(np.diff(active.astype(int), prepend=1, append=1)).reshape(-1, 2), axis=1)
-    assert (envelope.max(initial=0) > 0.99) == bool((silent >= 30).any())
-    if not active.any() and len(active) >= 30:
-        np.testing.assert_allclose(envelope, 1, atol=1e-5)
+    kept = keep_in_silence(np.ones(len(active) * GRID, np.float32), active)
+    assert kept.dtype == np.float32 and (kept >= 0).all() and (kept <= 1).all()
+    assert (kept[np.repeat(active, GRID)] == 0).all()
+    assert np.abs(np.diff(kept)).max(initial=0) < 0.002, "no click where it begins and ends"
+    heard = sum(last - first for first, last in silences(active)) * GRID
+    edges = sum((first > 0) + (last < len(active)) for first, last in silences(active))
+    assert kept.sum() == pytest.approx(heard - edges * 2 * GRID)
+    inverted = np.flatnonzero(np.diff(active.astype(int), prepend=1, append=1)).reshape(-1, 2)
+    assert silences(active) == [(a, b) for a, b in inverted.tolist() if b - a >= 30]
 
 
 def test_clips_of_the_fold_for_evaluation_are_told_by_name():
