@@ -1,14 +1,18 @@
 """Rooms with distance: known answers of the image method, of decay and of levels; measured responses."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
+import scipy.fft
 import scipy.signal
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.acoustics import CLEAN, Scenery
+from data.conversations import Conversations, Pool
 from data.corpora import CorpusError
 from data.rooms import (
     EARLY_SECONDS,
@@ -194,3 +198,21 @@ def test_rooms_that_were_measured():
         assert (10 * np.log10(direct / rest) > -20).all()
         # the last third of the response carries little, however large the hall
         assert np.square(responses[:, 4000:]).sum() < 0.02 * rest.sum()
+
+
+def test_people_in_a_window_sit_at_different_places_and_are_as_loud_as_their_distance_makes_them():
+    samples = 3 * SAMPLING_RATE
+    scenery = Scenery(np.random.default_rng(8), samples, Pool(audio=[np.ones(SAMPLING_RATE, np.float32)]), [])
+    tracks = np.zeros((40, 2, samples), np.float32)
+    tracks[:, 0, 10_000] = tracks[:, 1, 30_000] = 0.5
+    talk = Conversations(tracks, np.ones((40, 2, 300), bool), [["A", "B"]] * 40)
+    augmentation = replace(CLEAN, room=1.0, quiet_snr=(120, 120))
+    conditions = scenery.draw(np.random.default_rng(9), 40, 2, augmentation)
+    assert (conditions.seat[:, 0] != conditions.seat[:, 1]).all()
+    responses = scipy.fft.irfft(scenery.rooms, scenery.size)
+    for heard, room, seat in zip(scenery.apply(talk, conditions), conditions.room, conditions.seat):
+        direct = responses[room, seat, 0]
+        tail = responses[room, seat[0], 20_000]  # of the first, under the second
+        assert heard[30_000] / heard[10_000] == pytest.approx((direct[1] + tail) / direct[0], rel=0.02)
+    spread = 20 * np.log10(responses[conditions.room[:, None], conditions.seat, 0])
+    assert np.ptp(spread, axis=1).max() > 6

@@ -1,14 +1,20 @@
 """Sounds that are nobody: known spectra and cadences, levels, and that they never depend on anything but the draw."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import noisy_sounds, tonal_sounds
+from data.acoustics import CLEAN, NOT, SOUNDS, Augmentation, Scenery, load_noises, noise_files
+from data.conversations import Conversations, Pool
+from data.corpora import CorpusError, open_corpus
 from data.sounds import GRID, KINDS, SoundBank, is_clip, is_held_out, keep_in_silence, level, silences
+from data.streaming import ConversationStream, StreamConfig
 from data.tonal_sounds import RATE
 
 SECONDS = 4
@@ -162,3 +168,111 @@ def test_clips_of_the_fold_for_evaluation_are_told_by_name():
     assert is_held_out(Path("dog_bark_5-203128-A.ogg")) and is_held_out(Path("5-203128-B-0.wav"))
     assert not is_held_out(Path("dog_bark_1-5-A.ogg")) and not is_held_out(Path("15-203128-A.wav"))
     assert not is_held_out(Path("rain5-1.wav")) and is_clip(np.zeros(80_000)) and not is_clip(np.zeros(200_000))
+
+
+# In windows
+
+
+def scenery_with(sounds: list[np.ndarray]) -> Scenery:
+    """A scenery of 3 s windows whose backgrounds are silent and whose sounds are those given."""
+    pool = Pool(audio=[np.ones(RATE, np.float32)])
+    scenery = Scenery(generator(), 3 * RATE, pool, [])
+    scenery.sounds = [np.resize(wave / level(wave), 6 * RATE) for wave in sounds for _ in range(SOUNDS // len(sounds))]
+    scenery.backgrounds = [np.zeros_like(background) for background in scenery.backgrounds]
+    return scenery
+
+
+def speech(count: int, speaking: slice) -> Conversations:
+    """White noise in place of one speaker's speech, in some of the 300 steps."""
+    tracks = np.zeros((count, 2, 300, GRID), np.float32)
+    tracks[:, 0, speaking] = 0.05 * generator(1).standard_normal(tracks[:, 0, speaking].shape)
+    active = np.zeros((count, 2, 300), bool)
+    active[:, 0, speaking] = True
+    return Conversations(tracks.reshape(count, 2, -1), active, [["A", None]] * count)
+
+
+def only_sounds(**settings) -> Augmentation:
+    return replace(CLEAN, sound=1.0, gain_db=(-6, -6), **settings)
+
+
+@pytest.mark.parametrize("snr", [-5.0, 5.0, 15.0])
+def test_a_sound_is_as_far_below_the_speech_as_asked(snr):
+    tone = tonal_sounds.partials(1000.0, RATE, [1])
+    scenery = scenery_with([tone])
+    talk = speech(12, slice(0, 300))
+    conditions = scenery.draw(generator(2), 12, 2, only_sounds(sound_in_silence=0.0, sound_snr=(snr, snr)))
+    for heard in scenery.apply(talk, conditions):
+        power = spectrum(heard)
+        near = np.abs(np.arange(len(power)) - 1000) <= 3
+        noise = power[~near].mean()
+        sound = power[near].sum() - noise * near.sum()
+        assert 10 * np.log10(noise * len(power) / sound) == pytest.approx(snr, abs=0.7)
+
+
+def test_a_sound_in_silence_leaves_speech_as_it_is_and_is_heard_beside_it():
+    scenery = scenery_with([tonal_sounds.partials(1000.0, RATE, [1])])
+    talk = speech(8, slice(150, 300))
+    with_sounds = scenery.draw(generator(3), 8, 2, only_sounds(sound_in_silence=1.0, sound_snr=(0.0, 0.0)))
+    without = replace(with_sounds, sound=np.full(8, NOT))
+    for heard, plain in zip(scenery.apply(talk, with_sounds), scenery.apply(talk, without)):
+        silence, spoken = heard[: 146 * GRID], heard[150 * GRID :]
+        np.testing.assert_allclose(spoken / spoken.std(), plain[150 * GRID :] / plain[150 * GRID :].std(), atol=1e-4)
+        assert level(silence) == pytest.approx(level(spoken), rel=0.05)
+        assert share(silence, [1000]) > 0.99 > share(plain, [1000])
+
+
+def test_a_window_may_hold_a_sound_alone():
+    scenery = scenery_with([tonal_sounds.partials(1000.0, RATE, [1])])
+    silent = speech(8, slice(0, 0))
+    for in_silence in (0.0, 1.0):
+        conditions = scenery.draw(generator(4), 8, 2, only_sounds(sound_in_silence=in_silence))
+        for heard in scenery.apply(silent, conditions):
+            assert share(heard, [1000]) > 0.99 and np.abs(heard).max() == pytest.approx(10 ** (-6 / 20), rel=1e-3)
+
+
+def test_sounds_come_in_the_share_of_windows_asked_for():
+    scenery = scenery_with([tonal_sounds.partials(1000.0, RATE, [1])])
+    conditions = scenery.draw(generator(5), 4000, 2, replace(CLEAN, sound=0.6, sound_in_silence=0.5))
+    sounding = conditions.sound != NOT
+    assert sounding.mean() == pytest.approx(0.6, abs=0.03)
+    assert conditions.in_silence[sounding].mean() == pytest.approx(0.5, abs=0.04)
+    assert len(np.unique(conditions.sound[sounding])) == SOUNDS
+    assert (scenery.draw(generator(5), 100, 2, CLEAN).sound == NOT).all()
+
+
+def test_labels_are_those_of_the_same_windows_without_sounds():
+    corpus, config = open_corpus("demo", "train"), StreamConfig(batch_size=32, lanes=1)
+    quiet = replace(config, augmentation=replace(config.augmentation, sound=0.0))
+    silent = heard = 0
+    for (batch, plain), _ in zip(zip(*(ConversationStream(corpus, c) for c in (config, quiet))), range(6)):
+        np.testing.assert_array_equal(batch["labels"], plain["labels"])
+        np.testing.assert_array_equal(batch["speaker_labels"], plain["speaker_labels"])
+        differ = (batch["input_values"] != plain["input_values"]).any(axis=1)
+        heard += differ.sum()
+        silent += (~batch["labels"].any(axis=(1, 2))).sum()
+    assert 0.3 < heard / 192 < 0.65
+    assert silent / 192 > 0.05, "windows of sound alone"
+
+
+def test_recordings_of_the_fold_for_evaluation_are_never_trained_on(tmp_path):
+    tones = {name: frequency for frequency, name in enumerate(("dog_1-2-A", "dog_5-2-A", "5-77-B", "rain_15-2-A"), 500)}
+    for name, frequency in tones.items():
+        soundfile.write(tmp_path / f"{name}.wav", 0.1 * tonal_sounds.partials(frequency, RATE, [1]), RATE)
+    assert [f.stem for f in noise_files(str(tmp_path))] == ["dog_1-2-A", "rain_15-2-A"]
+    assert [f.stem for f in noise_files(str(tmp_path), held_out=True)] == ["5-77-B", "dog_5-2-A"]
+    found = [spectrum(noise).argmax() for noise in load_noises([str(tmp_path)])]
+    assert found == [tones["dog_1-2-A"], tones["rain_15-2-A"]]
+    (tmp_path / "only").mkdir()
+    soundfile.write(tmp_path / "only" / "5-1-A.wav", np.ones(10), RATE)
+    with pytest.raises(CorpusError, match="only' has no .flac, .wav or .ogg file"):
+        load_noises([str(tmp_path), str(tmp_path / "only")])
+
+
+def test_recorded_clips_are_sounds_and_long_recordings_backgrounds():
+    clip, long = (np.resize(tonal_sounds.partials(f, RATE, [1]), s * RATE) for f, s in ((700.0, 4), (900.0, 20)))
+    pool = Pool(audio=[np.ones(RATE, np.float32)])
+    scenery = Scenery(generator(6), 3 * RATE, pool, [clip, long])
+    assert all(share(background, [900]) > 0.95 for background in scenery.backgrounds[1:4])
+    clips = [share(scenery.sounds[number], [700]) > 0.9 for number in range(SOUNDS)]
+    assert 3 <= sum(clips) <= 17
+    assert all(share(b, [700]) > 0.9 for b in Scenery(generator(6), 3 * RATE, pool, [clip]).backgrounds[1:4])
