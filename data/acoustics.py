@@ -112,12 +112,12 @@ def noise_files(directories: str | Sequence[str], held_out: bool = False) -> lis
     return found
 
 
-def noise_digest(directories: str | Sequence[str] | None) -> str | None:
-    """Of the files of directories of recordings, by name."""
+def noise_digest(directories: str | Sequence[str] | None, held_out: bool = False) -> str | None:
+    """Of the files of directories of recordings, by name; see [`noise_files`]."""
     if not directories:
         return None
     digest = hashlib.sha256()
-    for file in noise_files(directories):
+    for file in noise_files(directories, held_out):
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 

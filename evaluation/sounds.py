@@ -16,15 +16,16 @@ from pyannote.core import Segment as Interval
 from pyannote.core import Timeline
 
 from common.markdown import table
-from data.acoustics import CLEAN, noise_files, read_noise
+from data.acoustics import CLEAN, noise_digest, noise_files, read_noise
 from data.conversations import GRID, SAMPLING_RATE
 from data.corpora import open_corpus
 from data.simulated_recordings import Recording, SimulatedRecordings
 from data.sounds import level
 from diarization.formats import to_annotation
+from evaluation.definitions import SetError, corpus_digest, read_definition
+from evaluation.fingerprint import TOLERANCE_DB, difference_db, fingerprint, levels
 from evaluation.recording_scores import RecordingScores
 from evaluation.renderings import RENDERINGS
-from evaluation.sets import SetError, read_definition
 from evaluation.sources import of_simulated
 from evaluation.systems import Ours, System
 from modeling.linking_fast_diarization import diarize
@@ -41,15 +42,25 @@ class SoundSet:
             `seconds` and `peaks_db` of each alone; `calls`, which sounds come in which group, and how loud.
         dataset, split: a corpus as train.py takes it, for the calls.
         noise: directory with recorded clips, or `None` for rendered sounds alone.
+        check: refuse what differs from when the set was frozen.
 
     Raises:
-        SetError: no such set.
+        SetError: no such set, or it was frozen with other clips.
     """
 
-    def __init__(self, file: str | Path, dataset: str, split: str, noise: str | None):
+    def __init__(self, file: str | Path, dataset: str, split: str, noise: str | None, check: bool = True):
         self.name = Path(file).stem
         self.definition = read_definition(file)
         self.dataset, self.split, self.noise = dataset, split, noise
+        self.frozen = self.definition["digests"].get(split) if check else None
+        if check and self.frozen is None:
+            raise SetError(
+                f"set {self.name!r} is not frozen on split {split!r}, only: {', '.join(self.definition['digests'])}; "
+                "python -m evaluation.sets freezes it on others"
+            )
+        self.digests = {"noise": noise_digest(noise, held_out=True), "sound": {}}
+        if noise:
+            self._compare("noise", "--noise")
 
     @property
     def alone(self) -> list[str]:
@@ -86,10 +97,27 @@ class SoundSet:
         for number, (piece, peak) in enumerate(zip(pieces, self.definition["peaks_db"])):
             piece = piece * 10 ** (peak / 20) / max(np.abs(piece).max(), 1e-9)
             parts.append(piece + 10 ** (FLOOR_DB / 20) * level(piece) * _noise(len(piece), number))
+        self._check(name, parts)
         return np.concatenate(parts).astype(np.float32)
 
-    def conversations(self, group: str) -> Iterator[tuple[Recording, Recording, list[tuple[float, float]]]]:
-        """Calls without and with the sounds of a group, and where these were let in, in seconds."""
+    def conversations(self, group: str) -> list[tuple[Recording, Recording, list[tuple[float, float]]]]:
+        """Calls without and with the sounds of a group, and where these were let in, in seconds.
+
+        Raises:
+            SetError: the corpus or the sound is not what the set was frozen with.
+        """
+        made = list(self._conversations(group))
+        self._check(group, [full.waveform for _, full, _ in made])
+        return made
+
+    def make(self) -> None:
+        """Everything once, for its `digests`."""
+        for name in self.alone:
+            self.minute(name)
+        for group in self.calls:
+            self.conversations(group)
+
+    def _conversations(self, group: str) -> Iterator[tuple[Recording, Recording, list[tuple[float, float]]]]:
         calls, names = self.definition["calls"], self.calls[group]
         first = calls["recordings"] * list(self.calls).index(group)
         for number in range(calls["recordings"]):
@@ -101,7 +129,25 @@ class SoundSet:
     @cached_property
     def _simulated(self) -> SimulatedRecordings:
         utterances = open_corpus(self.dataset, self.split)
+        self.digests["corpus"] = corpus_digest(utterances)
+        self._compare("corpus", "--dataset")
         return SimulatedRecordings(utterances, self.definition["calls"]["seed"], augmentation=CALLS)
+
+    def _compare(self, what: str, flag: str) -> None:
+        if self.frozen and self.digests[what] != self.frozen[what]:
+            raise SetError(
+                f"set {self.name!r}, {self.split}: {what} has the digest {str(self.digests[what])[:12]} and the set "
+                f"was frozen with {str(self.frozen[what])[:12]}; name the one it was frozen with by {flag}"
+            )
+
+    def _check(self, part: str, waveforms: Sequence[np.ndarray]) -> None:
+        self.digests["sound"][part] = sound = fingerprint([levels(waveform) for waveform in waveforms], 1)
+        difference = difference_db(self.frozen["sound"].get(part, []), sound) if self.frozen else 0.0
+        if difference > TOLERANCE_DB:
+            raise SetError(
+                f"set {self.name!r}, {self.split}, {part!r} sounds otherwise than it was frozen, by {difference:.1f} "
+                "dB; score with the version that froze the set, or freeze it anew (python -m evaluation.sets)"
+            )
 
 
 def let_in(
@@ -161,7 +207,7 @@ def score_sounds(systems: Sequence[System], sounds: SoundSet, part: str | None =
             parts[name] = {system.name: _alone(system, wave) for system in ours}
     for group in sounds.calls:
         if part in (None, group):
-            calls = list(sounds.conversations(group))
+            calls = sounds.conversations(group)
             parts[group] = {system.name: _calls(system, calls) for system in ours}
     return parts
 

@@ -7,7 +7,7 @@ from .settings_fast_diarization import check_number
 MOST_TRACKS = 8
 """Speakers that may be told apart in one window: losses and linking try every order of them."""
 SILENT, ALONE = 0.10, 0.30
-"""Shares of windows without anybody, and with one speaker where three or more are told apart."""
+"""Shares of windows without anybody, most of them a sound, and with one speaker where three or more are told apart."""
 RARER = 0.6
 """How much less common windows with one speaker more are, from two on: what 3 s of conversation can still hold."""
 

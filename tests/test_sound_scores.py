@@ -10,7 +10,7 @@ from data.simulated_recordings import Recording
 from data.sounds import level
 from evaluation.renderings import RATE, RENDERINGS, resonate
 from evaluation.results import Options, evaluate
-from evaluation.sets import SetError
+from evaluation.sets import SetError, freeze
 from evaluation.sounds import SoundSet, let_in, score_sounds
 from evaluation.systems import Ours
 from evaluation.tables import result_tables
@@ -102,7 +102,7 @@ def test_sounds_are_let_in_before_a_call_and_in_its_longest_silence():
 
 
 def test_calls_of_a_set_hold_their_sounds_and_the_same_speech(sounds):
-    plain, full, gaps = next(sounds.conversations("calls with music"))
+    plain, full, gaps = sounds.conversations("calls with music")[0]
     assert len(gaps) == 3 and len(full.turns) == len(plain.turns)
     assert len(full.waveform) - len(plain.waveform) == 18 * RATE
     spoken = [sum(end - start for start, end, _ in recording.turns) for recording in (plain, full)]
@@ -116,6 +116,8 @@ def test_a_set_is_scored_and_printed_beside_other_systems(tmp_path):
     definition |= {"sounds": ["tone", "wind"], "seconds": 6}
     definition["calls"] |= {"recordings": 1, "seconds": 20, "sounds": {"calls with tones": ["tone"]}}
     (tmp_path / "few.json").write_text(json.dumps(definition))
+    definition["digests"] = {"validation": freeze(tmp_path / "few.json", "demo", "validation", None)}
+    (tmp_path / "few.json").write_text(json.dumps(definition))
     result = evaluate(str(tmp_path / "few.json"), [Detector(0.0, "keen"), Detector(9.0, "deaf")], Options())
     json.dumps(result)
     text = result_tables(result)
@@ -123,9 +125,25 @@ def test_a_set_is_scored_and_printed_beside_other_systems(tmp_path):
     assert "| calls with tones | 0.0 (0.0); 60.0 | 0.0 (0.0); 0.0 |" in text
 
 
-def test_parts_that_are_not_there_are_named(sounds, tmp_path):
+def test_parts_that_are_not_there_are_named(sounds):
     with pytest.raises(SetError, match="has no part 'rain', only: tone, "):
         score_sounds([], sounds, "rain")
+    with pytest.raises(SetError, match="not frozen on split 'train', only: validation; "):
+        SoundSet(SET, "demo", "train", None)
+
+
+def test_clips_that_cannot_be_read_or_are_others_are_refused(tmp_path):
     (tmp_path / "rain_5-1-A.wav").write_bytes(b"")
+    with pytest.raises(SetError, match="noise has the digest .* by --noise"):
+        SoundSet(SET, "demo", "validation", str(tmp_path))
     with pytest.raises(ValueError, match="rain_5-1-A.wav cannot be read"):
-        score_sounds([], SoundSet(SET, "demo", "validation", str(tmp_path)), "rain")
+        score_sounds([], SoundSet(SET, "demo", "validation", str(tmp_path), check=False), "rain")
+
+
+def test_a_set_that_sounds_otherwise_than_frozen_is_refused(monkeypatch):
+    monkeypatch.setitem(RENDERINGS, "wind", RENDERINGS["hold music"])
+    with pytest.raises(SetError, match="'wind' sounds otherwise than it was frozen"):
+        SoundSet(SET, "demo", "validation", None).minute("wind")
+    monkeypatch.setattr("evaluation.sounds.FLOOR_DB", -10)
+    with pytest.raises(SetError, match="'tone' sounds otherwise"):
+        SoundSet(SET, "demo", "validation", None).minute("tone")

@@ -49,8 +49,8 @@ class Arguments:
     noise: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Directories of recorded backgrounds, and of clips up to 10 s of sounds that are nobody (WAV, FLAC, "
-            "OGG), beside synthetic ones."
+            "help": "Directories of recorded backgrounds, and of clips of up to 10 s of sounds that are nobody (WAV, "
+            "FLAC, OGG), beside synthetic ones."
         },
     )
     rooms: str | None = field(
