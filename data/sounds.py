@@ -27,6 +27,7 @@ KINDS: dict[str, Sound] = {
     "melody": tonal_sounds.melody,
     "arpeggio": tonal_sounds.arpeggio,
     "chords": tonal_sounds.chords,
+    "strings": tonal_sounds.strings,
     "chirps": tonal_sounds.chirps,
     "sweep": tonal_sounds.sweep,
     "beeps": tonal_sounds.beeps,

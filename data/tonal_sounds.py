@@ -203,6 +203,33 @@ def _play(rng: np.random.Generator, samples: int, notes: list[tuple], lengths: n
     return wave * envelope
 
 
+def strings(rng: np.random.Generator, samples: int) -> np.ndarray:
+    """Plucked or struck strings that ring on into each other: a guitar, a harp, a piano, over a bass."""
+    root, beat, ring = rng.integers(43, 62), rng.uniform(0.12, 0.5), rng.uniform(0.6, 1.6)
+    scale = np.array(SCALES[rng.integers(len(SCALES))])
+    steps = np.concatenate([scale[rng.permutation(len(scale))[:5]], scale[:2] + 12, [-12, -5]])
+    number = np.arange(1, 11)
+    amplitudes = np.abs(np.sin(np.pi * number * rng.uniform(0.08, 0.5))) * number ** -rng.uniform(0.3, 1.5)
+    time = np.arange(int(ring * RATE), dtype=np.float32) / RATE
+    falls = np.float32(rng.uniform(2, 6) / ring) * number ** np.float32(rng.uniform(0, 0.8))
+    grains = []
+    for frequency in (440 * 2 ** ((root + steps - 69) / 12)).astype(np.float32):
+        kept = number * frequency < NYQUIST
+        grain = np.zeros(len(time), np.float32)
+        for k, amplitude, fall in zip(number[kept], amplitudes[kept].astype(np.float32), falls[kept]):
+            grain += amplitude * np.sin(np.float32(2 * np.pi * k) * frequency * time) * np.exp(-fall * time)
+        grain[:32] *= np.linspace(0, 1, 32, dtype=np.float32)
+        grains.append(grain)
+    wave = np.zeros(samples + len(time), np.float32)
+    for position, at in enumerate(np.arange(0, samples / RATE, beat)):
+        if rng.random() < 0.8:
+            first = int(at * RATE)
+            wave[first : first + len(time)] += grains[rng.integers(len(grains) - 2)]
+            if position % 4 == 0:
+                wave[first : first + len(time)] += grains[-1 - rng.integers(2)]
+    return wave[:samples]
+
+
 def chirps(rng: np.random.Generator, samples: int) -> np.ndarray:
     """Short glides, as of birds and toys, in groups."""
     length = int(rng.uniform(0.04, 0.4) * RATE)
