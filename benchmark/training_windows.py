@@ -25,8 +25,6 @@ STAGES = {
     "laying speech": ("data/conversations.py", "render"),
     "rooms and noise, drawn": ("data/acoustics.py", "__init__"),
     "rooms and noise, applied": ("data/acoustics.py", "apply"),
-    "of that, sounds made": ("data/sounds.py", "_make"),
-    "of that, rooms simulated": ("data/rooms.py", "draw_rooms"),
 }
 
 
