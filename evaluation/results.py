@@ -1,8 +1,8 @@
 """Score systems on one source: a directory, a Hub data set, a frozen set, or pairs of voices.
 
-A result is a JSON dictionary: `kind` (`windows`, `recordings` or `voices`), `source`, `title`, `settings` in words, and
-`parts`, the scores by part of the source and by system (for voices by system only). For recordings, `each` says whether
-each one is of interest by itself, and `failed` names those that could not be read.
+A result is a JSON dictionary: `kind` (`windows`, `recordings`, `sounds` or `voices`), `source`, `title`, `settings` in
+words, and `parts`, the scores by part of the source and by system (for voices by system only). For recordings, `each`
+says whether each one is of interest by itself, and `failed` names those that could not be read.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from data.corpora import open_corpus
 from evaluation.scoring import score_recordings, score_windows, task_of
-from evaluation.sets import FrozenSet, SetError
+from evaluation.sets import FrozenSet, SetError, read_definition
+from evaluation.sounds import SoundSet, score_sounds
 from evaluation.sources import Reference, SourceError, from_directory, from_hub, of_simulated, with_regions
 from evaluation.systems import Ours, System
 from evaluation.voices import SECONDS, score_voices
@@ -100,6 +101,8 @@ def _recordings(source: str, systems: Sequence[System], references, title: str, 
 
 
 def _frozen(source: str, systems: Sequence[System], options: Options) -> dict:
+    if "sounds" in read_definition(source):
+        return _sounds(source, systems, options)
     frozen = FrozenSet(source, options.dataset, options.split, options.noise)
     title = f"{frozen.definition['title']}, {options.split} speakers"
     known = [*frozen.conditions, *frozen.groups]
@@ -119,6 +122,12 @@ def _frozen(source: str, systems: Sequence[System], options: Options) -> dict:
         parts[group], _ = score_recordings(systems, made, ("unknown", "known"), hop_seconds=hop, output=options.output)
     settings = _of_recordings(task_of(systems), hop)
     return _result("recordings", source, title, settings, parts) | {"each": False}
+
+
+def _sounds(source: str, systems: Sequence[System], options: Options) -> dict:
+    sounds = SoundSet(source, options.dataset, options.split, options.noise)
+    settings = "Speech said where nobody speaks, number of speakers unknown."
+    return _result("sounds", source, sounds.definition["title"], settings, score_sounds(systems, sounds, options.part))
 
 
 def _voices(systems: Sequence[System], options: Options) -> dict:

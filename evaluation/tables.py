@@ -6,6 +6,7 @@ from common.markdown import table
 from evaluation.rates import beside_floor
 from evaluation.recording_scores import count_shares, recording_table
 from evaluation.shifts import spread
+from evaluation.sounds import sound_tables
 from evaluation.window_scores import several_speaker_groups, window_table
 
 GROUPS = {
@@ -29,6 +30,8 @@ def result_tables(result: dict) -> str:
     elif result["kind"] == "recordings":
         for part, systems in result["parts"].items():
             lines += [f"**{part}**", *_recordings(systems)]
+    elif result["kind"] == "sounds":
+        lines += sound_tables(result["parts"])
     else:
         lines += _voices(result["parts"])
     if result.get("failed"):
