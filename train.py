@@ -17,7 +17,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,9 +27,7 @@ from transformers import set_seed
 from common.errors import first_line
 from common.output import OutputError, make_directory
 from common.retry import limit_silence
-from data.acoustics import CLEAN, Augmentation
-from data.corpora import CORPORA, CorpusError, open_corpus
-from data.streaming import ConversationStream, StreamConfig
+from data.corpora import CORPORA, Corpus, CorpusError
 from evaluation.window_scores import window_table
 from modeling import (
     FastDiarizationConfig,
@@ -43,6 +40,7 @@ from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, newest_
 from training.curves import plot_curves
 from training.hub import HubRepository
 from training.norms import measure_norms
+from training.streams import corpus_labels, open_streams
 from training.teacher_voices import TeacherVoices
 from training.trainer import Clock, SaveAndLeave, StreamingTrainer, read_stream_state
 
@@ -71,7 +69,8 @@ def run(arguments: Arguments, training: Training) -> None:
     hub = open_hub(training)
     drive = Path(arguments.checkpoint_dir) if arguments.checkpoint_dir else None
     checkpoint = find_checkpoint(arguments, training, drive, hub)
-    train, evaluation = open_streams(arguments, training, checkpoint)
+    state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
+    train, evaluation = open_streams(arguments, training, state)
     model = make_model(arguments, checkpoint)
     logging.info(
         "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
@@ -87,7 +86,7 @@ def run(arguments: Arguments, training: Training) -> None:
         callbacks=[leave, Clock()],
         processing_class=FastDiarizationFeatureExtractor(),
         workers=training.dataloader_num_workers,
-        eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size),
+        eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size // len(evaluation)),
         keeper=keeper,
         voices=TeacherVoices(arguments.teacher_voices, training.device) if arguments.teacher_voices else None,
         frozen_norms=arguments.freeze_norms,
@@ -174,32 +173,6 @@ def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassifi
         raise UsageError(f"--start_from {name} cannot be loaded ({first_line(error)}); {remedy}") from None
 
 
-def open_streams(
-    arguments: Arguments, training: Training, checkpoint: Path | None
-) -> tuple[ConversationStream, ConversationStream]:
-    """The stream to train on, at the checkpoint's place, and that of held-out speakers."""
-    state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
-    config = StreamConfig(
-        seed=training.seed,
-        batch_size=training.per_device_train_batch_size,
-        window_seconds=arguments.window_seconds,
-        long_window_seconds=arguments.long_window_seconds,
-        noise=arguments.noise,
-        windows_per_utterance=arguments.windows_per_utterance,
-        units_per_block=arguments.units_per_block,
-        turn_taking=arguments.turn_taking,
-        shares=None if arguments.measured_shares else StreamConfig.shares,
-        augmentation=Augmentation() if arguments.augment else CLEAN,
-    )
-    revision = state and state["stream"].get("revision")
-    utterances = open_corpus(arguments.dataset, "train", arguments.speaker_column, revision)
-    train = ConversationStream(utterances, config, training.process_index, training.world_size, state)
-    held_out = open_corpus(arguments.dataset, "validation", arguments.speaker_column, revision)
-    same_for_all = {"seed": 1, "speeds": (1.0,), "turn_taking": "measured", "augmentation": Augmentation()}
-    config = replace(config, shares=StreamConfig.shares, long_window_seconds=None, **same_for_all)
-    return train, ConversationStream(held_out, config)
-
-
 def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> None:
     """Save, score and export the trained model, push it if asked, and say where everything is."""
     final = Path(training.output_dir) / "model"
@@ -210,16 +183,17 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
     if weights_digest(final) != before:
         for file in (*final.glob("*.onnx"), *(final / f"{name}.json" for name in OF_OLDER_WEIGHTS)):
             file.unlink(missing_ok=True)
-    result = trainer.score_windows().result()
-    (final / "windows.json").write_text(json.dumps(result, indent=2))
+    scores = trainer.score_windows()
+    (final / "windows.json").write_text(json.dumps(scores, indent=2))
     (final / "training.json").write_text(json.dumps(describe(arguments, training, trainer, hub), indent=2))
     exported = subprocess.run([sys.executable, Path(__file__).parent / "export.py", "--model", final])
     if exported.returncode:
         logging.error("the export failed (see above); the model itself is complete in %s", final)
     plot_curves(trainer.state.log_history, final / "curves.png")
     write_card(final)
-    print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({arguments.dataset}), floor in brackets:\n")
-    print(window_table(result))
+    for corpus, result in scores.pop("corpora", {arguments.dataset[0]: scores}).items():
+        print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({corpus}), floor in brackets:\n")
+        print(window_table(result))
     print(f"\nmodel and ONNX: {final}\ncheckpoints:    {training.output_dir}")
     print(f"curves:         {final / 'curves.png'}, tensorboard --logdir {training.output_dir}")
     if hub:
@@ -239,15 +213,17 @@ def describe(arguments: Arguments, training: Training, trainer: StreamingTrainer
     """What the model card says of the training."""
     clock = trainer.state.stateful_callbacks["Clock"]
     command = " ".join(["accelerate launch train.py", *sys.argv[1:]])
-    corpus = CORPORA.get(arguments.dataset)
-    source = corpus.path if corpus else arguments.dataset
+    corpora = {name: CORPORA.get(name, Corpus(name.partition(":")[0])) for name in arguments.dataset}
+    on_hub = [corpus.path for corpus in corpora.values() if not Path(corpus.path).is_dir()]
+    shares = arguments.shares or [1 / len(corpora)] * len(corpora)
     cuda = training.device.type == "cuda"
     return {
         "name": hub.name if hub else Path(training.output_dir).resolve().name,
         "parameters": trainer.model.num_parameters(),
-        "dataset": arguments.dataset,
-        "hub_dataset": None if Path(source).is_dir() else source.partition(":")[0],
-        "licence": corpus.licence if corpus else "unknown",
+        "dataset": ", ".join(arguments.dataset),
+        "hub_datasets": on_hub,
+        "licence": ", ".join(dict.fromkeys(corpus.licence for corpus in corpora.values())),
+        "shares": dict(zip(corpus_labels(arguments.dataset), shares)) if len(corpora) > 1 else None,
         "window_seconds": arguments.window_seconds,
         "long_window_seconds": arguments.long_window_seconds,
         "steps": trainer.state.global_step,

@@ -22,7 +22,7 @@ from modeling.settings_fast_diarization import FRAME_SAMPLES, SAMPLING_RATE
 GAIN_DB = 12.0
 POOL_SECONDS = 1500.0
 """Of windows that are shuffled together: 96 MB."""
-TIMES_HEARD = 2.0
+TIMES_HEARD = 4.0
 """Each second of a recording is in so many of the windows drawn from it, in the mean."""
 
 

@@ -8,18 +8,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data.corpora import CorpusError
 from data.streaming import ConversationStream, LanedStream
 
 
 def windows_of_shares(batch_size: int, shares: Sequence[float]) -> list[int]:
     """Windows of each corpus in a batch: at least one, and the largest remainders rounded up.
 
-    Raises:
-        CorpusError: fewer windows than corpora.
+    A batch has as many windows as there are corpora, or more.
     """
-    if batch_size < len(shares):
-        raise CorpusError(f"a batch of {batch_size} windows cannot hold some of each of {len(shares)} corpora")
     exact = np.array(shares) / sum(shares) * batch_size
     sizes = np.maximum(1, np.floor(exact).astype(int))
     while sizes.sum() != batch_size:
@@ -37,20 +33,11 @@ class MixedStream(LanedStream):
 
     Args:
         streams: one for each corpus, each with its part of the batch as `batch_size`.
-        state: as `state_dict` gave it, to go on from there; the streams have their parts of it already.
+        turn: the lane to begin with.
     """
 
-    def __init__(self, streams: Sequence[ConversationStream], state: dict | None = None):
-        self.streams, self.lanes = list(streams), streams[0].lanes
-        self.turn = 0
-        if state is not None:
-            made_with = len(state.get("streams", [None]))
-            if made_with != len(self.streams):
-                raise CorpusError(
-                    f"the checkpoint was made with {made_with} corpora and this run has {len(self.streams)}; resume "
-                    "with the same, or start a new run from its weights with --start_from"
-                )
-            self.turn = state["turn"]
+    def __init__(self, streams: Sequence[ConversationStream], turn: int = 0):
+        self.streams, self.lanes, self.turn = list(streams), streams[0].lanes, turn
 
     @property
     def state(self) -> dict:

@@ -161,11 +161,6 @@ class ConversationStream(LanedStream):
         return {"data": self.utterances.fingerprint(), "noise": noise_digest(self.config.noise)}
 
     def _restore(self, state: dict) -> None:
-        if "streams" in state:
-            raise CorpusError(
-                f"the checkpoint was made with {len(state['streams'])} corpora and this run has 1; resume with the "
-                "same, or start a new run from its weights with --start_from"
-            )
         for name, value in self.identity().items():
             before = state["stream"].get(name, value)
             if before != value:

@@ -59,7 +59,11 @@ def affinity_loss(vectors: torch.Tensor, labels: torch.Tensor, frame_mask: torch
 
 
 def contrastive_speaker_loss(
-    embeddings: torch.Tensor, speaker_labels: torch.Tensor, labels: torch.Tensor, temperature: float = 0.1
+    embeddings: torch.Tensor,
+    speaker_labels: torch.Tensor,
+    labels: torch.Tensor,
+    recording_labels: torch.Tensor | None = None,
+    temperature: float = 0.1,
 ) -> torch.Tensor:
     """Supervised contrastive loss over the voices of a batch (Khosla et al., NeurIPS 2020).
 
@@ -69,12 +73,18 @@ def contrastive_speaker_loss(
         embeddings: (batch, num_speakers, dim), unit vectors.
         speaker_labels: (batch, num_speakers) integers, -1 for nobody.
         labels: (batch, frames, num_speakers), 0 or 1.
+        recording_labels: (batch,) integers that stand for the recording in which the names of a window hold, -1 for
+            names that hold everywhere. People of two recordings may be one or two, so they are not compared.
         temperature: of the softmax over cosines.
     """
     heard = ((speaker_labels >= 0) & _heard_alone(labels)).flatten()
     names = speaker_labels.flatten()
     embeddings = embeddings.flatten(0, 1)
     others = heard[:, None] & heard[None] & ~torch.eye(len(names), dtype=torch.bool, device=names.device)
+    if recording_labels is not None:
+        recordings = recording_labels.repeat_interleave(labels.shape[-1])
+        local = recordings >= 0
+        others &= ~(local[:, None] & local[None]) | (recordings[:, None] == recordings[None])
     positive = (others & (names[:, None] == names[None])).to(embeddings.dtype)
     cosines = (embeddings @ embeddings.T / temperature).masked_fill(~others, -1e4)
     log_probability = cosines.log_softmax(-1)

@@ -423,6 +423,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         speaker_labels: torch.Tensor | None = None,
+        recording_labels: torch.Tensor | None = None,
         voice_labels: torch.Tensor | None = None,
         voices: torch.Tensor | None = None,
         return_dict: bool | None = None,
@@ -436,6 +437,8 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
                 active; the order of speakers does not matter. With labels a loss is returned.
             speaker_labels (`torch.LongTensor` of shape `(batch, num_speakers)`, *optional*): any integer that
                 stands for the person on a track of `labels`, -1 for nobody. With it the embeddings are trained.
+            recording_labels (`torch.LongTensor` of shape `(batch,)`, *optional*): any integer that stands for the
+                recording in which the people of a window have their names, -1 for names that hold everywhere.
             voice_labels (`torch.LongTensor` of shape `(batch, num_speakers)`, *optional*): the row of `voices` that
                 is the person on a track of `labels`, -1 where none is.
             voices (`torch.FloatTensor` of shape `(voices, embedding_size)`, *optional*): a teacher's embeddings of
@@ -471,7 +474,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
                     loss = loss + self.config.affinity_loss_weight * affinity_loss(vectors, activity, frame_mask)
                 if speaker_labels is not None and self.config.speaker_loss_weight:
                     loss = loss + self.config.speaker_loss_weight * contrastive_speaker_loss(
-                        embeddings, speaker_labels, activity
+                        embeddings, speaker_labels, activity, recording_labels
                     )
                 if voice_labels is not None:
                     distance, confusion = distillation_loss(embeddings, voice_labels, voices, activity)

@@ -49,7 +49,7 @@ def write_card(model: Path) -> Path:
             library_name="transformers",
             pipeline_tag="voice-activity-detection",
             tags=["speaker-diarization", "audio-frame-classification", "fast-diarization", "onnx"],
-            datasets=[training["hub_dataset"]] if training.get("hub_dataset") else None,
+            datasets=_hub_datasets(training) or None,
             metrics=sorted({METRICS[headline.metric] for headline in measured}) or None,
             model_name=name,
             eval_results=[_eval_result(headline) for headline in measured] or None,
@@ -84,6 +84,11 @@ def describe_training(training: dict) -> str:
     if training.get("averaged"):
         described += " The weights are the mean of those before and after these steps."
     return f"{described} Before that: {training['earlier']}" if training.get("earlier") else described
+
+
+def _hub_datasets(training: dict) -> list[str]:
+    """Ids of the Hub; models trained on one corpus at most have one."""
+    return training.get("hub_datasets") or ([training["hub_dataset"]] if training.get("hub_dataset") else [])
 
 
 def _place(model: Path) -> str:
@@ -126,7 +131,11 @@ def _results(evaluation: list[dict], windows: dict, training: dict, system: str)
         return "\n\n".join([summary(evaluation, [system]), *details])
     if windows and training:
         heading = f"{training['window_seconds']:g} s windows of speakers never trained on:"
-        return f"{heading}\n\n{window_table(windows)}"
+        groups = {name: scores for name, scores in windows.items() if name != "corpora"}
+        by_corpus = windows.get("corpora") or {"": groups}
+        return "\n\n".join(
+            [heading, *(f"{name}\n\n{window_table(scores)}".strip() for name, scores in by_corpus.items())]
+        )
     return NOT_MEASURED
 
 

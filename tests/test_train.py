@@ -139,7 +139,7 @@ def test_a_file_of_flags_is_read_and_flags_override_it(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("dataset: librispeech\nlearning_rate: 1e-4\nmax_steps: 7\nresume: true\nnoise: null\nseed: 3\n")
     arguments, training = parse("", ["--config", str(file), "--max_steps", "9", "--output_dir", str(tmp_path)])
-    assert (arguments.dataset, arguments.resume, arguments.noise) == ("librispeech", True, None)
+    assert (arguments.dataset, arguments.resume, arguments.noise) == (["librispeech"], True, None)
     assert (training.learning_rate, training.max_steps, training.seed) == (1e-4, 9, 3)
 
 

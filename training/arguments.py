@@ -12,8 +12,9 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from data.conversations import TURN_PLANS
 from data.corpora import CORPORA
-from data.streaming import StreamConfig
 from modeling import FastDiarizationConfig
+
+MOST_WORKERS = 16
 
 
 class UsageError(ValueError):
@@ -33,12 +34,15 @@ class Arguments:
 
     _argument_group_name = "what to train on what"
 
-    dataset: str = field(
-        default="demo",
+    dataset: list[str] = field(
+        default_factory=lambda: ["demo"],
         metadata={
-            "help": f"{', '.join(CORPORA)}, a Hub id (user/name, or "
-            "user/name:configuration), or a directory of Parquet or speaker folders."
+            "help": f"One corpus or several: {', '.join(CORPORA)}, a Hub id (user/name, or user/name:configuration), a "
+            "directory of Parquet or speaker folders, or one of recordings with RTTM files."
         },
+    )
+    shares: list[float] | None = field(
+        default=None, metadata={"help": "Share of each corpus in every batch, in their order (default: equal)."}
     )
     speaker_column: str | None = field(
         default=None, metadata={"help": "Column that tells speakers apart, where it has an unusual name."}
@@ -139,7 +143,9 @@ class Training(TrainingArguments):
     eval_steps: float = field(default=250, metadata={"help": "Steps between evaluations."})
     save_steps: float = field(default=250, metadata={"help": "Steps between checkpoints."})
     save_total_limit: int = field(default=2, metadata={"help": "Checkpoints kept."})
-    dataloader_num_workers: int = field(default=1, metadata={"help": "Processes that make windows: 0, 1, 2 or 4."})
+    dataloader_num_workers: int = field(
+        default=1, metadata={"help": f"Processes that make windows: 0 to {MOST_WORKERS}."}
+    )
     report_to: str = field(default="tensorboard", metadata={"help": "Where curves go."})
 
     def __post_init__(self):
@@ -251,15 +257,33 @@ def check(arguments: Arguments, training: Training) -> None:
             f"--long_window_seconds must be at least --window_seconds, {arguments.window_seconds:g}, "
             f"got {arguments.long_window_seconds:g}"
         )
-    lanes, workers = StreamConfig.lanes, training.dataloader_num_workers
-    if workers < 0 or (workers and lanes % workers):
+    if not 0 <= training.dataloader_num_workers <= MOST_WORKERS:
         raise UsageError(
-            f"--dataloader_num_workers must divide the {lanes} lanes of the stream: use 0, 1, 2 or 4, got {workers}"
+            f"--dataloader_num_workers must be from 0 to {MOST_WORKERS}, got {training.dataloader_num_workers}"
         )
+    check_corpora(arguments.dataset, arguments.shares, training.per_device_train_batch_size)
     try:
         FastDiarizationConfig(**network_of(arguments))
     except ValueError as error:
         raise UsageError(f"--{error}") from None
+
+
+def check_corpora(names: list[str], shares: list[float] | None, batch_size: int) -> None:
+    """Raise a `UsageError` for corpora that cannot share a batch in this way."""
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"--dataset has {repeated[0]} twice; name each corpus once and weigh it with --shares")
+    if batch_size < len(names):
+        raise UsageError(
+            f"--per_device_train_batch_size {batch_size} is too small for {len(names)} corpora; each needs one window"
+        )
+    if shares is None:
+        return
+    if len(shares) != len(names):
+        raise UsageError(f"--shares has {len(shares)} numbers for {len(names)} corpora; give one for each")
+    if not min(shares) > 0 or abs(sum(shares) - 1) > 1e-6:
+        raise UsageError(
+            f"--shares must be above 0 and sum to 1, got {' '.join(f'{s:g}' for s in shares)} (sum {sum(shares):g})"
+        )
 
 
 def network_of(arguments: Arguments) -> dict:

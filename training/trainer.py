@@ -34,7 +34,7 @@ SUMMARY = {
 
 
 class StreamingTrainer(Trainer):
-    """Trains on a `ConversationStream` and evaluates on the first `eval_batches` batches of another.
+    """Trains on a `LanedStream` and evaluates on the first `eval_batches` batches of another one for each corpus.
 
     The loader is used as it is, without accelerate's wrapper, which would read a batch ahead and lose the place.
     """
@@ -52,7 +52,10 @@ class StreamingTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.keeper, self.voices, self.frozen_norms = keeper, voices, frozen_norms
         self.loader = PositionedLoader(self.train_dataset, workers)
-        self.eval_windows = list(islice(PositionedLoader(self.eval_dataset, 0), eval_batches))
+        self.eval_windows = {
+            corpus: list(islice(PositionedLoader(stream, 0), eval_batches))
+            for corpus, stream in self.eval_dataset.items()
+        }
         self.model_accepts_loss_kwargs = False
 
     def get_train_dataloader(self) -> PositionedLoader:
@@ -106,22 +109,32 @@ class StreamingTrainer(Trainer):
             raise
 
     @torch.no_grad()
-    def score_windows(self) -> WindowScores:
-        """Score the model on the evaluation windows, speakers it was never trained on."""
+    def score_windows(self) -> dict:
+        """Score the model on the evaluation windows, speakers or recordings it was never trained on.
+
+        Returns:
+            `WindowScores.result` of all windows, and of several corpora by their names in `corpora`.
+        """
         model = self.accelerator.unwrap_model(self.model).eval()
-        scores = WindowScores()
-        for batch in tqdm(self.eval_windows, "evaluating", leave=False, disable=not self.is_world_process_zero()):
+        of_all, of_each = WindowScores(), {corpus: WindowScores() for corpus in self.eval_windows}
+        batches = [(corpus, batch) for corpus, batches in self.eval_windows.items() for batch in batches]
+        for corpus, batch in tqdm(batches, "evaluating", leave=False, disable=not self.is_world_process_zero()):
             with self.compute_loss_context_manager():
                 logits = model(batch["input_values"].to(self.args.device)).logits
-            scores.add((logits > 0).cpu().numpy(), (batch["labels"] > 0.5).numpy())
-        return scores
+            for scores in (of_all, of_each[corpus]):
+                scores.add((logits > 0).cpu().numpy(), (batch["labels"] > 0.5).numpy())
+        by_corpus = {corpus: scores.result() for corpus, scores in of_each.items()}
+        return of_all.result() | ({"corpora": by_corpus} if len(by_corpus) > 1 else {})
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
-        result = self.score_windows().result()
-        metrics = {}
-        for name, (group, rate) in SUMMARY.items():
-            for prefix in ("", "floor_"):
-                metrics[f"{metric_key_prefix}_{prefix}{name}"] = result.get(group, {}).get(prefix + rate)
+        result = self.score_windows()
+        results = {"": result} | {f"{corpus}_": scores for corpus, scores in result.get("corpora", {}).items()}
+        metrics = {
+            f"{metric_key_prefix}_{corpus}{prefix}{name}": scores.get(group, {}).get(prefix + rate)
+            for corpus, scores in results.items()
+            for name, (group, rate) in SUMMARY.items()
+            for prefix in ("", "floor_")
+        }
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

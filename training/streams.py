@@ -1,0 +1,77 @@
+"""The streams of a run: of all its corpora to train on, of each of them to be scored on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from data.acoustics import CLEAN, Augmentation
+from data.annotated import AnnotatedConversations, open_source
+from data.annotated_stream import AnnotatedStream
+from data.corpora import CORPORA, CorpusError
+from data.mixing import MixedStream, windows_of_shares
+from data.streaming import ConversationStream, LanedStream, StreamConfig
+from training.arguments import Arguments, Training
+
+RECORDINGS_PER_BLOCK = 2
+"""Annotated recordings, or row groups of them, read side by side in a lane."""
+
+
+def corpus_labels(names: list[str]) -> list[str]:
+    """Short names of corpora for logs and tables: the last part of a path or Hub id where that tells them apart."""
+    short = [name if name in CORPORA else Path(name).name for name in names]
+    return short if len(set(short)) == len(short) else list(names)
+
+
+def open_streams(
+    arguments: Arguments, training: Training, state: dict | None
+) -> tuple[LanedStream, dict[str, ConversationStream]]:
+    """
+    Args:
+        state: of the stream in the checkpoint to go on from, or `None`.
+
+    Returns:
+        the stream to train on, at its place, and by corpus the one of speakers or recordings held out.
+
+    Raises:
+        CorpusError: a corpus that cannot be used, or that is not the checkpoint's.
+    """
+    names, rank, world_size = arguments.dataset, training.process_index, training.world_size
+    states = state.get("streams", [state]) if state else [None] * len(names)
+    if len(states) != len(names):
+        raise CorpusError(
+            f"the checkpoint was made with {len(states)} corpora and this run has {len(names)}; resume with the same, "
+            "or start a new run from its weights with --start_from"
+        )
+    config = StreamConfig(
+        seed=training.seed,
+        window_seconds=arguments.window_seconds,
+        long_window_seconds=arguments.long_window_seconds,
+        noise=arguments.noise,
+        windows_per_utterance=arguments.windows_per_utterance,
+        units_per_block=arguments.units_per_block,
+        turn_taking=arguments.turn_taking,
+        shares=None if arguments.measured_shares else StreamConfig.shares,
+        augmentation=Augmentation() if arguments.augment else CLEAN,
+    )
+    batch_size = training.per_device_train_batch_size
+    sizes = windows_of_shares(batch_size, arguments.shares or [1.0] * len(names))
+    streams, evaluation = [], {}
+    for name, label, size, of_corpus in zip(names, corpus_labels(names), sizes, states):
+        revision = of_corpus and of_corpus["stream"].get("revision")
+        train, held_out = (
+            open_source(name, split, arguments.speaker_column, revision) for split in ("train", "validation")
+        )
+        kind = AnnotatedStream if isinstance(train, AnnotatedConversations) else ConversationStream
+        of_kind = replace(config, batch_size=size)
+        if kind is AnnotatedStream:
+            of_kind = replace(of_kind, units_per_block=RECORDINGS_PER_BLOCK)
+        streams.append(kind(train, of_kind, rank, world_size, of_corpus))
+        evaluation[label] = kind(held_out, _to_be_scored(of_kind, kind, batch_size))
+    return (streams[0] if len(streams) == 1 else MixedStream(streams, state["turn"] if state else 0)), evaluation
+
+
+def _to_be_scored(config: StreamConfig, kind: type, batch_size: int) -> StreamConfig:
+    """Simulated windows as they are in every run; windows of recordings from anywhere in them, as they are."""
+    config = replace(config, seed=1, batch_size=batch_size, long_window_seconds=None, turn_taking="measured")
+    if kind is AnnotatedStream:
+        return replace(config, shares=None, augmentation=CLEAN)
+    return replace(config, shares=StreamConfig.shares, speeds=(1.0,), augmentation=Augmentation())
