@@ -131,11 +131,9 @@ def _results(evaluation: list[dict], windows: dict, training: dict, system: str)
         return "\n\n".join([summary(evaluation, [system]), *details])
     if windows and training:
         heading = f"{training['window_seconds']:g} s windows of speakers never trained on:"
-        groups = {name: scores for name, scores in windows.items() if name != "corpora"}
-        by_corpus = windows.get("corpora") or {"": groups}
-        return "\n\n".join(
-            [heading, *(f"{name}\n\n{window_table(scores)}".strip() for name, scores in by_corpus.items())]
-        )
+        by_corpus = windows.get("corpora") or {"": windows}
+        tables = (f"{corpus}\n\n{window_table(scores)}".strip() for corpus, scores in by_corpus.items())
+        return "\n\n".join([heading, *tables])
     return NOT_MEASURED
 
 

@@ -193,7 +193,13 @@ def test_precision_is_what_the_gpu_is_good_at(monkeypatch, tmp_path, capability,
         (["--load_best_model_at_end", "true"], "keeps the newest checkpoints"),
         (["--resume_from_checkpoint", "{tmp}"], "--resume finds the newest checkpoint itself"),
         (["--hidden_size", "64", "--start_from", "{tmp}"], "--hidden_size is that of the weights with --start_from"),
-        (["--dataloader_num_workers", "3"], "use 0, 1, 2 or 4, got 3"),
+        (["--dataloader_num_workers", "17"], "--dataloader_num_workers must be from 0 to 16, got 17"),
+        (["--dataloader_num_workers=-1"], "--dataloader_num_workers must be from 0 to 16, got -1"),
+        (["--dataset", "demo", "demo"], "--dataset has demo twice; name each corpus once"),
+        (["--dataset", "demo", "ami", "--shares", "1"], "--shares has 1 numbers for 2 corpora; give one for each"),
+        (["--dataset", "demo", "ami", "--shares", "0.5", "0.4"], r"sum to 1, got 0.5 0.4 \(sum 0.9\)"),
+        (["--dataset", "demo", "ami", "--shares", "0", "1"], "--shares must be above 0"),
+        (["--dataset", "demo", "ami", "--per_device_train_batch_size", "1"], "too small for 2 corpora"),
         (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size must be at least 1, got 0"),
         (["--eval_windows", "0"], "--eval_windows must be at least 1, got 0"),
         (["--learning_rate", "0"], "--learning_rate must be above 0, got 0.0"),
@@ -276,13 +282,13 @@ def test_the_card_counts_all_windows_of_a_step_and_names_hub_data_only(tmp_path)
     flags = ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "4", "--output_dir", str(tmp_path)]
     (tmp_path / "data").mkdir()
     for dataset, on_the_hub in (
-        (str(tmp_path / "data"), None),
-        ("user/name:config", "user/name"),
-        ("librispeech", "openslr/librispeech_asr"),
-        ("demo", None),
+        (str(tmp_path / "data"), []),
+        ("user/name:config", ["user/name"]),
+        ("librispeech", ["openslr/librispeech_asr"]),
+        ("demo", []),
     ):
         described = train.describe(*parse("", [*flags, "--dataset", dataset]), trainer, None)
-        assert (described["batch_size"], described["hub_dataset"]) == (32, on_the_hub)
+        assert (described["batch_size"], described["hub_datasets"]) == (32, on_the_hub)
 
 
 def test_a_run_is_not_overwritten(monkeypatch, trained):

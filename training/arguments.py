@@ -144,7 +144,7 @@ class Training(TrainingArguments):
     save_steps: float = field(default=250, metadata={"help": "Steps between checkpoints."})
     save_total_limit: int = field(default=2, metadata={"help": "Checkpoints kept."})
     dataloader_num_workers: int = field(
-        default=1, metadata={"help": f"Processes that make windows: 0 to {MOST_WORKERS}."}
+        default=1, metadata={"help": f"Processes that make windows, 0 to {MOST_WORKERS}."}
     )
     report_to: str = field(default="tensorboard", metadata={"help": "Where curves go."})
 
