@@ -16,7 +16,7 @@ from modeling.audio_fast_diarization import SAMPLING_RATE, AudioWarning, Source,
 from modeling.settings_fast_diarization import FRAME_SAMPLES
 
 CANDIDATES = 4
-"""Windows looked at for every window that is taken, as in the planning of simulated ones."""
+"""Windows looked at for every window that is taken: rare kinds of windows come at most so many times too often."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def choose_excerpts(
 
     Args:
         tracks: of people who speak most in a window; further people are not labelled, and counted.
-        shares: wanted shares of windows with 0, 1, ... people, the last of so many or more; what the conversation has
-            too few of is made up for by the others. `None` takes windows anywhere.
+        shares: wanted shares of windows with 0, 1, ... people, the last of so many or more. A kind is taken at most
+            `CANDIDATES` times as often as it occurs, and the others make up for it. `None` takes windows anywhere.
         per_length: windows for each length of a window in the annotated regions.
 
     Raises:
