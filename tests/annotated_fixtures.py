@@ -57,7 +57,7 @@ def talks(count: int = 6, seconds: float = 12.0, seed: int = 0) -> list[Talk]:
             who = int(rng.integers(3 if number % 3 == 0 else 2))
             part = spoken[4 * cast[who] + int(rng.integers(4))].waveform
             at = round(start * SAMPLING_RATE)
-            waveform[at : at + len(part)] += part
+            waveform[at : at + len(part)] += 0.3 * part
             turns.append((round(start, 3), round(start + len(part) / SAMPLING_RATE, 3), "ABC"[who]))
             start += 1.1 if rng.random() < 0.6 else 2.6
         made.append(Talk(f"talk{number}", waveform, turns))
