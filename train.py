@@ -4,10 +4,11 @@
     accelerate launch train.py --dataset path/to/speech --max_steps 20000 --resume
     accelerate launch train.py --config configs/librispeech.yaml --resume
     accelerate launch train.py --start_from runs/librispeech/model --dataset path/to/speech --output_dir runs/tuned
+    accelerate launch train.py --config configs/fine_tune.yaml --dataset path/to/calls demo   # on annotated recordings
 
-Two-speaker conversations are made on the fly from single-speaker utterances. Run the same command with `--resume`
-after any interruption and it goes on exactly where it was. `accelerate launch -q` leaves out accelerate's own traceback
-where training ends with an error.
+Conversations are made on the fly from single-speaker utterances, or cut out of annotated recordings. Run the same
+command with `--resume` after any interruption and it goes on exactly where it was. `accelerate launch -q` leaves out
+accelerate's own traceback where training ends with an error.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, newest_
 from training.curves import plot_curves
 from training.hub import HubRepository
 from training.norms import measure_norms
-from training.streams import corpus_labels, open_streams
+from training.streams import annotated_of, corpus_labels, open_streams
 from training.teacher_voices import TeacherVoices
 from training.trainer import Clock, SaveAndLeave, StreamingTrainer, read_stream_state
 
@@ -71,6 +72,8 @@ def run(arguments: Arguments, training: Training) -> None:
     checkpoint = find_checkpoint(arguments, training, drive, hub)
     state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
     train, evaluation = open_streams(arguments, training, state)
+    if arguments.tune_linking and not annotated_of(arguments, evaluation):
+        raise UsageError("--tune_linking needs annotated recordings: give --dataset a directory of audio and RTTM")
     model = make_model(arguments, checkpoint)
     logging.info(
         "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
@@ -186,6 +189,8 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
     scores = trainer.score_windows()
     (final / "windows.json").write_text(json.dumps(scores, indent=2))
     (final / "training.json").write_text(json.dumps(describe(arguments, training, trainer, hub), indent=2))
+    if arguments.tune_linking:
+        tune_linking(final, annotated_of(arguments, trainer.eval_dataset))
     exported = subprocess.run([sys.executable, Path(__file__).parent / "export.py", "--model", final])
     if exported.returncode:
         logging.error("the export failed (see above); the model itself is complete in %s", final)
@@ -201,6 +206,15 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
             print(f"on the Hub:     {hub.upload_model(final)}")
         except OSError as error:
             logging.error("the model was not pushed (%s); run the same command with --resume to try again", error)
+
+
+def tune_linking(model: Path, corpora: list[str]) -> None:
+    """Write the linking settings into a model's configuration that suit held-out recordings best."""
+    settings = json.loads((model / "config.json").read_text())
+    flags = ["--windows", settings["sliding_window_seconds"], "--hops", settings["hop_seconds"], "--write"]
+    command = [sys.executable, "-m", "evaluation.tuning", "--model", model, "--recordings", *corpora, *flags]
+    if subprocess.run(list(map(str, command)), cwd=Path(__file__).parent).returncode:
+        logging.error("linking settings could not be chosen (see above); those of the weights are kept")
 
 
 def weights_digest(model: Path) -> str | None:

@@ -110,6 +110,10 @@ class Arguments:
     teacher_voices: str | None = field(
         default=None, metadata={"help": "Table of voices to learn from, as training/teacher_voices.py makes it."}
     )
+    tune_linking: bool = field(
+        default=False,
+        metadata={"help": "Choose at the end how windows are linked, on the held-out recordings of annotated corpora."},
+    )
     resume: bool = field(
         default=False,
         metadata={"help": "Go on from the newest complete checkpoint in output_dir, checkpoint_dir or on the Hub."},

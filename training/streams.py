@@ -69,6 +69,12 @@ def open_streams(
     return (streams[0] if len(streams) == 1 else MixedStream(streams, state["turn"] if state else 0)), evaluation
 
 
+def annotated_of(arguments: Arguments, evaluation: dict[str, ConversationStream]) -> list[str]:
+    """Those of the corpora of a run that are annotated conversations."""
+    pairs = zip(arguments.dataset, evaluation.values())
+    return [name for name, stream in pairs if isinstance(stream, AnnotatedStream)]
+
+
 def _to_be_scored(config: StreamConfig, kind: type, batch_size: int) -> StreamConfig:
     """Simulated windows as they are in every run; windows of recordings from anywhere in them, as they are."""
     config = replace(config, seed=1, batch_size=batch_size, long_window_seconds=None, turn_taking="measured")
