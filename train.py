@@ -42,6 +42,7 @@ from training.curves import plot_curves
 from training.hub import HubRepository
 from training.norms import measure_norms
 from training.streams import annotated_of, corpus_labels, open_streams
+from training.teacher_segmentation import LICENCE
 from training.teacher_voices import TeacherVoices
 from training.trainer import Clock, SaveAndLeave, StreamingTrainer, read_stream_state
 
@@ -237,6 +238,7 @@ def describe(arguments: Arguments, training: Training, trainer: StreamingTrainer
         "dataset": ", ".join(arguments.dataset),
         "hub_datasets": on_hub,
         "licence": ", ".join(dict.fromkeys(corpus.licence for corpus in corpora.values())),
+        "teacher": LICENCE if arguments.teacher else None,
         "shares": dict(zip(corpus_labels(arguments.dataset), shares)) if len(corpora) > 1 else None,
         "window_seconds": arguments.window_seconds,
         "long_window_seconds": arguments.long_window_seconds,

@@ -74,7 +74,7 @@ def open_source(
     if directory.is_dir() and (loose := _loose_audio(directory)):
         raise CorpusError(
             f"corpus {name!r} has audio and no RTTM file ({loose.relative_to(directory)} and others); put the turns of "
-            "each recording beside it, or give each speaker a folder of audio files"
+            "each recording beside it, give each speaker a folder of audio files, or have it labelled by --teacher"
         )
     utterances = open_corpus(name, split, speaker_column, revision)
     if not isinstance(utterances.reader, ConversationReader):
@@ -82,6 +82,15 @@ def open_source(
     _check_speakers(utterances)
     reader = utterances.reader.conversations
     return AnnotatedConversations(utterances.units, reader, utterances.corpus, utterances.held_out, utterances.revision)
+
+
+def open_unannotated(name: str) -> AnnotatedConversations | None:
+    """The recordings of a directory of audio without any RTTM file, as conversations without turns, if it is one."""
+    directory = Path(name)
+    if not directory.is_dir() or next(directory.rglob("*.rttm"), None) or not _loose_audio(directory):
+        return None
+    recordings = [Conversation(str(file.relative_to(directory)), file, ()) for file in audio_files(directory)]
+    return AnnotatedConversations(recordings, lambda recording: iter([recording]), Corpus(name), None)
 
 
 def _loose_audio(directory: Path) -> Path | None:

@@ -114,6 +114,13 @@ class Arguments:
         default=False,
         metadata={"help": "Choose at the end how windows are linked, on the held-out recordings of annotated corpora."},
     )
+    teacher: str | None = field(
+        default=None,
+        metadata={
+            "help": "ONNX file of pyannote segmentation-3.0 (MIT), which labels the directories of --dataset that have "
+            "audio and no RTTM."
+        },
+    )
     resume: bool = field(
         default=False,
         metadata={"help": "Go on from the newest complete checkpoint in output_dir, checkpoint_dir or on the Hub."},

@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.acoustics import CLEAN, Augmentation
-from data.annotated import AnnotatedConversations, open_source
+from data.annotated import AnnotatedConversations, open_source, open_unannotated
 from data.annotated_stream import AnnotatedStream
 from data.corpora import CORPORA, CorpusError
 from data.mixing import MixedStream, windows_of_shares
 from data.streaming import ConversationStream, LanedStream, StreamConfig
-from training.arguments import Arguments, Training
+from training.arguments import Arguments, Training, UsageError
+from training.teacher_segmentation import TaughtStream
 
 RECORDINGS_PER_BLOCK = 2
 """Annotated recordings, or row groups of them, read side by side in a lane."""
@@ -57,6 +58,10 @@ def open_streams(
     streams, evaluation = [], {}
     for name, label, size, of_corpus in zip(names, corpus_labels(names), sizes, states):
         revision = of_corpus and of_corpus["stream"].get("revision")
+        if arguments.teacher and (recordings := open_unannotated(name)):
+            of_kind = replace(config, batch_size=size, units_per_block=RECORDINGS_PER_BLOCK)
+            streams.append(TaughtStream(recordings, of_kind, rank, world_size, of_corpus, teacher=arguments.teacher))
+            continue
         train, held_out = (
             open_source(name, split, arguments.speaker_column, revision) for split in ("train", "validation")
         )
@@ -66,13 +71,17 @@ def open_streams(
             of_kind = replace(of_kind, units_per_block=RECORDINGS_PER_BLOCK)
         streams.append(kind(train, of_kind, rank, world_size, of_corpus))
         evaluation[label] = kind(held_out, _to_be_scored(of_kind, kind, batch_size))
+    if arguments.teacher and not any(isinstance(stream, TaughtStream) for stream in streams):
+        raise UsageError("--teacher labels directories of audio without RTTM, and --dataset has none; leave it out")
+    if not evaluation:
+        raise UsageError("--dataset has only what --teacher labels, so nothing to be scored on; add a corpus to it")
     return (streams[0] if len(streams) == 1 else MixedStream(streams, state["turn"] if state else 0)), evaluation
 
 
 def annotated_of(arguments: Arguments, evaluation: dict[str, ConversationStream]) -> list[str]:
     """Those of the corpora of a run that are annotated conversations."""
-    pairs = zip(arguments.dataset, evaluation.values())
-    return [name for name, stream in pairs if isinstance(stream, AnnotatedStream)]
+    labels = dict(zip(arguments.dataset, corpus_labels(arguments.dataset)))
+    return [name for name, label in labels.items() if isinstance(evaluation.get(label), AnnotatedStream)]
 
 
 def _to_be_scored(config: StreamConfig, kind: type, batch_size: int) -> StreamConfig:
