@@ -39,6 +39,7 @@ from data.streaming import ConversationStream, StreamConfig
 from diarization.backends import ModelError, load_weights
 from evaluation.window_scores import WindowScores
 from modeling import FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
+from modeling.task_fast_diarization import Task
 
 TOLERANCE = 1e-4
 LENGTHS = (0.5, 3.0, 10.0, 60.0)
@@ -117,7 +118,7 @@ def main(arguments: Arguments) -> None:
     print(f"{output / 'model.onnx'}: logits within {difference:.1e} of torch at {LENGTHS} s, batch 1 and 8")
     report = {"opset": 17, "difference": difference}
     if arguments.quantize:
-        report["int8"] = quantize(output, arguments.dataset)
+        report["int8"] = quantize(output, arguments.dataset, model.config.num_speakers)
     if arguments.fp16:
         report["fp16"] = halve(output)
     (output / "export.json").write_text(json.dumps(report, indent=2))
@@ -147,26 +148,28 @@ def compare(model: FastDiarizationForAudioFrameClassification, file: Path) -> tu
 class Windows(CalibrationDataReader):
     """Windows of training speakers, one at a time."""
 
-    def __init__(self, dataset: str):
-        self.batches = (batch["input_values"] for batch in batches_of(dataset, "train", CALIBRATION_BATCHES))
+    def __init__(self, dataset: str, num_speakers: int):
+        batches = batches_of(dataset, "train", CALIBRATION_BATCHES, num_speakers)
+        self.batches = (batch["input_values"] for batch in batches)
         self.windows = ({"input_values": window[None]} for batch in self.batches for window in batch)
 
     def get_next(self) -> dict | None:
         return next(self.windows, None)
 
 
-def batches_of(dataset: str, split: str, count: int) -> Iterator[dict]:
+def batches_of(dataset: str, split: str, count: int, num_speakers: int) -> Iterator[dict]:
     """
     Raises:
         SystemExit: a corpus that cannot be used.
     """
     try:
-        yield from islice(ConversationStream(open_corpus(dataset, split), StreamConfig(seed=1, speeds=(1.0,))), count)
+        config = StreamConfig(num_speakers=num_speakers, seed=1, speeds=(1.0,))
+        yield from islice(ConversationStream(open_corpus(dataset, split), config), count)
     except CorpusError as error:
         raise SystemExit(f"error: {error}") from None
 
 
-def quantize(output: Path, dataset: str) -> dict:
+def quantize(output: Path, dataset: str, num_speakers: int = Task.num_speakers) -> dict:
     """Write `model_int8.onnx`: convolutions and matrices in int8, one scale a channel of the weights.
 
     Weights have 7 bits, because without VNNI instructions the CPU adds up products of 8 bits in 16 and saturates.
@@ -185,7 +188,7 @@ def quantize(output: Path, dataset: str) -> dict:
         quantize_static(
             prepared,
             quantized,
-            Windows(dataset),
+            Windows(dataset, num_speakers),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,
@@ -196,9 +199,9 @@ def quantize(output: Path, dataset: str) -> dict:
         store_recurrent_weights_in_int8(quantized)
         files = {"float32": output / "model.onnx", "int8": quantized}
         sessions = {k: onnxruntime.InferenceSession(f, providers=["CPUExecutionProvider"]) for k, f in files.items()}
-        scores = {name: WindowScores() for name in sessions}
+        scores = {name: WindowScores(num_speakers) for name in sessions}
         windows = 0
-        for batch in batches_of(dataset, "validation", SCORED_BATCHES):
+        for batch in batches_of(dataset, "validation", SCORED_BATCHES, num_speakers):
             windows += len(batch["labels"])
             for name, session in sessions.items():
                 logits = session.run(["logits"], {"input_values": batch["input_values"]})[0]

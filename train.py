@@ -71,11 +71,11 @@ def run(arguments: Arguments, training: Training) -> None:
     hub = open_hub(training)
     drive = Path(arguments.checkpoint_dir) if arguments.checkpoint_dir else None
     checkpoint = find_checkpoint(arguments, training, drive, hub)
+    model = make_model(arguments, checkpoint)
     state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
-    train, evaluation = open_streams(arguments, training, state)
+    train, evaluation = open_streams(arguments, training, state, model.config.num_speakers)
     if arguments.tune_linking and not annotated_of(arguments, evaluation):
         raise UsageError("--tune_linking needs annotated recordings: give --dataset a directory of audio and RTTM")
-    model = make_model(arguments, checkpoint)
     logging.info(
         "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
     )
@@ -168,10 +168,16 @@ def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassifi
     """
     remedy = "give a model directory that train.py wrote (such as runs/demo/model) or a Hub id"
     try:
-        kind = FastDiarizationConfig.get_config_dict(name)[0].get("model_type")
+        saved = FastDiarizationConfig.get_config_dict(name)[0]
+        kind, speakers = saved.get("model_type"), saved.get("num_speakers", FastDiarizationConfig().num_speakers)
         if kind != FastDiarizationConfig.model_type:
             held = f"a model of type {kind!r}" if kind else "no model"
             raise UsageError(f"--start_from {name} holds {held}; {remedy}")
+        if given.get("num_speakers", speakers) != speakers:
+            raise UsageError(
+                f"--start_from {name} has num_speakers {speakers} and this run {given['num_speakers']}; leave "
+                "--num_speakers out, or start anew without --start_from"
+            )
         return FastDiarizationForAudioFrameClassification.from_pretrained(name, **given)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"--start_from {name} cannot be loaded ({first_line(error)}); {remedy}") from None

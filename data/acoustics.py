@@ -1,13 +1,21 @@
-"""What rooms, microphones, telephones and backgrounds do to a conversation, drawn from a generator given by the caller.
+"""What rooms, microphones, backgrounds and telephones do to a conversation, drawn from a generator given by the caller.
 
-A `Scenery` holds a few dozen room responses, equalisers and background tracks and serves a pool of utterances; each
-window takes its own at random. Room and microphone are one product of spectra: together they cost one Fourier
-transform a speaker and one back.
+A `Scenery` holds a few dozen room responses, equalisers and background tracks and serves a pool of utterances. What a
+window or a recording takes of them is drawn first, as [`Conditions`], and applied then, always in one order:
+
+    loudness and distance -> room -> microphone -> background -> telephone -> codec -> gain
+
+`Scenery.apply` does this for many windows at once, `Scenery.record` for one recording, piece by piece and without
+seams: a recording of one window's length sounds like that window under the same conditions. An effect more is a field
+of [`Augmentation`], a draw at the end of `Scenery.draw`, so that what was drawn before stays, and its place in the
+order.
+
+Room and microphone are one product of spectra: together they cost one Fourier transform a speaker and one back.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,13 +23,22 @@ import numpy as np
 import scipy.fft
 import soundfile
 
-from data.conversations import LEVEL, SAMPLING_RATE, Conversations, Pool
+from data.codecs import NARROW, transmit
+from data.conversations import GRID, LEVEL, SAMPLING_RATE, Conversations, Pool
 from data.corpora import CorpusError
 from modeling.audio_fast_diarization import AudioError, to_mono_16k
 
 ROOM_SECONDS = 0.375
 ROOMS, SEATS, EQUALISERS, TELEPHONES, BACKGROUNDS = 8, 3, 24, 4, 6
 BACKGROUND_SECONDS = 12
+FAR_SHARE = 0.15
+"""Of conversations in which people sit at different distances."""
+NOT = -1
+"""In [`Conditions`]: no room, no equaliser, no telephone."""
+MARGIN = 10 * GRID
+"""Silence before each piece of a recording, for equalisers and telephones ring to both sides of an impulse."""
+LOOP_FADE = SAMPLING_RATE // 4
+CODEC_PEAK = 0.5
 TOGETHER = 4
 """Fourier transforms in a call: scipy computes four in single precision in the time of one."""
 
@@ -30,7 +47,8 @@ TOGETHER = 4
 class Augmentation:
     """Shares of windows that get a room, an equaliser, a telephone band, a loud background.
 
-    In shares of pools, and of recordings, everybody speaks into one microphone or through one codec. Every window has
+    In shares of pools, and of recordings, everybody speaks into one microphone or through one codec. In some windows
+    speakers differ by distance, by up to `far_level_db`, and not by `speaker_level_db` (deviation). Every window has
     some background, at `noise_snr` dB where it is loud and at `quiet_snr` dB elsewhere, because the silence of digital
     zero would give away where speech was pasted.
     """
@@ -94,12 +112,39 @@ def load_noises(directory: str | None) -> list[np.ndarray]:
     return noises
 
 
-class Scenery:
-    """Rooms, equalisers, telephones and backgrounds for the windows made from one pool.
+@dataclass(frozen=True)
+class Conditions:
+    """What was drawn for `count` windows of `parts` speakers, or for one recording.
 
     Args:
-        rng: everything is drawn from it.
-        samples: length of the windows to be filtered.
+        level: (count, parts) amplitude of each speaker, by loudness or distance.
+        room: (count,) which one, or `NOT`.
+        seat: (count, parts) where in the room.
+        equaliser, telephone: (count,) which one, or `NOT`.
+        background, start: (count,) which one, and its first sample.
+        snr: (count,) of speech to background, in dB.
+        codec: of all of them, or `None`.
+        gain_db: (count,) level of the highest sample.
+    """
+
+    level: np.ndarray
+    room: np.ndarray
+    seat: np.ndarray
+    equaliser: np.ndarray
+    telephone: np.ndarray
+    background: np.ndarray
+    start: np.ndarray
+    snr: np.ndarray
+    codec: str | None
+    gain_db: np.ndarray
+
+
+class Scenery:
+    """Rooms, equalisers, telephones and backgrounds for the windows or recordings made from one pool.
+
+    Args:
+        rng: everything in the scenery is drawn from it.
+        samples: length of the windows, or of the pieces in which a recording is filtered.
         pool: its utterances become babble backgrounds.
         noises: background recordings from [`load_noises`]; without any, all noise is coloured noise and babble.
     """
@@ -138,71 +183,169 @@ class Scenery:
         slope = np.maximum(np.arange(len(spectrum)), 30) ** np.float32(-rng.uniform(0, 1))
         return _normalise(scipy.fft.irfft(spectrum * slope.astype(np.float32), samples))
 
-    def apply(self, rng: np.random.Generator, speech: Conversations, augmentation: Augmentation) -> np.ndarray:
+    def draw(
+        self, rng: np.random.Generator, count: int, parts: int, augmentation: Augmentation, codec: str | None = None
+    ) -> Conditions:
+        """Draw how `count` windows of `parts` speakers sound. A codec of telephones comes with a telephone's band."""
+        level = rng.normal(0, augmentation.speaker_level_db, (count, parts))
+        far = rng.random((count, 1)) < (FAR_SHARE if augmentation.speaker_level_db else 0)
+        level = np.where(far, rng.uniform(-1, 1, (count, parts)) * augmentation.far_level_db / 2, level)
+        in_room = rng.random(count) < augmentation.room
+        equalised = rng.random(count) < augmentation.equaliser
+        by_telephone = (rng.random(count) < augmentation.telephone) | self.narrow | (codec in NARROW)
+        room, seat = rng.integers(ROOMS, size=count), rng.integers(SEATS, size=(count, parts))
+        equaliser, telephone = rng.integers(EQUALISERS, size=count), rng.integers(TELEPHONES, size=count)
+        loud = rng.random(count) < augmentation.noise
+        snr = np.where(loud, rng.uniform(*augmentation.noise_snr, count), rng.uniform(*augmentation.quiet_snr, count))
+        background = rng.integers(BACKGROUNDS, size=count)
+        start = rng.integers(BACKGROUND_SECONDS * SAMPLING_RATE, size=count)
+        return Conditions(
+            level=(10 ** (level / 20)).astype(np.float32),
+            room=np.where(in_room, room, NOT),
+            seat=seat,
+            equaliser=np.where(equalised, equaliser, NOT),
+            telephone=np.where(by_telephone, telephone, NOT),
+            background=background,
+            start=start,
+            snr=snr,
+            codec=codec,
+            gain_db=rng.uniform(*augmentation.gain_db, count),
+        )
+
+    def apply(self, speech: Conversations, conditions: Conditions) -> np.ndarray:
         """Mix the tracks of each conversation into what a microphone hears.
 
         Returns:
             float32 (count, samples) in [-1, 1].
         """
-        tracks = speech.tracks
-        count, parts, samples = tracks.shape
-        level = rng.normal(0, augmentation.speaker_level_db, (count, parts))
-        far = rng.random((count, 1)) < (0.15 if augmentation.speaker_level_db else 0)
-        level = np.where(far, rng.uniform(-1, 1, (count, parts)) * augmentation.far_level_db / 2, level)
-        level = (10 ** (level / 20)).astype(np.float32)
-
-        in_room = rng.random(count) < augmentation.room
-        equalised = rng.random(count) < augmentation.equaliser
-        by_telephone = (rng.random(count) < augmentation.telephone) | self.narrow
-        room, seat = rng.integers(ROOMS, size=count), rng.integers(SEATS, size=(count, parts))
-        equaliser, telephone = rng.integers(EQUALISERS, size=count), rng.integers(TELEPHONES, size=count)
-        mixture = np.empty((count, samples), np.float32)
-        for c in np.flatnonzero(~in_room):
-            np.matmul(level[c], tracks[c], out=mixture[c])
-
-        def sources(c: int) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-            microphone = [self.equalisers[equaliser[c]]] if equalised[c] else []
-            if in_room[c]:
-                for p in range(parts):
-                    if speech.speakers[c][p] is not None:
-                        yield level[c, p] * tracks[c, p], [self.rooms[room[c], seat[c, p]], *microphone]
-            else:
-                yield mixture[c], microphone
-
-        self._filter(mixture, np.flatnonzero(in_room | equalised), sources)
-
-        loud = rng.random(count) < augmentation.noise
-        snr = np.where(loud, rng.uniform(*augmentation.noise_snr, count), rng.uniform(*augmentation.quiet_snr, count))
-        which = rng.integers(BACKGROUNDS, size=count)
-        at = rng.integers(BACKGROUND_SECONDS * SAMPLING_RATE, size=count)
-        fraction = speech.active.any(axis=1).mean(axis=1)
-        gain = 10 ** (rng.uniform(*augmentation.gain_db, count) / 20)
-        for c, heard in enumerate(mixture):
-            power = np.dot(heard, heard) / samples / max(fraction[c], 1e-3) if fraction[c] else LEVEL**2
-            amplitude = np.float32(np.sqrt(power) * 10 ** (-snr[c] / 20))
-            heard += amplitude * self.backgrounds[which[c]][at[c] : at[c] + samples]
-        # the telephone carries the background too
-        self._filter(mixture, np.flatnonzero(by_telephone), lambda c: [(mixture[c], [self.telephones[telephone[c]]])])
-        for heard, loudest in zip(mixture, gain):
-            heard *= np.float32(loudest / max(heard.max(), -heard.min(), 1e-9))
+        mixture = np.empty((len(speech.tracks), speech.tracks.shape[2]), np.float32)
+        self._place(speech, conditions, mixture)
+        self._hear(mixture, speech.active.any(axis=1), conditions)
         return mixture
 
-    def _filter(self, mixture: np.ndarray, windows: np.ndarray, sources: Callable) -> None:
-        """Make rows `windows` of the mixture sums of `sources(row)`, waveforms and the spectra that filter them."""
-        parts = ((row, *source) for row, c in enumerate(windows) for source in sources(c))
-        spectra = np.zeros((len(windows) + -len(windows) % TOGETHER, self.size // 2 + 1), np.complex64)
+    def record(self, pieces: Iterable[Conversations], samples: int, conditions: Conditions) -> np.ndarray:
+        """What a microphone hears of one conversation, given as consecutive pieces of up to `longest_piece` samples.
+
+        Returns:
+            float32 (samples,) in [-1, 1].
+        """
+        talking = []
+
+        def placed() -> Iterator[tuple[np.ndarray, int]]:
+            for piece in pieces:
+                talking.append(piece.active[0].any(axis=0))
+                mixture = np.zeros((1, self.size), np.float32)
+                tracks = np.pad(piece.tracks, ((0, 0), (0, 0), (MARGIN, 0)))
+                self._place(replace(piece, tracks=tracks), conditions, mixture)
+                yield mixture[0], piece.tracks.shape[2]
+
+        mixture = _overlap_add(placed(), samples)[None]
+        self._hear(mixture, np.concatenate(talking)[None], conditions)
+        return mixture[0]
+
+    @property
+    def longest_piece(self) -> int:
+        return self.samples - MARGIN
+
+    def _place(self, speech: Conversations, conditions: Conditions, mixture: np.ndarray) -> None:
+        """Levels, rooms and microphones: make each row of the mixture the sum of its speakers."""
+        samples = speech.tracks.shape[2]
+        for c in np.flatnonzero(conditions.room == NOT):
+            np.matmul(conditions.level[c], speech.tracks[c], out=mixture[c, :samples])
+
+        def sources(c: int) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+            equaliser, room = conditions.equaliser[c], conditions.room[c]
+            microphone = [] if equaliser == NOT else [self.equalisers[equaliser]]
+            if room == NOT:
+                yield mixture[c, :samples], microphone
+                return
+            for part, speaker in enumerate(speech.speakers[c]):
+                if speaker is not None:
+                    response = self.rooms[room, conditions.seat[c, part]]
+                    yield conditions.level[c, part] * speech.tracks[c, part], [response, *microphone]
+
+        self._filter(mixture, np.flatnonzero((conditions.room != NOT) | (conditions.equaliser != NOT)), sources)
+
+    def _hear(self, mixture: np.ndarray, talking: np.ndarray, conditions: Conditions) -> None:
+        """Background, telephone, codec and gain, in place; `talking` is bool (count, steps), somebody every 10 ms."""
+        samples, fraction = mixture.shape[1], talking.mean(axis=1)
+        for c, heard in enumerate(mixture):
+            energy = np.sum([np.dot(part, part) for part in _cut(heard, self.samples)])
+            power = energy / samples / max(fraction[c], 1e-3) if fraction[c] else LEVEL**2
+            amplitude = np.float32(np.sqrt(power) * 10 ** (-conditions.snr[c] / 20))
+            heard += amplitude * _looped(self.backgrounds[conditions.background[c]], conditions.start[c], samples)
+        # the telephone carries the background too
+        telephones = np.flatnonzero(conditions.telephone != NOT)
+        if samples <= self.samples:
+            self._filter(mixture, telephones, lambda c: [(mixture[c], [self.telephones[conditions.telephone[c]]])])
+        else:
+            for c in telephones:
+                mixture[c] = self._filter_long(mixture[c], self.telephones[conditions.telephone[c]])
+        if conditions.codec is not None:
+            for heard in mixture:
+                heard[:] = transmit(heard * np.float32(CODEC_PEAK / _peak(heard)), conditions.codec)
+        for heard, loudest in zip(mixture, 10 ** (conditions.gain_db / 20)):
+            heard *= np.float32(loudest / _peak(heard))
+
+    def _filter(self, mixture: np.ndarray, rows: np.ndarray, sources: Callable) -> None:
+        """Make rows of the mixture sums of `sources(row)`, waveforms and the spectra that filter them."""
+        parts = ((number, *source) for number, row in enumerate(rows) for source in sources(row))
+        spectra = np.zeros((len(rows) + -len(rows) % TOGETHER, self.size // 2 + 1), np.complex64)
         padded = np.zeros((TOGETHER, self.size), np.float32)
         while some := list(islice(parts, TOGETHER)):
             for waveform, (_, source, _) in zip(padded, some):
-                waveform[: self.samples] = source
-            for spectrum, (row, _, responses) in zip(scipy.fft.rfft(padded), some):
+                waveform[: len(source)] = source
+            for spectrum, (number, _, responses) in zip(scipy.fft.rfft(padded), some):
                 for response in responses:
                     spectrum *= response
-                spectra[row] += spectrum
-        for first in range(0, len(windows), TOGETHER):
-            rows = windows[first : first + TOGETHER]
+                spectra[number] += spectrum
+        for first in range(0, len(rows), TOGETHER):
+            some = rows[first : first + TOGETHER]
             heard = scipy.fft.irfft(spectra[first : first + TOGETHER], self.size, overwrite_x=True)
-            mixture[rows] = heard[: len(rows), : self.samples]
+            mixture[some] = heard[: len(some), : mixture.shape[1]]
+
+    def _filter_long(self, waveform: np.ndarray, response: np.ndarray) -> np.ndarray:
+        """A waveform of any length filtered by one spectrum, piece by piece."""
+
+        def filtered() -> Iterator[tuple[np.ndarray, int]]:
+            for piece in _cut(waveform, self.longest_piece):
+                heard = np.zeros((1, self.size), np.float32)
+                self._filter(heard, np.arange(1), lambda _, piece=piece: [(np.pad(piece, (MARGIN, 0)), [response])])
+                yield heard[0], len(piece)
+
+        return _overlap_add(filtered(), len(waveform))
+
+
+def _overlap_add(pieces: Iterable[tuple[np.ndarray, int]], samples: int) -> np.ndarray:
+    """Consecutive pieces as one waveform (samples,).
+
+    Args:
+        pieces: each after `MARGIN` samples of silence and with the rest of what a filter made of it, and its length.
+    """
+    whole, at = np.zeros(MARGIN + samples, np.float32), 0
+    for piece, length in pieces:
+        target = whole[at : at + len(piece)]
+        target += piece[: len(target)]
+        at += length
+    return whole[MARGIN:]
+
+
+def _cut(waveform: np.ndarray, longest: int) -> Iterator[np.ndarray]:
+    return (waveform[at : at + longest] for at in range(0, len(waveform), longest))
+
+
+def _looped(background: np.ndarray, start: int, samples: int) -> np.ndarray:
+    """`samples` of a background from `start` on; where it ends it fades over into its beginning, as loud as ever."""
+    if start + samples <= len(background):
+        return background[start : start + samples]
+    fade = np.sqrt(np.linspace(0, 1, LOOP_FADE, dtype=np.float32))
+    loop = background[: len(background) - LOOP_FADE].copy()
+    loop[:LOOP_FADE] = loop[:LOOP_FADE] * fade + background[-LOOP_FADE:] * fade[::-1]
+    return np.resize(np.roll(loop, -start), samples)
+
+
+def _peak(waveform: np.ndarray) -> np.floating:
+    return max(waveform.max(), -waveform.min(), 1e-9)
 
 
 def _room_responses(rng: np.random.Generator) -> np.ndarray:

@@ -281,14 +281,14 @@ def plan_windows(
     count: int,
     seconds: float,
     num_speakers: int,
-    shares: tuple[float, float, float] | None,
+    shares: tuple[float, ...] | None,
     turn_taking: str = "measured",
 ) -> tuple[Turns, np.ndarray]:
     """Plan `count` windows cut out of longer conversations at random places.
 
     Args:
-        shares: wanted shares of windows with none, one, and two or more speakers; `None` keeps the shares that
-            the turn-taking statistics give.
+        shares: wanted shares of windows with 0, 1, ... `num_speakers` speakers; `None` keeps the shares that the
+            turn-taking statistics give. Of windows too rare to be as many as wanted, others take the place.
         turn_taking: one of `TURN_PLANS`.
 
     Returns:
@@ -303,9 +303,9 @@ def plan_windows(
         return turns, begin
     inside = np.minimum(turns.end, begin[:, None] + seconds) - np.maximum(turns.start, begin[:, None])
     heard = np.stack([np.where(turns.speaker == s, inside, 0).max(axis=1) > 0.02 for s in range(num_speakers)])
-    kind = np.minimum(heard.sum(axis=0), 2)
-    wanted = rng.choice(3, size=count, p=shares)
-    order = np.concatenate([np.flatnonzero(kind == k)[: (wanted == k).sum()] for k in range(3)])
+    kind = heard.sum(axis=0)
+    wanted = rng.choice(len(shares), size=count, p=shares)
+    order = np.concatenate([np.flatnonzero(kind == k)[: (wanted == k).sum()] for k in range(len(shares))])
     rest = np.setdiff1d(np.arange(len(source)), order)[: count - len(order)]
     keep = rng.permutation(np.concatenate([order, rest]))
     return turns[keep], begin[keep]

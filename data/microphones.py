@@ -3,26 +3,18 @@
 A corpus of single speakers was recorded by as many microphones in as many rooms, so two voices of a simulated
 conversation differ by far more than their voices, and a network learns to tell microphones apart. Around one table
 there is only one. Here every utterance is filtered towards the long-term average spectrum of the utterances beside
-it, in broad bands, so that what still tells two people apart is their voices. Codecs are those of libsndfile.
+it, in broad bands, so that what still tells two people apart is their voices.
 """
 
-import io
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
 import scipy.signal
-import soundfile
 
 from data.acoustics import Augmentation
+from data.codecs import CODECS, NARROW, transmit
 from data.conversations import GRID, LEVEL, SAMPLING_RATE, Pool
-
-CODECS = {
-    "GSM": {"format": "WAV", "subtype": "GSM610"},
-    "G.711": {"format": "WAV", "subtype": "ULAW"},
-    "MP3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "compression_level": 0.99},
-}
-"""Mobile and fixed telephones at 8 kHz, and MP3 at its lowest rate (8 to 24 kbit/s) at 16 kHz."""
-TELEPHONES = ("GSM", "G.711")
 
 TAPS = 255
 FRAME = 512
@@ -34,13 +26,37 @@ FIRST_BINS = np.searchsorted(np.fft.rfftfreq(FRAME, 1 / SAMPLING_RATE), EDGES)
 LARGEST_GAIN_DB = 15.0
 
 
-def distort(rng: np.random.Generator, pool: Pool, augmentation: Augmentation) -> None:
-    """Give a pool one microphone, one codec, both or neither, in place."""
+@dataclass(frozen=True)
+class Channel:
+    """What was drawn for all that is heard together.
+
+    Args:
+        microphone: strength with which everybody is brought to one microphone, `None` for microphones of their own.
+        codec: one of `data.codecs.CODECS`, or `None`.
+    """
+
+    microphone: float | None
+    codec: str | None
+
+
+def draw_channel(rng: np.random.Generator, augmentation: Augmentation) -> Channel:
+    """One microphone, one codec, both or neither."""
     microphone, codec = rng.random(2) < (augmentation.one_microphone, augmentation.codec)
-    if microphone:
-        use_one_microphone(pool, rng.uniform(*augmentation.microphone_strength))
-    if codec:
-        use_codec(pool, list(CODECS)[rng.integers(len(CODECS))])
+    strength = rng.uniform(*augmentation.microphone_strength) if microphone else None
+    return Channel(strength, list(CODECS)[rng.integers(len(CODECS))] if codec else None)
+
+
+def distort(rng: np.random.Generator, pool: Pool, augmentation: Augmentation) -> None:
+    """Draw the channel of a pool and send its utterances through it, in place.
+
+    Windows share the codec of their pool, applied to the speech alone: encoding every window would cost more than all
+    the rest of it. A recording, which is one signal, is encoded as a whole (`Scenery.record`).
+    """
+    channel = draw_channel(rng, augmentation)
+    if channel.microphone is not None:
+        use_one_microphone(pool, channel.microphone)
+    if channel.codec is not None:
+        use_codec(pool, channel.codec)
 
 
 def use_one_microphone(pool: Pool, strength: float) -> None:
@@ -59,16 +75,9 @@ def use_one_microphone(pool: Pool, strength: float) -> None:
 
 def use_codec(pool: Pool, name: str) -> None:
     """Send every utterance of a pool through one of `CODECS`, in place; behind a telephone's the pool is narrow."""
-    pool.narrow = name in TELEPHONES
-    rate = SAMPLING_RATE // 2 if pool.narrow else SAMPLING_RATE
+    pool.narrow = name in NARROW
     for utterance, waveform in enumerate(pool.audio):
-        sent = scipy.signal.resample_poly(waveform, 1, 2) if pool.narrow else waveform
-        file = io.BytesIO()
-        soundfile.write(file, sent, rate, **CODECS[name])
-        file.seek(0)
-        heard, _ = soundfile.read(file, dtype="float32")
-        heard = scipy.signal.resample_poly(heard, 2, 1) if pool.narrow else heard
-        pool.audio[utterance] = np.resize(heard, len(waveform)).astype(np.float32)
+        pool.audio[utterance] = transmit(waveform, name)
 
 
 def _band_levels(waveform: np.ndarray, active: np.ndarray) -> np.ndarray:

@@ -40,6 +40,10 @@ class MixedStream(LanedStream):
         self.streams, self.lanes, self.turn = list(streams), streams[0].lanes, turn
 
     @property
+    def num_speakers(self) -> int:
+        return self.streams[0].num_speakers
+
+    @property
     def state(self) -> dict:
         return {"turn": self.turn, "streams": [stream.state for stream in self.streams]}
 

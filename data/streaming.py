@@ -35,6 +35,7 @@ from data.conversations import GRID, Pool, Turns, cast_speakers, plan_windows, r
 from data.corpora import CorpusError, Row, Utterances
 from data.decoding import RowError, decode
 from data.microphones import distort
+from modeling.task_fast_diarization import Task
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -44,16 +45,13 @@ READINGS = 3
 
 
 @dataclass(frozen=True)
-class StreamConfig:
-    """Everything the windows depend on beside the corpus.
+class StreamConfig(Task):
+    """Everything the windows depend on beside the corpus: the [`Task`], and how windows of it are made.
 
     Args:
         seed: of everything drawn.
         batch_size: windows in a batch.
-        window_seconds, num_speakers: of a window.
         long_window_seconds: of the windows of every other lane.
-        shares: wanted shares of windows with none, one, and two or more speakers, or `None` for what the measured
-            turn-taking gives.
         turn_taking: `"measured"`, or `"independent"` for turns that know nothing of each other.
         units_per_block: units read side by side; eight times as many where only held-out speakers are taken of them.
         pool_size: most utterances decoded together.
@@ -65,10 +63,7 @@ class StreamConfig:
 
     seed: int = 0
     batch_size: int = 32
-    window_seconds: float = 3.0
     long_window_seconds: float | None = None
-    num_speakers: int = 2
-    shares: tuple[float, float, float] | None = (0.03, 0.37, 0.60)
     turn_taking: str = "measured"
     units_per_block: int = 8
     pool_size: int = 96
@@ -143,6 +138,10 @@ class ConversationStream(LanedStream):
                 self.blocks_per_pass,
                 readers,
             )
+
+    @property
+    def num_speakers(self) -> int:
+        return self.config.num_speakers
 
     def afresh(self, **changes) -> "ConversationStream":
         """The same stream from its start, in one process, with other settings."""
@@ -318,12 +317,13 @@ def fill(rng, pool: Pool, scenery: Scenery, config: StreamConfig, turns: Turns, 
     """A batch of the windows planned."""
     cast = cast_speakers(rng, pool, len(begin), config.num_speakers)
     speech = render(rng, pool, turns, cast, begin, scenery.seconds)
+    conditions = scenery.draw(rng, len(begin), config.num_speakers, config.augmentation)
     names = [[-1 if n is None else speaker_number(n) for n in part] for part in speech.speakers]
     active = speech.active
     frames = active.shape[-1] * GRID // 320
     labels = active[..., : 2 * frames].reshape(*active.shape[:-1], frames, 2).any(axis=-1)
     return {
-        "input_values": scenery.apply(rng, speech, config.augmentation),
+        "input_values": scenery.apply(speech, conditions),
         "labels": labels.transpose(0, 2, 1).astype(np.float32),
         "speaker_labels": np.array(names, np.int64),
     }

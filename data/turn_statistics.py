@@ -4,16 +4,19 @@ python -m data.turn_statistics --dataset demo --windows 1024
 """
 
 import argparse
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 
 from common.markdown import table
+from common.words import number_word
 from data.acoustics import CLEAN, Scenery
 from data.conversations import GRID, SAMPLING_RATE, STYLES, TURN_TAKING, Pool, Turns, cast_speakers, plan_turns, render
 from data.corpora import CorpusError, Utterances, open_corpus
 from data.decoding import RowError, decode
 from data.streaming import StreamConfig, make_batch
+from modeling.task_fast_diarization import Task
 
 QUANTITIES = {
     "turn_seconds": "turn",
@@ -29,6 +32,8 @@ SHARES = {
 }
 SHOWN = (5, 25, 50, 75, 90, 95)
 CONVERSATIONS, SECONDS = 200, 300.0
+PEOPLE = 2
+"""In the recordings measured, and so in the conversations held against them."""
 STEP = GRID / SAMPLING_RATE
 
 
@@ -81,16 +86,17 @@ def turns_of(active: np.ndarray) -> Turns:
 
 
 def window_shares(labels: np.ndarray) -> dict[str, float]:
-    """Shares of windows with none, one and two or more speakers, and of speech and overlap.
+    """Shares of windows with none, one, ... `num_speakers` speakers, and of speech and overlap.
 
     Args:
         labels: (windows, frames, num_speakers), 0 or 1.
     """
-    heard = np.minimum((labels > 0.5).any(axis=1).sum(axis=1), 2)
+    heard = (labels > 0.5).any(axis=1).sum(axis=1)
     talking = (labels > 0.5).sum(axis=2)
-    none, one, two = np.bincount(heard, minlength=3) / len(labels)
+    counted = np.bincount(heard, minlength=labels.shape[2] + 1) / len(labels)
     overlap = np.count_nonzero(talking > 1) / max(np.count_nonzero(talking), 1)
-    return {"none": none, "one": one, "two or more": two, "speech": (talking > 0).mean(), "overlap": overlap}
+    shares = {number_word(number): share for number, share in enumerate(counted)}
+    return shares | {"speech": (talking > 0).mean(), "overlap": overlap}
 
 
 def fill_pool(utterances: Utterances, size: int) -> Pool:
@@ -113,17 +119,17 @@ def fill_pool(utterances: Utterances, size: int) -> Pool:
     return pool
 
 
-def report(pool: Pool, windows: int) -> str:
-    """Markdown tables of the measured and the simulated statistics, the same at every run."""
+def report(pool: Pool, windows: int, task: Task = Task()) -> str:
+    """Markdown tables of the measured and the simulated statistics, the same at every run; windows are of the task."""
     columns = {}
     for number, style in enumerate(STYLES[:2]):
-        planned = plan_turns(np.random.default_rng(number), CONVERSATIONS, SECONDS, 2, np.eye(3)[number])
+        planned = plan_turns(np.random.default_rng(number), CONVERSATIONS, SECONDS, PEOPLE, np.eye(len(STYLES))[number])
         columns[f"{style}, measured"] = TURN_TAKING[style]
         columns[f"{style}, planned"] = measure(planned, SECONDS)
     rng = np.random.default_rng(2)
     seconds, count = 60.0, 50
-    mixed = plan_turns(rng, count, seconds + 30)
-    speech = render(rng, pool, mixed, cast_speakers(rng, pool, count, 2), np.full(count, 30.0), seconds)
+    mixed = plan_turns(rng, count, seconds + 30, PEOPLE)
+    speech = render(rng, pool, mixed, cast_speakers(rng, pool, count, PEOPLE), np.full(count, 30.0), seconds)
     columns["all styles, speech laid"] = measure(turns_of(speech.active), seconds)
 
     quantiles = np.array(SHOWN) / 100
@@ -139,21 +145,21 @@ def report(pool: Pool, windows: int) -> str:
         ["%", *columns],
         [[name, *(f"{100 * values[share]:.1f}" for values in columns.values())] for share, name in SHARES.items()],
     )
-    return f"{lengths}\n\n{shares}\n\n{_window_table(pool, windows)}"
+    return f"{lengths}\n\n{shares}\n\n{_window_table(pool, windows, task)}"
 
 
-def _window_table(pool: Pool, windows: int) -> str:
-    asked = StreamConfig().shares
-    rows = {"trained on, asked for": dict(zip(("none", "one", "two or more"), asked))}
-    for name, shares in (("trained on, made", asked), ("cut out anywhere", None)):
-        config = StreamConfig(batch_size=windows, shares=shares, augmentation=CLEAN)
+def _window_table(pool: Pool, windows: int, task: Task) -> str:
+    numbers = [number_word(number) for number in range(task.num_speakers + 1)]
+    rows = {"trained on, asked for": dict(zip(numbers, task.shares))}
+    for name, shares in (("trained on, made", task.shares), ("cut out anywhere", None)):
+        config = StreamConfig(**vars(replace(task, shares=shares)), batch_size=windows, augmentation=CLEAN)
         rng = np.random.default_rng(3)
         scenery = Scenery(rng, round(config.window_seconds * SAMPLING_RATE), pool, [])
         rows[name] = window_shares(make_batch(rng, pool, scenery, config)["labels"])
-    header = ["% of windows", "none", "one", "two or more", "speech", "overlap"]
+    quantities = [*numbers, "speech", "overlap"]
     return table(
-        [f"{header[0]} by speakers", *header[1:4], "speech, of time", "overlap, of speech"],
-        [[name, *(f"{100 * v[k]:.1f}" if k in v else "" for k in header[1:])] for name, v in rows.items()],
+        ["% of windows by speakers", *numbers, "speech, of time", "overlap, of speech"],
+        [[name, *(f"{100 * v[k]:.1f}" if k in v else "" for k in quantities)] for name, v in rows.items()],
     )
 
 
@@ -161,11 +167,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the conversation simulator beside real conversations.")
     parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it")
     parser.add_argument("--windows", type=int, default=512, help="training windows to count")
+    parser.add_argument("--num_speakers", type=int, default=Task.num_speakers, help="of a window (default %(default)s)")
     arguments = parser.parse_args()
     if arguments.windows < 1:
         raise SystemExit(f"error: --windows must be at least 1, got {arguments.windows}")
     try:
+        task = Task(arguments.num_speakers)
         pool = fill_pool(open_corpus(arguments.dataset, "train"), 200)
-    except CorpusError as error:
+    except (CorpusError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
-    print(report(pool, arguments.windows))
+    print(report(pool, arguments.windows, task))
+
+
+if __name__ == "__main__":
+    main()

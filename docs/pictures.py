@@ -60,6 +60,8 @@ def draw_architecture() -> None:
         for name in ("lightweight-cnn", "attention-gru")
     }
     cnn = models["lightweight-cnn"].fast_diarization
+    config = models["lightweight-cnn"].config
+    sets = ["{" + ", ".join(str(s + 1) for s in members) + "}" for members in models["lightweight-cnn"].speaker_sets]
 
     def count(*modules) -> str:
         number = sum(p.numel() for module in modules for p in module.parameters())
@@ -124,7 +126,7 @@ def draw_architecture() -> None:
         1.75,
         4.8,
         0.8,
-        "powerset head: 4 sets {}, {1}, {2}, {1, 2},\ntwo answers per 40 ms: every 20 ms\n"
+        f"powerset head: {len(sets)} sets {', '.join(sets)},\ntwo answers per 40 ms: every 20 ms\n"
         f"{count(models['lightweight-cnn'].classifier)}",
         OUTPUT,
     )
@@ -144,8 +146,24 @@ def draw_architecture() -> None:
     axes.plot([left + width, 10.85, 10.85, 10.3], [7.2, 7.2, 3.0, 3.0], color="#444444", lw=1)
     axes.annotate("", (10.3, 2.55), (10.3, 3.0), arrowprops={"arrowstyle": "-|>", "color": "#444444"})
     axes.text(9.3, 7.28, "voice features", fontsize=8.5, color="#444444")
-    box(axes, 0.35, 0.5, 4.8, 0.62, "logits (batch, frames, 2): log-odds that\na speaker is active", GREY)
-    box(axes, 5.85, 0.5, 4.8, 0.62, "speaker_embeddings (batch, 2, 192):\nunit vectors", GREY)
+    box(
+        axes,
+        0.35,
+        0.5,
+        4.8,
+        0.62,
+        f"logits (batch, frames, {config.num_speakers}): log-odds that\na speaker is active",
+        GREY,
+    )
+    box(
+        axes,
+        5.85,
+        0.5,
+        4.8,
+        0.62,
+        f"speaker_embeddings (batch, {config.num_speakers}, {config.embedding_size}):\nunit vectors",
+        GREY,
+    )
     arrow(axes, (2.75, 1.75), (2.75, 1.12))
     arrow(axes, (8.25, 1.75), (8.25, 1.12))
     save(figure, "architecture")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from common.markdown import table
+from evaluation.window_scores import several_speaker_groups
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,9 @@ def _of_windows(result: dict, system: str) -> Iterator[Headline]:
     if system not in systems:
         return
     groups = systems[system]["groups"]
-    for group, words in (
-        ("all_windows", "all windows"),
-        ("two_speaker_windows", "two-speaker windows"),
-        ("overlapped_frames", "overlapped frames"),
-    ):
+    for group in ("all_windows", *several_speaker_groups(groups), "overlapped_frames"):
         if group in groups:
+            words = group.replace("_", " ").replace(" speaker", "-speaker")
             on = f"{result['title']}, {condition}: {words}"
             yield _rate(on, groups[group], "diarization_error_rate", "DER")
             if group == "all_windows":

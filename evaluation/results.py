@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.corpora import open_corpus
-from evaluation.scoring import TRACKS, WINDOW_SECONDS, score_recordings, score_windows
+from evaluation.scoring import score_recordings, score_windows, task_of
 from evaluation.sets import FrozenSet, SetError
 from evaluation.sources import Reference, SourceError, from_directory, from_hub, of_simulated
 from evaluation.systems import Ours, System
 from evaluation.voices import SECONDS, score_voices
+from modeling.task_fast_diarization import Task
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _recordings(source: str, systems: Sequence[System], references, title: str, 
         options.hop_seconds,
         options.output,
     )
-    settings = f"{WINDOW_SECONDS:g} s windows every {options.hop_seconds:g} s, in them collar 0 and overlap scored."
+    settings = _of_recordings(task_of(systems), options.hop_seconds)
     result = _result("recordings", source, title, settings, {"all recordings": parts}) | {"each": True}
     return result | ({"failed": failed} if failed else {})
 
@@ -102,16 +103,16 @@ def _frozen(source: str, systems: Sequence[System], options: Options) -> dict:
     wanted = known if options.part is None else [options.part]
     if frozen.conditions:
         parts = {
-            condition: score_windows(systems, ((*batch, condition) for batch in frozen.windows(condition)))
+            condition: score_windows(systems, ((*batch, condition) for batch in frozen.windows(condition)), frozen.task)
             for condition in wanted
         }
-        return _result("windows", source, title, "Collar 0, overlap scored.", parts)
+        return _result("windows", source, title, f"Collar 0, overlap scored.{_cropped(frozen.task)}", parts)
     hop = frozen.definition["hop_seconds"]
     parts = {}
     for group in wanted:
         made: map[Reference] = map(of_simulated, frozen.recordings(group))
         parts[group], _ = score_recordings(systems, made, ("unknown", "known"), hop_seconds=hop, output=options.output)
-    settings = f"{WINDOW_SECONDS:g} s windows every {hop:g} s, in them collar 0 and overlap scored."
+    settings = _of_recordings(task_of(systems), hop)
     return _result("recordings", source, title, settings, parts) | {"each": False}
 
 
@@ -122,7 +123,15 @@ def _voices(systems: Sequence[System], options: Options) -> dict:
     return _result("voices", "voices", title, settings, score_voices(ours, open_corpus(options.dataset, options.split)))
 
 
+def _of_recordings(task: Task, hop_seconds: float) -> str:
+    windows = f"{task.window_seconds:g} s windows every {hop_seconds:g} s"
+    return f"{windows}, in them collar 0 and overlap scored.{_cropped(task)}"
+
+
+def _cropped(task: Task) -> str:
+    tracks = task.num_speakers
+    return f" Of a system with more than {tracks} tracks, the {tracks} that suit each window best are scored."
+
+
 def _result(kind: str, source: str, title: str, settings: str, parts: dict) -> dict:
-    if kind != "voices":
-        settings += f" Of a system with more than {TRACKS} tracks, the {TRACKS} that suit each window best are scored."
     return {"kind": kind, "source": source, "title": title, "settings": settings, "parts": parts}

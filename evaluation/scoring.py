@@ -3,6 +3,7 @@
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -21,25 +22,24 @@ from modeling.audio_fast_diarization import AudioError
 from modeling.linking_fast_diarization import Linker
 from modeling.segments_fast_diarization import Segment
 from modeling.settings_fast_diarization import SpeakerCount
+from modeling.task_fast_diarization import Task
 from modeling.windows_fast_diarization import sliding_windows
 
-TRACKS = 2
-"""Tracks of an answer that are scored on windows; of a system with more, those that suit the window best."""
 OVERLAP_BANDS = {
     "no overlap": (0.0, 0.0),
     "overlap up to 10 % of speech": (0.0, 0.1),
     "overlap 10 to 30 %": (0.1, 0.3),
     "overlap above 30 %": (0.3, 1.0),
 }
-WINDOW_SECONDS = 3.0
 BATCH = 32
 
 
 def score_windows(
-    systems: Sequence[System], batches: Iterable[tuple[np.ndarray, np.ndarray, str]]
+    systems: Sequence[System], batches: Iterable[tuple[np.ndarray, np.ndarray, str]], task: Task = Task()
 ) -> dict[str, dict[str, dict]]:
     """
     Args:
+        task: of a system with more tracks than its speakers, those that suit each window best are scored.
         batches: waveforms float32 (windows, samples), references bool (windows, frames, speakers), and where they are
             from.
 
@@ -48,13 +48,14 @@ def score_windows(
         `OVERLAP_BANDS` (share of the frames with speech in which two or more people speak); `by_origin`, those of
         the windows from each place. Nothing of no windows.
     """
-    scores = defaultdict(WindowScores)
-    bands, origins = (defaultdict(lambda: defaultdict(WindowScores)) for _ in range(2))
+    counted = partial(WindowScores, task.num_speakers)
+    scores = defaultdict(counted)
+    bands, origins = (defaultdict(lambda: defaultdict(counted)) for _ in range(2))
     for waveforms, references, origin in batches:
         talking = references.sum(axis=2)
         share = (talking > 1).sum(axis=1) / np.maximum((talking > 0).sum(axis=1), 1)
         for system in systems:
-            answers = best_tracks(system.activity(waveforms, references.shape[1]), references)
+            answers = best_tracks(system.activity(waveforms, references.shape[1]), references, task.num_speakers)
             scores[system.name].add(answers, references)
             origins[system.name][origin].add(answers, references)
             for band, (low, high) in OVERLAP_BANDS.items():
@@ -71,38 +72,49 @@ def score_windows(
     }
 
 
-def best_tracks(predictions: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """(windows, frames, tracks) -> (windows, frames, `TRACKS`): the tracks with the fewest errors in each window."""
-    if predictions.shape[2] <= TRACKS:
+def best_tracks(predictions: np.ndarray, references: np.ndarray, most: int) -> np.ndarray:
+    """(windows, frames, tracks) -> (windows, frames, `most`): the tracks with the fewest errors in each window."""
+    if predictions.shape[2] <= most:
         return predictions
-    choices = [predictions[..., list(tracks)] for tracks in combinations(range(predictions.shape[2]), TRACKS)]
+    choices = [predictions[..., list(tracks)] for tracks in combinations(range(predictions.shape[2]), most)]
     counts = [count_errors(choice, references) for choice in choices]
     errors = [count["missed_speech"] + count["false_alarm"] + count["confusion"] for count in counts]
     return np.stack(choices)[np.argmin(errors, axis=0), np.arange(len(predictions))]
 
 
-def windows_of(waveform: np.ndarray, turns: Annotation, hop_seconds: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of `WINDOW_SECONDS` windows of a recording, whole ones only, with their reference every 10 ms."""
-    samples, step = round(WINDOW_SECONDS * SAMPLING_RATE), round(hop_seconds * SAMPLING_RATE)
+def windows_of(
+    waveform: np.ndarray, turns: Annotation, hop_seconds: float, task: Task = Task()
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of windows of a recording, whole ones only, with their reference every 10 ms."""
+    samples, step = round(task.window_seconds * SAMPLING_RATE), round(hop_seconds * SAMPLING_RATE)
     starts = np.arange(0, len(waveform) - samples + 1, step)
-    active = _frames(turns, len(waveform) // GRID)
+    active = _frames(turns, len(waveform) // GRID, task.num_speakers)
     for first in range(0, len(starts), BATCH):
         part = starts[first : first + BATCH]
         references = np.stack([active[start // GRID :][: samples // GRID] for start in part])
         heard = np.argsort(-references.sum(axis=1), axis=1, kind="stable")
-        most = max(TRACKS, int(references.any(axis=1).sum(axis=1).max()))
+        most = max(task.num_speakers, int(references.any(axis=1).sum(axis=1).max()))
         references = np.take_along_axis(references, heard[:, None, :most], axis=2)
         yield np.stack([waveform[start : start + samples] for start in part]), references
 
 
-def _frames(turns: Annotation, frames: int) -> np.ndarray:
-    """Bool (frames, speakers), a frame being what is true at its centre; two speakers or more."""
+def _frames(turns: Annotation, frames: int, fewest: int) -> np.ndarray:
+    """Bool (frames, speakers), a frame being what is true at its centre; `fewest` speakers or more."""
     centres = (np.arange(frames) + 0.5) * GRID / SAMPLING_RATE
-    active = np.zeros((frames, max(TRACKS, len(turns.labels()))), bool)
+    active = np.zeros((frames, max(fewest, len(turns.labels()))), bool)
     for column, speaker in enumerate(turns.labels()):
         for turn in turns.label_timeline(speaker):
             active[slice(*np.searchsorted(centres, (turn.start, turn.end))), column] = True
     return active
+
+
+def task_of(systems: Sequence[System]) -> Task:
+    """What recordings are scored for: as many speakers in a window as that of our models with most tells apart."""
+    return Task(
+        num_speakers=max(
+            (system.num_speakers for system in systems if isinstance(system, Ours)), default=Task.num_speakers
+        )
+    )
 
 
 def score_recordings(
@@ -118,7 +130,7 @@ def score_recordings(
 
     Args:
         counts: what is told of the number of speakers: `"unknown"`, `"known"` (that of the reference), or a number.
-        hop_seconds: between the windows of 3 s.
+        hop_seconds: between the windows, which are those of `task_of(systems)`.
         output: directory for hypotheses, `output/system/count/NAME.rttm` and a picture beside each.
 
     Returns:
@@ -135,7 +147,7 @@ def score_recordings(
         if isinstance(system, Ours)
         for count in counts
     }
-    failed: list[str] = []
+    task, failed = task_of(systems), []
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
         for reference in references:
@@ -152,10 +164,10 @@ def score_recordings(
                         whole[system.name, count].add(reference.turns, hypothesis)
                         if output:
                             _write(output / system.name.replace("/", "_") / str(count), reference, segments)
-            for windows, active in windows_of(waveform, reference.turns, hop_seconds):
+            for windows, active in windows_of(waveform, reference.turns, hop_seconds, task):
                 yield windows, active, reference.name
 
-    windows = score_windows(systems, batches())
+    windows = score_windows(systems, batches(), task)
     results: dict[str, dict] = {system.name: {"whole": {}, "windows": windows.get(system.name)} for system in systems}
     for (name, count), scores in whole.items():
         try:

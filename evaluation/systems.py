@@ -1,6 +1,7 @@
 """Systems to score on the same windows: our network, and pyannote's segmentation-3.0 beside it."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from common.errors import first_line
 from diarization.backends import ModelError, open_network
-from modeling.settings_fast_diarization import FRAME_SAMPLES, SAMPLING_RATE
+from modeling.settings_fast_diarization import FRAME_SAMPLES, MIN_SAMPLES, SAMPLING_RATE
 
 
 class System(Protocol):
@@ -26,6 +27,11 @@ class Ours:
     def __init__(self, model: str, name: str):
         self.name = name
         self.network, self.settings = open_network(model)
+
+    @cached_property
+    def num_speakers(self) -> int:
+        """Speakers told apart in one window."""
+        return self.network(np.zeros((1, MIN_SAMPLES), np.float32))[0].shape[2]
 
     def activity(self, windows: np.ndarray, frames: int) -> np.ndarray:
         logits = self.network(windows)[0]

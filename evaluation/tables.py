@@ -5,15 +5,19 @@ from collections.abc import Mapping
 from common.markdown import table
 from evaluation.rates import beside_floor
 from evaluation.recording_scores import recording_table
-from evaluation.window_scores import window_table
+from evaluation.window_scores import several_speaker_groups, window_table
 
 GROUPS = {
     "all_windows": "all windows",
-    "one_speaker_windows": "one speaker",
-    "two_speaker_windows": "two speakers",
-    "more_speaker_windows": "three or more",
+    "more_speaker_windows": "more speakers",
     "overlapped_frames": "overlapped frames",
 }
+
+
+def group_words(group: str) -> str:
+    """`two speakers` of `two_speaker_windows`."""
+    number = group.removesuffix("_speaker_windows")
+    return GROUPS.get(group) or f"{number} speaker{'s' * (number != 'one')}"
 
 
 def result_tables(result: dict) -> str:
@@ -58,28 +62,27 @@ def _by(division: str, systems: Mapping[str, dict], corner: str) -> str:
 def by_condition(conditions: Mapping[str, dict[str, dict]]) -> str:
     """Rows are conditions, columns systems, all windows and two-speaker windows apart."""
     names = list(next(iter(conditions.values())))
+    scored = [group for systems in conditions.values() for name in names for group in systems[name]["groups"]]
+    shown = ["all_windows", *several_speaker_groups(dict.fromkeys(scored))]
     header = ["DER in % (floor)", "windows"]
-    header += [f"{name}, {GROUPS[group]}" for name in names for group in ("all_windows", "two_speaker_windows")]
+    header += [f"{name}, {group_words(group)}" for name in names for group in shown]
     rows = []
     for condition, systems in conditions.items():
         groups = [systems[name]["groups"] for name in names]
-        cells = [
-            beside_floor(g[group], "diarization_error_rate") if group in g else "-"
-            for g in groups
-            for group in ("all_windows", "two_speaker_windows")
-        ]
+        cells = [_cell(g, group) for g in groups for group in shown]
         rows.append([condition, groups[0]["all_windows"]["windows"], *cells])
     return table(header, rows)
 
 
 def by_group(systems: Mapping[str, dict]) -> str:
     """3 s windows of recordings: rows are systems, columns groups of windows."""
-    present = [group for group in GROUPS if any(group in s["groups"] for s in systems.values())]
-    rows = [
-        [name, *(beside_floor(s["groups"][g], "diarization_error_rate") if g in s["groups"] else "-" for g in present)]
-        for name, s in systems.items()
-    ]
-    return table(["DER in % (floor)", *(GROUPS[group] for group in present)], rows)
+    present = dict.fromkeys(group for s in systems.values() for group in s["groups"] if group != "silent_windows")
+    rows = [[name, *(_cell(s["groups"], group) for group in present)] for name, s in systems.items()]
+    return table(["DER in % (floor)", *map(group_words, present)], rows)
+
+
+def _cell(groups: Mapping[str, dict], group: str) -> str:
+    return beside_floor(groups[group], "diarization_error_rate") if group in groups else "-"
 
 
 def _recordings(systems: Mapping[str, dict]) -> list[str]:

@@ -25,7 +25,7 @@ VARIANTS = {
     "everything": "",
     "turns without statistics": "--turn_taking independent",
     "no rooms and noise": "--augment false",
-    "no loss on embeddings": "--speaker_loss_weight 0",
+    "no contrastive loss": "--speaker_loss_weight 0",
     "no affinity loss": "--affinity_loss_weight 0",
 }
 

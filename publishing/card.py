@@ -2,14 +2,17 @@
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from common.markdown import table
+from common.words import number_word
 from evaluation.headlines import Headline, headlines, summary
 from evaluation.tables import result_tables
-from evaluation.window_scores import window_table
+from evaluation.window_scores import several_speaker_groups, window_table
+from modeling.task_fast_diarization import Task
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "model_card.md"
@@ -39,6 +42,7 @@ def write_card(model: Path) -> Path:
     config, training, windows, evaluation, export, latency = (
         _read(model / f"{name}.json") for name in ("config", "training", "windows", "evaluation", "export", "latency")
     )
+    task = Task(**{field.name: config[field.name] for field in fields(Task) if field.name in config})
     name = training.get("name") or model.resolve().name
     dataset = training.get("dataset", "unknown")
     measured = headlines(evaluation, model.resolve().name) if evaluation else _of_training(windows, dataset)
@@ -59,7 +63,10 @@ def write_card(model: Path) -> Path:
         place=name if "/" in name else _place(model),
         parameters=f"{training['parameters'] / 1e6:.2f} M" if training else "an unknown number of",
         encoder_type=config["encoder_type"],
-        num_speakers=config["num_speakers"],
+        num_speakers=task.num_speakers,
+        speakers=_people(task.num_speakers),
+        simultaneous=_people(task.max_simultaneous),
+        window_seconds=f"{task.window_seconds:g}",
         embedding_size=config["embedding_size"],
         synthetic=dataset == "demo",
         results=_results(evaluation, windows, training, model.resolve().name),
@@ -91,6 +98,10 @@ def _hub_datasets(training: dict) -> list[str]:
     return training.get("hub_datasets") or ([training["hub_dataset"]] if training.get("hub_dataset") else [])
 
 
+def _people(number: int) -> str:
+    return f"{number_word(number)} {'person' if number == 1 else 'people'}"
+
+
 def _place(model: Path) -> str:
     """What a reader in the repository gives to load the model."""
     inside = model.resolve().is_relative_to(ROOT)
@@ -104,7 +115,7 @@ def _read(file: Path):
 def _of_training(windows: dict, dataset: str) -> list[Headline]:
     """The figures of the windows that training itself scores."""
     found = []
-    for group in ("all_windows", "two_speaker_windows"):
+    for group in ("all_windows", *several_speaker_groups(windows)):
         for rate, metric in (("diarization_error_rate", "DER"), ("frame_accuracy", "exact frame accuracy")):
             if group in windows:
                 on = f"simulated from {dataset}, unseen speakers, {group.replace('_', ' ')}"

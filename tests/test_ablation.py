@@ -19,11 +19,11 @@ def test_every_variant_switches_off_one_part_and_leaves_the_evaluation_alone():
         arguments, training = parse("", [*flags.split(), "--hidden_size", "16"])
         train, held_out = open_streams(arguments, training, None)
         config = make_model(arguments, None).config
-        losses = config.speaker_loss_weight, config.affinity_loss_weight
+        losses = [getattr(config, f"{name}_loss_weight") for name in ("affinity", "speaker", "distillation", "teacher")]
         made[variant] = train.config.turn_taking, train.config.augmentation == CLEAN, *losses
         assert held_out.config.turn_taking == "measured" and held_out.config.augmentation != CLEAN
     reference = made["everything"]
-    assert reference == ("measured", False, 0.3, 1.0)
+    assert reference == ("measured", False, 1.0, 0.3, 2.0, 0.3)
     for variant, parts in made.items():
         assert sum(a != b for a, b in zip(parts, reference)) == (variant != "everything"), variant
 

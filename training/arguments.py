@@ -14,6 +14,7 @@ from data.conversations import TURN_PLANS
 from data.corpora import CORPORA
 from data.streaming import StreamConfig
 from modeling import FastDiarizationConfig
+from modeling.task_fast_diarization import Task
 
 MOST_WORKERS = 16
 
@@ -68,7 +69,14 @@ class Arguments:
             "help": f"Before the context layers and the head (default {NEW['dropout']}, or that of --start_from)."
         },
     )
-    window_seconds: float = field(default=3.0, metadata={"help": "Length of a training window."})
+    num_speakers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Speakers told apart in one window "
+            f"(default {Task.num_speakers}, or that of --start_from or of the run resumed)."
+        },
+    )
+    window_seconds: float = field(default=Task.window_seconds, metadata={"help": "Length of a training window."})
     long_window_seconds: float | None = field(
         default=None, metadata={"help": "Length of the windows of about half of the pools, to link by longer ones."}
     )
@@ -307,7 +315,7 @@ def check_corpora(names: list[str], shares: list[float] | None, batch_size: int)
 
 def network_of(arguments: Arguments) -> dict:
     """The fields of the network's configuration that were given."""
-    given = {name: getattr(arguments, name) for name in (*NEW, "encoder_type", "window_seconds")}
+    given = {name: getattr(arguments, name) for name in (*NEW, "encoder_type", "num_speakers", "window_seconds")}
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -9,6 +9,7 @@ from data.annotated_stream import AnnotatedStream
 from data.corpora import CORPORA, CorpusError
 from data.mixing import MixedStream, windows_of_shares
 from data.streaming import ConversationStream, LanedStream, StreamConfig
+from modeling.task_fast_diarization import Task
 from training.arguments import Arguments, Training, UsageError
 from training.teacher_segmentation import TaughtStream
 
@@ -23,11 +24,12 @@ def corpus_labels(names: list[str]) -> list[str]:
 
 
 def open_streams(
-    arguments: Arguments, training: Training, state: dict | None
+    arguments: Arguments, training: Training, state: dict | None, num_speakers: int = Task.num_speakers
 ) -> tuple[LanedStream, dict[str, ConversationStream]]:
     """
     Args:
         state: of the stream in the checkpoint to go on from, or `None`.
+        num_speakers: of the network.
 
     Returns:
         the stream to train on, at its place, and by corpus the one of speakers or recordings held out.
@@ -44,6 +46,7 @@ def open_streams(
         )
     config = StreamConfig(
         seed=training.seed,
+        num_speakers=num_speakers,
         window_seconds=arguments.window_seconds,
         long_window_seconds=arguments.long_window_seconds,
         noise=arguments.noise,
@@ -51,7 +54,7 @@ def open_streams(
         units_per_block=arguments.units_per_block,
         lanes=arguments.lanes,
         turn_taking=arguments.turn_taking,
-        shares=None if arguments.measured_shares else StreamConfig.shares,
+        shares=None if arguments.measured_shares else Task.shares,
         augmentation=Augmentation() if arguments.augment else CLEAN,
     )
     batch_size = training.per_device_train_batch_size
@@ -91,4 +94,4 @@ def _to_be_scored(config: StreamConfig, kind: type, batch_size: int) -> StreamCo
     config = replace(config, long_window_seconds=None, **same_for_all)
     if kind is AnnotatedStream:
         return replace(config, shares=None, augmentation=CLEAN)
-    return replace(config, shares=StreamConfig.shares, speeds=(1.0,), augmentation=Augmentation())
+    return replace(config, shares=Task.shares, speeds=(1.0,), augmentation=Augmentation())

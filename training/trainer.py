@@ -17,20 +17,15 @@ from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from common.errors import first_line
+from common.words import number_word
 from data.corpora import CorpusError
 from data.streaming import PositionedLoader
-from evaluation.window_scores import WindowScores
+from evaluation.window_scores import WindowScores, speaker_group
 from training.checkpoints import CheckpointError, Keeper, discard_old, fault_of, seal, step_of
 from training.norms import freeze_norms
 from training.teacher_voices import TeacherVoices
 
 logger = logging.getLogger(__name__)
-
-SUMMARY = {
-    "der": ("all_windows", "diarization_error_rate"),
-    "frame_accuracy": ("all_windows", "frame_accuracy"),
-    "two_speaker_der": ("two_speaker_windows", "diarization_error_rate"),
-}
 
 
 class StreamingTrainer(Trainer):
@@ -57,17 +52,31 @@ class StreamingTrainer(Trainer):
             for corpus, stream in self.eval_dataset.items()
         }
         self.model_accepts_loss_kwargs = False
+        self.terms: dict[str, torch.Tensor] = {}
+        self.terms_added = 0
 
     def get_train_dataloader(self) -> PositionedLoader:
         return self.loader
 
-    def compute_loss(self, model, inputs, **kwargs):
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         if self.voices:
             rows = self.voices.rows_of(inputs["speaker_labels"]).to(self.args.device)
             inputs = inputs | {"voice_labels": rows, "voices": self.voices.voices}
         if self.frozen_norms:
             freeze_norms(model)
-        return super().compute_loss(model, inputs, **kwargs)
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        for name, term in outputs["losses"].items():  # summed up where they are: only `log` waits for the device
+            self.terms[name] = self.terms.get(name, 0) + term.detach()
+        self.terms_added += 1
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """Beside the loss, the mean of each of its terms since the last line, before its weight, as `loss_NAME`."""
+        if "loss" in logs and self.terms:
+            means = self.accelerator.reduce(torch.stack([*self.terms.values()]) / self.terms_added, "mean").tolist()
+            logs |= {f"loss_{name}": round(mean, 4) for name, mean in zip(self.terms, means)}
+            self.terms, self.terms_added = {}, 0
+        super().log(logs, *args, **kwargs)
 
     def train(self, resume_from_checkpoint: Path | None = None) -> None:
         """Train to the last step; with a checkpoint that is there already, only load it.
@@ -116,7 +125,8 @@ class StreamingTrainer(Trainer):
             `WindowScores.result` of all windows, and of several corpora by their names in `corpora`.
         """
         model = self.accelerator.unwrap_model(self.model).eval()
-        of_all, of_each = WindowScores(), {corpus: WindowScores() for corpus in self.eval_windows}
+        speakers = self.train_dataset.num_speakers
+        of_all, of_each = WindowScores(speakers), {corpus: WindowScores(speakers) for corpus in self.eval_windows}
         batches = [(corpus, batch) for corpus, batches in self.eval_windows.items() for batch in batches]
         for corpus, batch in tqdm(batches, "evaluating", leave=False, disable=not self.is_world_process_zero()):
             with self.compute_loss_context_manager():
@@ -129,10 +139,13 @@ class StreamingTrainer(Trainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
         result = self.score_windows()
         results = {"": result} | {f"{corpus}_": scores for corpus, scores in result.get("corpora", {}).items()}
+        rates = {"der": ("all_windows", "diarization_error_rate"), "frame_accuracy": ("all_windows", "frame_accuracy")}
+        for speakers in range(2, self.train_dataset.num_speakers + 1):
+            rates[f"{number_word(speakers)}_speaker_der"] = (speaker_group(speakers), "diarization_error_rate")
         metrics = {
             f"{metric_key_prefix}_{corpus}{prefix}{name}": scores.get(group, {}).get(prefix + rate)
             for corpus, scores in results.items()
-            for name, (group, rate) in SUMMARY.items()
+            for name, (group, rate) in rates.items()
             for prefix in ("", "floor_")
         }
         self.log(metrics)
