@@ -36,6 +36,7 @@ from modeling import (
     FastDiarizationForAudioFrameClassification,
 )
 from publishing.card import write_card
+from training.anchor import EmbeddingAnchor
 from training.arguments import Arguments, Training, UsageError, network_of, parse
 from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, newest_local, open_drive, step_of
 from training.curves import plot_curves
@@ -94,6 +95,7 @@ def run(arguments: Arguments, training: Training) -> None:
         keeper=keeper,
         voices=TeacherVoices(arguments.teacher_voices, training.device) if arguments.teacher_voices else None,
         frozen_norms=arguments.freeze_norms,
+        anchor=make_anchor(arguments, training),
     )
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -158,6 +160,13 @@ def make_model(arguments: Arguments, checkpoint: Path | None) -> FastDiarization
     if arguments.start_from:
         return load_weights(arguments.start_from, given)
     return FastDiarizationForAudioFrameClassification(FastDiarizationConfig(**given))
+
+
+def make_anchor(arguments: Arguments, training: Training) -> EmbeddingAnchor | None:
+    """What holds the embeddings near those of `--start_from`, if asked for."""
+    if not arguments.keep_embeddings:
+        return None
+    return EmbeddingAnchor(load_weights(arguments.start_from, {}).to(training.device), arguments.keep_embeddings)
 
 
 def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassification:

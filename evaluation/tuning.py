@@ -55,7 +55,7 @@ ROUNDS = 2
 MOST_SECONDS = 7200.0
 """Of real recordings in memory."""
 FEW_SECONDS = 600.0
-"""Of real recordings, on which settings found may be good by chance."""
+"""Of real recordings, on which settings found are good by chance and are not written."""
 
 
 class Trial:
@@ -152,9 +152,6 @@ def real_recordings(names: list[str]) -> tuple[list[Recording], list[Timeline | 
     if not recordings:
         raise CorpusError(f"none of the held-out recordings of {', '.join(names)} can be read")
     print(f"{len(recordings)} held-out recordings, {seconds / 60:.1f} minutes")
-    if seconds < FEW_SECONDS:
-        said = f"settings found on less than {FEW_SECONDS / 60:g} minutes may be good by chance"
-        print(f"warning: {said}", file=sys.stderr)
     return recordings, regions
 
 
@@ -196,6 +193,14 @@ def main() -> None:
             recordings, regions = simulated_recordings(count, arguments.dataset, arguments.noise), None
     except (CorpusError, ModelError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
+    seconds = sum(len(recording.waveform) for recording in recordings) / SAMPLING_RATE
+    if arguments.write and count is None and seconds < FEW_SECONDS:
+        print(
+            f"warning: {seconds / 60:.1f} minutes of held-out recordings are too few to choose settings by, "
+            f"{FEW_SECONDS / 60:g} are needed; those of the weights are kept",
+            file=sys.stderr,
+        )
+        return
     rows, found = [], []
     for start in starts:
         trial = Trial(network, recordings, start, regions)

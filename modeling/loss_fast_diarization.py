@@ -123,7 +123,7 @@ def contrastive_speaker_loss(
             names that hold everywhere. People of two recordings may be one or two, so they are not compared.
         temperature: of the softmax over cosines.
     """
-    heard = ((speaker_labels >= 0) & _heard_alone(labels)).flatten()
+    heard = ((speaker_labels >= 0) & heard_alone(labels)).flatten()
     names = speaker_labels.flatten()
     embeddings = embeddings.flatten(0, 1)
     others = heard[:, None] & heard[None] & ~torch.eye(len(names), dtype=torch.bool, device=names.device)
@@ -162,7 +162,7 @@ def distillation_loss(
     Returns:
         means over the voices heard: 1 - cosine, and cross-entropy.
     """
-    known = (voice_labels >= 0) & _heard_alone(labels)
+    known = (voice_labels >= 0) & heard_alone(labels)
     if not known.any():
         return embeddings.sum() * 0, embeddings.sum() * 0
     cosines = embeddings[known] @ voices.T
@@ -171,6 +171,6 @@ def distillation_loss(
     return distance.mean(), F.cross_entropy(scale * (cosines - margin * own), voice_labels[known])
 
 
-def _heard_alone(labels: torch.Tensor) -> torch.Tensor:
+def heard_alone(labels: torch.Tensor) -> torch.Tensor:
     """(batch, num_speakers) whether each speaker is alone for 0.4 s or more."""
     return (labels * (labels.sum(-1, keepdim=True) == 1)).sum(1) >= 20

@@ -6,7 +6,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from corpora_fixtures import SAMPLING_RATE, encode_flac, speech_utterances
+
+from data.acoustics import CLEAN
+from data.annotated import AnnotatedConversations
+from data.annotations import Conversation
+from data.streaming import PositionedLoader, StreamConfig
+
+CONFIG = StreamConfig(batch_size=4, window_seconds=1.0, units_per_block=2, windows_per_utterance=2, augmentation=CLEAN)
 
 SCHEMA = pa.schema(
     {
@@ -100,3 +108,20 @@ def write_hub_set(directory: Path, made: list[Talk], shards: int = 2, row_group_
         ]
         file = directory / "data" / f"{name}.parquet"
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), file, row_group_size=row_group_size)
+
+
+def whole(conversations: AnnotatedConversations) -> dict[str, Conversation]:
+    """All conversations of a corpus by name."""
+    found = [c for unit in range(len(conversations)) for c in conversations.conversations(unit)]
+    return {c.name: c for c in found}
+
+
+def batches(stream, count: int) -> list[dict]:
+    """The first batches of a stream, made in this process."""
+    return [batch for batch, _ in zip(PositionedLoader(stream, 0), range(count))]
+
+
+def same(one: list[dict], other: list[dict]) -> bool:
+    return all(
+        a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a) for a, b in zip(one, other, strict=True)
+    )

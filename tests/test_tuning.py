@@ -85,8 +85,12 @@ def test_settings_are_chosen_on_held_out_recordings(model, tmp_path, monkeypatch
     assert [(turn.start, speaker) for turn, _, speaker in trial.references[0].itertracks(yield_label=True)] == [
         (start, speaker) for start, _, speaker in talk.turns
     ]
-    said = capsys.readouterr()
-    assert "1 held-out recordings, 0.1 minutes" in said.out and "may be good by chance" in said.err
+    assert "1 held-out recordings, 0.1 minutes" in capsys.readouterr().out
+    before = (model / "config.json").read_text()
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--write"])
+    tuning.main()
+    assert "0.1 minutes of held-out recordings are too few to choose settings by" in capsys.readouterr().err
+    assert len(seen) == 1 and (model / "config.json").read_text() == before
 
 
 def test_recordings_that_are_not_annotated_are_refused(model, monkeypatch):

@@ -112,6 +112,12 @@ class Arguments:
     start_from: str | None = field(
         default=None, metadata={"help": "Model directory or Hub id whose weights to start from (phase two)."}
     )
+    keep_embeddings: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight that holds embeddings near those of --start_from, to fine-tune on recordings of few people."
+        },
+    )
     freeze_norms: bool = field(
         default=False,
         metadata={"help": "Measure normalisation on many voices first and keep it: for the last steps of a training."},
@@ -275,6 +281,10 @@ def check(arguments: Arguments, training: Training) -> None:
         )
     if arguments.hidden_size is not None and arguments.start_from:
         raise UsageError("--hidden_size is that of the weights with --start_from; leave one of the two out")
+    if not 0 <= arguments.keep_embeddings < float("inf"):
+        raise UsageError(f"--keep_embeddings must be 0 or more, got {arguments.keep_embeddings:g}")
+    if arguments.keep_embeddings and not arguments.start_from:
+        raise UsageError("--keep_embeddings holds those of --start_from; name its weights, or leave it out")
     if not training.learning_rate > 0:
         raise UsageError(f"--learning_rate must be above 0, got {training.learning_rate}")
     if arguments.long_window_seconds is not None and arguments.long_window_seconds < arguments.window_seconds:

@@ -21,6 +21,7 @@ from common.words import number_word
 from data.corpora import CorpusError
 from data.streaming import PositionedLoader
 from evaluation.window_scores import WindowScores, speaker_group
+from training.anchor import EmbeddingAnchor
 from training.checkpoints import CheckpointError, Keeper, discard_old, fault_of, seal, step_of
 from training.norms import freeze_norms
 from training.teacher_voices import TeacherVoices
@@ -42,10 +43,11 @@ class StreamingTrainer(Trainer):
         keeper: Keeper,
         voices: TeacherVoices | None = None,
         frozen_norms: bool = False,
+        anchor: EmbeddingAnchor | None = None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
-        self.keeper, self.voices, self.frozen_norms = keeper, voices, frozen_norms
+        self.keeper, self.voices, self.frozen_norms, self.anchor = keeper, voices, frozen_norms, anchor
         self.loader = PositionedLoader(self.train_dataset, workers)
         self.eval_windows = {
             corpus: list(islice(PositionedLoader(stream, 0), eval_batches))
@@ -65,6 +67,9 @@ class StreamingTrainer(Trainer):
         if self.frozen_norms:
             freeze_norms(model)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        if self.anchor:
+            outputs["losses"]["anchor"] = distance = self.anchor.distance(outputs["speaker_embeddings"], inputs)
+            loss = loss + self.anchor.weight * distance
         for name, term in outputs["losses"].items():  # summed up where they are: only `log` waits for the device
             self.terms[name] = self.terms.get(name, 0) + term.detach()
         self.terms_added += 1
