@@ -4,13 +4,15 @@
     python diarize.py *.mp4 --output answers --plot             many files, videos too, and a picture of each
     python diarize.py interview.mp3 --num_speakers 2 --format rttm,srt,audacity
     python diarize.py call.wav --reference call.rttm            scored: DER and its parts
+    python diarize.py call.wav --channels separate              a call with one speaker on each channel
+    ffmpeg -i ... -f wav - | python diarize.py -                standard input
     python diarize.py call.wav --model runs/demo/model          a model of your own
     python diarize.py call.wav --model model.onnx               numpy and onnxruntime only, no torch
     accelerate launch --multi_gpu diarize.py *.wav              a share of the files for every process
     accelerate launch diarize.py --dataset user/name --split test --output answers
 
 The last one spreads a data set over all processes and machines it is launched on, writes the answers as a data set
-(`load_dataset("answers")`), and goes on where it was when it is given again.
+(`load_dataset("answers")`), and continues where it stopped if the command is run again.
 
 Exit code: 0 if every recording was done, 1 if one or more could not be (the others are), 2 for wrong usage.
 """
@@ -29,11 +31,22 @@ from common.processes import gather, join
 from diarization.backends import open_network
 from diarization.formats import FORMATS, recording_name, to_annotation
 from diarization.timeline import plot_timeline, text_timeline
-from modeling.audio_fast_diarization import SAMPLING_RATE, AudioWarning, audio_blocks, declared_seconds
+from modeling.audio_fast_diarization import (
+    MIX,
+    SAMPLING_RATE,
+    SEPARATE,
+    AudioNotice,
+    AudioWarning,
+    audio_blocks,
+    check_choice,
+    declared_seconds,
+)
 from modeling.linking_fast_diarization import diarize
 from modeling.segments_fast_diarization import Segment
+from modeling.separate_fast_diarization import diarize_channels
 from modeling.settings_fast_diarization import SpeakerCount
 
+STDIN = "-"
 DEFAULT_MODEL = os.path.relpath(Path(__file__).parent / "pretrained" / "lightweight-cnn")
 
 
@@ -43,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # of a terminal that knows no block characters
     with warnings.catch_warnings():
         warnings.simplefilter("always", AudioWarning)
+        warnings.simplefilter("always", AudioNotice)
         warnings.showwarning = show_warning
         try:
             return run(parse(arguments))
@@ -55,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     count = SpeakerCount(arguments.num_speakers, arguments.min_speakers, arguments.max_speakers)
+    check_choice(arguments.track, arguments.channels)
     output = Path(arguments.output)
     if arguments.dataset:
         from diarization.hub_dataset import diarize_dataset
@@ -70,8 +85,12 @@ def run(arguments: argparse.Namespace) -> int:
     answers: dict[str, list[Segment]] = {}
     for number, (file, name) in list(enumerate(zip(arguments.files, names), 1))[rank::world_size]:
         try:
-            blocks = with_progress(file, f"{number}/{len(names)} {name}", rank)
-            segments = diarize(network, blocks, settings, count)
+            heard = {"track": arguments.track, "channels": arguments.channels}
+            blocks = with_progress(file, f"{number}/{len(names)} {name}", rank, **heard)
+            if arguments.channels == SEPARATE:
+                segments = diarize_channels(network, blocks, settings)
+            else:
+                segments = diarize(network, blocks, settings, count)
             targets = [output / f"{name}{FORMATS[choice][0]}" for choice in arguments.format]
             for choice, target in zip(arguments.format, targets):
                 write(target, FORMATS[choice][1](recording_name(name), segments))
@@ -94,7 +113,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("files", nargs="*", metavar="FILE", help="recordings: any container FFmpeg reads, video too")
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="recordings: any container FFmpeg reads, video too; - is standard input",
+    )
     parser.add_argument("--output", default="results", metavar="DIR", help="where answers go (default: %(default)s)")
     parser.add_argument(
         "--format", type=formats, metavar="NAMES", help=f"one or more of {','.join(FORMATS)} (default: rttm)"
@@ -102,8 +126,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--plot", action="store_true", help="a picture of each recording beside its answer, PNG")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="directory, ONNX file or Hub id (default: %(default)s)")
     parser.add_argument("--num_speakers", type=int, metavar="N", help="how many people speak in each, if known")
-    parser.add_argument("--min_speakers", type=int, metavar="N", help="at least so many")
-    parser.add_argument("--max_speakers", type=int, metavar="N", help="at most so many")
+    parser.add_argument("--min_speakers", type=int, metavar="N", help="least number of speakers")
+    parser.add_argument("--max_speakers", type=int, metavar="N", help="largest number of speakers")
+    parser.add_argument("--track", type=int, metavar="N", help="the audio track to hear (default: all but dubs, mixed)")
+    parser.add_argument(
+        "--channels",
+        type=lambda value: int(value) if value.isdecimal() else value,
+        default=MIX,
+        metavar="WHICH",
+        help=f"{MIX}, the number of a channel, or {SEPARATE}: one speaker on each (default: %(default)s)",
+    )
     parser.add_argument("--reference", metavar="RTTM", help="RTTM file or directory of them, to score the answers with")
     parser.add_argument("--dataset", metavar="HUB_ID", help="data set with an audio column, instead of files")
     parser.add_argument("--config", metavar="NAME", help="configuration of the data set, such as ihm")
@@ -113,6 +145,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("give one or more recordings, or --dataset HUB_ID")
     if arguments.dataset and (arguments.format or arguments.plot or arguments.reference):
         parser.error("--dataset writes Parquet; --format, --plot and --reference are for files")
+    if arguments.dataset and (arguments.track or arguments.channels != MIX):
+        parser.error("--track and --channels are for files")
+    if arguments.channels == SEPARATE and (arguments.num_speakers or arguments.min_speakers or arguments.max_speakers):
+        parser.error(f"with --channels {SEPARATE} there is one speaker on each channel; give no number of speakers")
     if arguments.config and not arguments.dataset:
         parser.error("--config is for --dataset")
     arguments.format = arguments.format or ["rttm"]
@@ -135,9 +171,11 @@ def output_names(files: list[str]) -> list[str]:
     """
     by_name: dict[str, str] = {}
     for file in files:
-        other = by_name.setdefault(Path(file).stem, file)
+        other = by_name.setdefault("stdin" if file == STDIN else Path(file).stem, file)
         if other is not file:
-            raise ValueError(f"{other} and {file} would both be written as {Path(file).stem!r}; do them apart")
+            raise ValueError(
+                f"{other} and {file} would both be written as {Path(file).stem!r}; use another --output for one"
+            )
     return list(by_name)
 
 
@@ -148,19 +186,20 @@ def write(target: Path, text: str):
     os.replace(part, target)
 
 
-def with_progress(file: str, title: str, line: int) -> Iterator[np.ndarray]:
+def with_progress(file: str, title: str, line: int, **heard) -> Iterator[np.ndarray]:
     """The recording in blocks, with a bar in minutes on a terminal, so many lines down."""
+    blocks = audio_blocks(sys.stdin.buffer if file == STDIN else file, **heard)
     try:
         from tqdm import tqdm
     except ImportError:
-        yield from audio_blocks(file)
+        yield from blocks
         return
     seconds = declared_seconds(file) if Path(file).is_file() else None  # a pipe can be read but once
     total = seconds and round(seconds / 60, 1)
     with tqdm(desc=title, total=total, unit="min", disable=None, leave=False, position=line) as bar:
-        for block in audio_blocks(file):
+        for block in blocks:
             yield block
-            bar.update(round(len(block) / SAMPLING_RATE / 60, 3))
+            bar.update(round(block.shape[-1] / SAMPLING_RATE / 60, 3))
 
 
 def print_error(error: Exception | str):
@@ -168,7 +207,8 @@ def print_error(error: Exception | str):
 
 
 def show_warning(message, category, *location):
-    print(f"{'warning' if category is AudioWarning else category.__name__}: {message}", file=sys.stderr)
+    kind = {AudioWarning: "warning", AudioNotice: "note"}.get(category, category.__name__)
+    print(f"{kind}: {message}", file=sys.stderr)
 
 
 def read_references(path: str, names: list[str], output: Path) -> dict:

@@ -6,9 +6,9 @@
     accelerate launch train.py --start_from runs/librispeech/model --dataset path/to/speech --output_dir runs/tuned
     accelerate launch train.py --config configs/fine_tune.yaml --dataset path/to/calls demo   # on annotated recordings
 
-Conversations are made on the fly from single-speaker utterances, or cut out of annotated recordings. Run the same
-command with `--resume` after any interruption and it goes on exactly where it was. `accelerate launch -q` leaves out
-accelerate's own traceback where training ends with an error.
+Conversations are simulated on the fly from utterances of single speakers, or cut out of annotated recordings. After an
+interruption, run the same command with `--resume` to continue exactly where it stopped. `accelerate launch -q` hides
+accelerate's own traceback when training ends with an error.
 """
 
 import hashlib
@@ -28,6 +28,7 @@ from transformers import set_seed
 from common.errors import first_line
 from common.output import OutputError, make_directory
 from common.retry import limit_silence
+from common.version import __version__
 from data.corpora import CORPORA, Corpus, CorpusError
 from evaluation.window_scores import window_table
 from modeling import (
@@ -40,6 +41,7 @@ from training.anchor import EmbeddingAnchor
 from training.arguments import Arguments, Training, UsageError, network_of, parse
 from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, newest_local, open_drive, step_of
 from training.curves import plot_curves
+from training.divergence import Diverged, refuse_divergence
 from training.hub import HubRepository
 from training.norms import measure_norms
 from training.streams import annotated_of, corpus_labels, open_streams
@@ -49,18 +51,18 @@ from training.trainer import Clock, SaveAndLeave, StreamingTrainer, read_stream_
 
 TOKEN_FLAGS = ("hub_token", "hub-token", "push_to_hub_token", "push-to-hub-token")
 OF_OLDER_WEIGHTS = ("evaluation", "latency", "export")
-"""What else a run that is trained on may find beside its model."""
+"""Files beside a model that describe its weights, and are removed once these have changed."""
 
 
 def main():
     try:
         run(*parse(__doc__))
-    except (CorpusError, CheckpointError, OutputError, UsageError, FileNotFoundError) as error:
+    except (CorpusError, CheckpointError, OutputError, UsageError, Diverged, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from None
 
 
 def run(arguments: Arguments, training: Training) -> None:
-    """Train, or go on, then save, score and export."""
+    """Train, or resume training; then save, score and export."""
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
@@ -102,7 +104,7 @@ def run(arguments: Arguments, training: Training) -> None:
         if leave.signal:
             saved = newest_local(Path(training.output_dir))
             said = f"saved at step {step_of(saved)}" if saved else "nothing could be saved"
-            logging.info("%s; run the same command with --resume to go on", said)
+            logging.info("%s; run the same command with --resume to continue", said)
             raise SystemExit(128 + leave.signal)
         finish(arguments, training, trainer, hub)
     finally:
@@ -110,8 +112,11 @@ def run(arguments: Arguments, training: Training) -> None:
 
 
 def open_hub(training: Training) -> HubRepository | None:
-    """The run's repository. The Trainer's own pushes skip a checkpoint while one is in flight and fail with the
-    network, ours do neither. The token goes no further: the Trainer would keep it in every checkpoint."""
+    """The run's repository on the Hub, or `None`.
+
+    The Trainer's own pushes skip a checkpoint while another is being pushed, and fail when the network does; ours do
+    neither. The token is taken out of the arguments, which the Trainer would write into every checkpoint.
+    """
     asked, token = training.push_to_hub, training.hub_token
     training.push_to_hub, training.hub_token, training.push_to_hub_token = False, None, None
     if not asked or training.process_index:
@@ -123,31 +128,34 @@ def open_hub(training: Training) -> HubRepository | None:
 def find_checkpoint(
     arguments: Arguments, training: Training, drive: Path | None, hub: HubRepository | None
 ) -> Path | None:
-    """The checkpoint to go on from, the same for all processes. Without `--resume` a place in use is refused."""
+    """The checkpoint to resume from, the same for all processes; without `--resume`, refuse a directory in use."""
     run, checkpoint = Path(training.output_dir), None
     if training.process_index == 0:
         if drive:
             open_drive(drive)
         if arguments.resume:
             checkpoint = newest(run, drive, hub.download_checkpoint if hub else None)
-            logging.info("going on from %s", checkpoint or "the start: there is no checkpoint yet")
+            logging.info("resuming from %s", checkpoint or "the start: there is no checkpoint yet")
         elif any(run.glob("checkpoint-*")) or drive and any((drive / slot).exists() for slot in SLOTS):
             raise CheckpointError(
-                f"{run if any(run.glob('checkpoint-*')) else drive} already holds a run; add --resume to go on, or "
-                "choose another directory"
+                f"{run if any(run.glob('checkpoint-*')) else drive} already holds a run; add --resume to continue it, "
+                "or choose another directory"
             )
         elif hub and hub.has_checkpoint():
-            raise CheckpointError(f"{hub.name} on the Hub already holds a run; add --resume, or another --hub_model_id")
+            raise CheckpointError(
+                f"{hub.name} on the Hub already holds a run; add --resume to continue it, or choose another "
+                "--hub_model_id"
+            )
     (checkpoint,) = broadcast_object_list([checkpoint])
     if checkpoint and not checkpoint.is_dir():
         raise CheckpointError(
-            f"{checkpoint} is not there for process {training.process_index}; all need one output_dir"
+            f"process {training.process_index} does not see {checkpoint}; all processes need the same --output_dir"
         )
     return checkpoint
 
 
 def make_model(arguments: Arguments, checkpoint: Path | None) -> FastDiarizationForAudioFrameClassification:
-    """A new network, that of `--start_from`, or one like the checkpoint's, whose weights the Trainer loads."""
+    """A new network, the one of `--start_from`, or one of the checkpoint's shape, whose weights the Trainer loads."""
     given = network_of(arguments)
     if checkpoint:
         config = FastDiarizationConfig.from_pretrained(checkpoint)
@@ -170,10 +178,10 @@ def make_anchor(arguments: Arguments, training: Training) -> EmbeddingAnchor | N
 
 
 def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassification:
-    """The network of a model directory or Hub id, but for the fields of its configuration that are given.
+    """The network of a model directory or Hub id, with the configuration fields in `given` changed.
 
     Raises:
-        UsageError: there is no Fast Diarization model.
+        UsageError: `name` holds no Fast Diarization model.
     """
     remedy = "give a model directory that train.py wrote (such as runs/demo/model) or a Hub id"
     try:
@@ -185,7 +193,7 @@ def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassifi
         if given.get("num_speakers", speakers) != speakers:
             raise UsageError(
                 f"--start_from {name} has num_speakers {speakers} and this run {given['num_speakers']}; leave "
-                "--num_speakers out, or start anew without --start_from"
+                "--num_speakers out, or train from scratch without --start_from"
             )
         return FastDiarizationForAudioFrameClassification.from_pretrained(name, **given)
     except (OSError, SafetensorError) as error:
@@ -193,8 +201,9 @@ def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassifi
 
 
 def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> None:
-    """Save, score and export the trained model, push it if asked, and say where everything is."""
+    """Save, score and export the trained model, push it if asked to, and print where everything is."""
     final = Path(training.output_dir) / "model"
+    refuse_divergence(trainer.model, Path(training.output_dir), trainer.state.global_step)
     before = weights_digest(final)
     trainer.save_model(str(final))
     if not trainer.is_world_process_zero():
@@ -213,7 +222,8 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
     plot_curves(trainer.state.log_history, final / "curves.png")
     write_card(final)
     for corpus, result in scores.pop("corpora", {arguments.dataset[0]: scores}).items():
-        print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({corpus}), floor in brackets:\n")
+        print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({corpus});")
+        print("in brackets the floor, the score of a one-speaker oracle:\n")
         print(window_table(result))
     print(f"\nmodel and ONNX: {final}\ncheckpoints:    {training.output_dir}")
     print(f"curves:         {final / 'curves.png'}, tensorboard --logdir {training.output_dir}")
@@ -234,13 +244,13 @@ def tune_linking(model: Path, corpora: list[str]) -> None:
 
 
 def weights_digest(model: Path) -> str | None:
-    """Of the weights in a model directory, or `None` where there are none."""
+    """SHA-256 of the weights in a model directory, or `None` where there are none."""
     file = model / "model.safetensors"
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 def describe(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> dict:
-    """What the model card says of the training."""
+    """The facts about the training that the model card shows."""
     clock = trainer.state.stateful_callbacks["Clock"]
     command = " ".join(["accelerate launch train.py", *sys.argv[1:]])
     corpora = {name: CORPORA.get(name, Corpus(name.partition(":")[0])) for name in arguments.dataset}
@@ -248,9 +258,11 @@ def describe(arguments: Arguments, training: Training, trainer: StreamingTrainer
     shares = arguments.shares or [1 / len(corpora)] * len(corpora)
     cuda = training.device.type == "cuda"
     return {
+        "version": __version__,
         "name": hub.name if hub else Path(training.output_dir).resolve().name,
         "parameters": trainer.model.num_parameters(),
         "dataset": ", ".join(arguments.dataset),
+        "hub_dataset": on_hub[0] if on_hub and len(corpora) == 1 else None,
         "hub_datasets": on_hub,
         "licence": ", ".join(dict.fromkeys(corpus.licence for corpus in corpora.values())),
         "teacher": LICENCE if arguments.teacher else None,

@@ -4,5 +4,5 @@ NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 
 def number_word(number: int) -> str:
-    """`"two"` of 2; above ten in digits."""
+    """`"two"` for 2; digits above ten."""
     return NUMBERS[number] if number < len(NUMBERS) else str(number)

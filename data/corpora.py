@@ -1,9 +1,9 @@
-"""Speech corpora as lists of units that can be read in any order: nothing is downloaded beyond what is read.
+"""Speech corpora as lists of units that can be read in any order; only what is read is downloaded.
 
 A unit is the smallest part of a corpus that can be fetched alone: a Parquet row group, a WebDataset tar, or the
 folder of one speaker. `datasets` resolves the files of a Hub repository or directory and streams what is neither
 Parquet nor tar. Parquet row groups are read by byte range, because `datasets` (4.4 to 4.8) cannot start inside a file;
-tars are read here, because it takes a damaged header for the end of the archive and says nothing.
+tars are read here, because `datasets` silently takes a damaged header for the end of the archive.
 """
 
 import hashlib
@@ -31,15 +31,15 @@ TURN_COLUMNS = ("timestamps_start", "timestamps_end", "speakers")
 AUDIO_FILES = AUDIO_SUFFIXES
 HELD_OUT_PERCENT = 3
 READABLE_AMONG = 3
-"""Of so many tars one must be readable for a run to start."""
+"""A run starts only if one of this many first tars can be read."""
 READ_AHEAD = 1 << 23
-"""Bytes of a column of conversations in memory beside the row under way."""
+"""Bytes of a column of conversations held in memory beside the current row."""
 OPENING_SECONDS = 20.0
-"""How long a corpus that cannot be reached is tried again before a run starts."""
+"""How long opening a corpus is retried before a run starts."""
 
 
 class CorpusError(ValueError):
-    """A corpus that cannot be used; the message names it and the remedy."""
+    """A corpus that cannot be used; the message names the corpus and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Corpus:
     Args:
         path: Hub repository id or local directory.
         config: configuration of the repository.
-        train, validation: names of splits; `None` finds them: splits named `train*` and `validation*`, and where
-            there is no validation split, speakers are held out by a hash of their name.
-        audio_column, speaker_column: `None` finds them among the usual names.
+        train, validation: names of splits. By default splits named `train*` and `validation*`; without a validation
+            split, speakers are held out by a hash of their name.
+        audio_column, speaker_column: by default the first of the usual names.
         speaker_prefix: the speaker is the part of `speaker_column` before the first `/`.
         licence: of the recordings.
     """
@@ -92,7 +92,7 @@ CORPORA = {
 
 @dataclass(frozen=True)
 class Row:
-    """One utterance as it lies in the corpus: encoded `audio`, `speaker` (empty if unnamed), a `name` for messages."""
+    """One utterance of a corpus: encoded `audio`, `speaker` (empty if unnamed), and a `name` for messages."""
 
     audio: bytes
     speaker: str
@@ -100,7 +100,7 @@ class Row:
 
 
 def is_held_out(speaker: str) -> bool:
-    """Whether a speaker belongs to validation where the corpus has no split of its own: 3 % of all names."""
+    """Whether a speaker is held out for validation if the corpus has no such split: 3 % of all names."""
     return _percentile(speaker) < HELD_OUT_PERCENT
 
 
@@ -111,8 +111,8 @@ def _percentile(speaker: str) -> int:
 class Utterances:
     """The utterances of one split, unit by unit.
 
-    `len()` is the number of units; `read(unit)` yields the rows of one, and may raise whatever the network or the
-    decoder of the container raises. `revision` is the commit of the Hub repository they are of.
+    `len()` is the number of units; `read(unit)` yields the rows of one unit, and may raise any error of the network or
+    the container format. `revision` is the commit of the Hub repository.
     """
 
     def __init__(self, units: list, reader, corpus: Corpus, held_out: bool | None, revision: str | None = None):
@@ -127,7 +127,7 @@ class Utterances:
         return str(self.units[unit])
 
     def fingerprint(self) -> str:
-        """A digest of the names and sizes of the units in order, the same wherever a directory lies."""
+        """A digest of the names and sizes of the units in order, independent of where a directory is."""
         names = [_folder_name(unit) if isinstance(unit, Path) else repr(unit) for unit in self.units]
         return hashlib.sha256("\n".join([*names, str(self.held_out)]).encode()).hexdigest()[:12]
 
@@ -175,12 +175,12 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None, revisi
         name: a name in `CORPORA`, a Hub repository id (`user/name`, or `user/name:configuration`), or a local directory
             of Parquet files or of one folder of audio files a speaker. Rows that are whole conversations (audio,
             timestamps_start, timestamps_end, speakers) give the stretches in which one person speaks alone.
-        split: `"train"`, `"validation"`, or any split the corpus has.
-        speaker_column: the column that tells speakers apart, where it has an unusual name.
-        revision: commit of the Hub repository, or `None` for the newest.
+        split: `"train"`, `"validation"`, or any other split of the corpus.
+        speaker_column: the column with the speaker, if it has an unusual name.
+        revision: commit of the Hub repository; the newest by default.
 
     Raises:
-        CorpusError: what is missing, and what was found instead.
+        CorpusError: the corpus cannot be used; the message says what is missing and what was found.
     """
     path, _, config = (name, "", "") if Path(name).is_dir() else name.partition(":")
     corpus = CORPORA.get(name) or Corpus(path, config or None)
@@ -195,7 +195,7 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None, revisi
             )
     elif corpus.path.startswith((".", "/")) or corpus.path.count("/") != 1:
         raise CorpusError(
-            f"corpus {corpus.path!r} is no directory, no Hub id (user/name) and none of: {', '.join(CORPORA)}"
+            f"corpus {corpus.path!r} is not a directory, a Hub id (user/name) or one of: {', '.join(CORPORA)}"
         )
     try:
         builder = persist(
@@ -248,7 +248,7 @@ def _tars(corpus: Corpus, urls: list[str]) -> tuple[list[Tar], "_TarReader"]:
 
 def _streamed(corpus: Corpus, builder, splits: list[str]) -> tuple[list[tuple[str, int]], "_ShardReader"]:
     try:
-        # Rows as they lie in the files: the features of datasets would encode audio, which needs torchcodec.
+        # Raw rows: the features of datasets would encode audio, which needs torchcodec.
         streams = {s: IterableDataset(builder.as_streaming_dataset(split=s)._ex_iterable) for s in splits}
         columns = streams[splits[0]].column_names or list(next(iter(streams[splits[0]]), {}))
     except (OSError, ValueError, RuntimeError) as error:
@@ -266,7 +266,7 @@ def _choose_splits(corpus: Corpus, split: str, available: list[str]) -> tuple[li
         return chosen, False if split == "train" and not of("validation") else None
     if split == "validation" and (train := of("train")):
         return train, True
-    raise CorpusError(f"corpus {corpus.path!r} has no split {split!r}, only: {', '.join(available) or 'none'}")
+    raise CorpusError(f"corpus {corpus.path!r} has no split {split!r}; its splits: {', '.join(available) or 'none'}")
 
 
 def _choose_columns(corpus: Corpus, columns: list[str], conversations: bool) -> tuple[str, str | None]:
@@ -279,8 +279,8 @@ def _choose_columns(corpus: Corpus, columns: list[str], conversations: bool) -> 
     if speaker not in columns and not conversations:
         missing = f"column {speaker!r}" if speaker else "speaker column"
         raise CorpusError(
-            f"corpus {corpus.path!r} has no {missing} among its columns: {', '.join(columns)}; name the one that tells "
-            "speakers apart with --speaker_column, or give each speaker a folder of audio files"
+            f"corpus {corpus.path!r} has no {missing} among its columns: {', '.join(columns)}; name the "
+            "column with the speaker by --speaker_column, or give each speaker a folder of audio files"
         )
     return audio, speaker
 
@@ -300,7 +300,7 @@ def _footer(url: str) -> pq.FileMetaData:
 
 def open_unit(url: str, **remote):
     filesystem, path = fsspec.url_to_fs(url)
-    # Without a cache, or 5 MB would be read ahead of every range.
+    # Without a cache; the default one would read 5 MB ahead of every range.
     return filesystem.open(path, "rb", **({"cache_type": "none", **remote} if "://" in url else {}))
 
 
@@ -322,7 +322,7 @@ class _RowGroupReader:
 
 @dataclass
 class ConversationReader:
-    """Rows that are whole conversations, one in memory at a time; a speaker's name holds for his row only."""
+    """Rows that are whole conversations, one in memory at a time; speaker names are local to their row."""
 
     audio: str
 
@@ -353,7 +353,7 @@ def solo_speech_of(conversation: Conversation) -> Iterator[tuple[bytes, str, str
 
 
 class _StrictMember(tarfile.TarInfo):
-    """A damaged header is an error wherever it lies; tarfile takes one that is not the first for the end."""
+    """Treats every damaged header as an error; tarfile takes any but the first for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, archive):
@@ -364,7 +364,7 @@ class _StrictMember(tarfile.TarInfo):
 
 
 def _samples(url: str) -> Iterator[dict[str, str | bytes]]:
-    """The samples of a WebDataset tar: members that follow each other and share the name before the first dot."""
+    """The samples of a WebDataset tar: consecutive members with the same name before the first dot."""
     sample: dict[str, str | bytes] = {}
     with (
         open_unit(url, block_size=0) as file,
@@ -422,16 +422,16 @@ def _speaker_folders(directory: Path) -> list[Path]:
 
 
 def _folder_name(folder: Path) -> str:
-    """The name of a speaker's folder with those and the sizes of its audio files."""
+    """The name of a speaker's folder, with the names and sizes of its audio files."""
     files = sorted((f.name, f.stat().st_size) for f in os.scandir(folder) if Path(f.name).suffix.lower() in AUDIO_FILES)
     return repr((folder.name, files))
 
 
 def _folders_of_split(corpus: Corpus, folders: list[Path], split: str) -> list[Path]:
-    """Folders of speakers held out by name, at least two of them, or of the others."""
+    """Folders of the held-out speakers, at least two, or of all others."""
     if len(folders) < 4:
         raise CorpusError(
-            f"corpus {corpus.path!r} has {len(folders)} speaker folders; at least 4 are needed, 2 of them held out"
+            f"corpus {corpus.path!r} has {len(folders)} speaker folders; at least 4 are needed, of which 2 are held out"
         )
     ordered = sorted(folders, key=lambda folder: (_percentile(folder.name), folder.name))
     held_out = ordered[: max(2, sum(is_held_out(folder.name) for folder in folders))]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.annotations import Conversation
-from modeling.audio_fast_diarization import SAMPLING_RATE, AudioWarning, Source, audio_blocks
+from modeling.audio_fast_diarization import SAMPLING_RATE, AudioNotice, AudioWarning, Source, audio_blocks
 from modeling.settings_fast_diarization import FRAME_SAMPLES
 
 CANDIDATES = 4
@@ -138,6 +138,7 @@ def cut_excerpts(audio: Source, starts: np.ndarray, samples: int) -> Iterator[np
     while done < len(starts):
         with warnings.catch_warnings():
             warnings.simplefilter("error", AudioWarning)
+            warnings.simplefilter("ignore", AudioNotice)
             block = next(blocks, None)
         if block is None:
             return

@@ -7,7 +7,7 @@ from pathlib import Path
 from pyannote.core import Annotation, Segment
 
 RTTM_FIELDS = "SPEAKER file channel start duration <NA> <NA> speaker <NA> <NA>"
-# The other line types of the NIST RT-09 evaluation plan, which say nothing about who speaks when.
+# The other line types of the NIST RT-09 evaluation plan, which carry no speaker turns.
 RTTM_OTHER_TYPES = {
     "SEGMENT",
     "NOSCORE",
@@ -28,8 +28,8 @@ RTTM_OTHER_TYPES = {
 def read_rttm(path: str | Path) -> dict[str, Annotation]:
     """Reads the turns of each recording of an RTTM file (NIST RT-09), by recording, in the order of the file.
 
-    Times are in seconds; the channel is not looked at. Empty lines, comments (`;;`) and line types other than
-    SPEAKER are passed over.
+    Times are in seconds; the channel is ignored, as are empty lines, comments (`;;`) and line types other than
+    SPEAKER.
 
     Raises:
         OSError: the file cannot be read.
@@ -63,7 +63,7 @@ def _parse_rttm(text: str, path: str | Path) -> dict[str, Annotation]:
             continue
         where = f"{path}:{number}"
         if fields[0] != "SPEAKER":
-            raise ValueError(f"{where}: line type {fields[0]!r} is not of RTTM; expected {RTTM_FIELDS!r}")
+            raise ValueError(f"{where}: line type {fields[0]!r} is not an RTTM line type; expected {RTTM_FIELDS!r}")
         if len(fields) not in (9, 10):
             raise ValueError(f"{where}: {len(fields)} fields; expected 9 or 10, {RTTM_FIELDS!r}")
         _, name, _, start, duration, _, _, speaker, *_ = fields

@@ -1,4 +1,4 @@
-"""What the conversation simulator really makes, measured and printed beside the recordings it imitates.
+"""Measure the conversations that the simulator makes, beside the recordings it imitates.
 
 python -m data.turn_statistics --dataset demo --windows 1024
 """
@@ -27,7 +27,7 @@ QUANTITIES = {
 SHARES = {
     "speech_fraction": "speech",
     "overlap_fraction_of_speech": "overlap, of speech",
-    "probability_next_turn_is_other_speaker": "next turn is another's",
+    "probability_next_turn_is_other_speaker": "next turn is the other speaker's",
     "probability_change_overlaps": "changes that overlap",
 }
 SHOWN = (5, 25, 50, 75, 90, 95)
@@ -41,11 +41,11 @@ def measure(turns: Turns, seconds: float) -> dict:
     """Statistics of conversations as in `turn_taking.json`: between turns that follow each other by start.
 
     Args:
-        turns: those that start within `seconds` count; turns shorter than nothing are padding.
+        turns: only turns that start within `seconds` count; turns of negative length are padding.
         seconds: length of the conversations.
 
     Returns:
-        the keys of `QUANTITIES` with an array of lengths in seconds each, and those of `SHARES`.
+        the keys of `QUANTITIES`, each with an array of lengths in seconds, and the keys of `SHARES`.
     """
     lengths = {quantity: [] for quantity in QUANTITIES}
     speech = overlap = 0
@@ -100,10 +100,10 @@ def window_shares(labels: np.ndarray) -> dict[str, float]:
 
 
 def fill_pool(utterances: Utterances, size: int) -> Pool:
-    """Decode up to `size` utterances, taken in turn from units spread over the corpus.
+    """Decode up to `size` utterances from units spread over the corpus.
 
     Raises:
-        CorpusError: fewer than two speakers among them.
+        CorpusError: they have fewer than two speakers.
     """
     pool = Pool()
     for unit in np.random.default_rng(0).permutation(len(utterances))[:16]:
@@ -115,12 +115,12 @@ def fill_pool(utterances: Utterances, size: int) -> Pool:
         if len(pool.audio) >= size:
             break
     if len(pool.speakers) < 2:
-        raise CorpusError(f"corpus {utterances.corpus.path!r} has no two speakers in its first units")
+        raise CorpusError(f"corpus {utterances.corpus.path!r} has fewer than two speakers in its first units")
     return pool
 
 
 def report(pool: Pool, windows: int, task: Task = Task()) -> str:
-    """Markdown tables of the measured and the simulated statistics, the same at every run; windows are of the task."""
+    """Markdown tables of the measured and the simulated statistics, with windows of the task; deterministic."""
     columns = {}
     for number, style in enumerate(STYLES[:2]):
         planned = plan_turns(np.random.default_rng(number), CONVERSATIONS, SECONDS, PEOPLE, np.eye(len(STYLES))[number])
@@ -130,7 +130,7 @@ def report(pool: Pool, windows: int, task: Task = Task()) -> str:
     seconds, count = 60.0, 50
     mixed = plan_turns(rng, count, seconds + 30, PEOPLE)
     speech = render(rng, pool, mixed, cast_speakers(rng, pool, count, PEOPLE), np.full(count, 30.0), seconds)
-    columns["all styles, speech laid"] = measure(turns_of(speech.active), seconds)
+    columns["all styles, rendered"] = measure(turns_of(speech.active), seconds)
 
     quantiles = np.array(SHOWN) / 100
     rows = []
@@ -150,8 +150,8 @@ def report(pool: Pool, windows: int, task: Task = Task()) -> str:
 
 def _window_table(pool: Pool, windows: int, task: Task) -> str:
     numbers = [number_word(number) for number in range(task.num_speakers + 1)]
-    rows = {"trained on, asked for": dict(zip(numbers, task.shares))}
-    for name, shares in (("trained on, made", task.shares), ("cut out anywhere", None)):
+    rows = {"training, requested": dict(zip(numbers, task.shares))}
+    for name, shares in (("training, made", task.shares), ("natural proportions", None)):
         config = StreamConfig(**vars(replace(task, shares=shares)), batch_size=windows, augmentation=CLEAN)
         rng = np.random.default_rng(3)
         scenery = Scenery(rng, round(config.window_seconds * SAMPLING_RATE), pool, [])
@@ -164,10 +164,12 @@ def _window_table(pool: Pool, windows: int, task: Task) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the conversation simulator beside real conversations.")
-    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it")
-    parser.add_argument("--windows", type=int, default=512, help="training windows to count")
-    parser.add_argument("--num_speakers", type=int, default=Task.num_speakers, help="of a window (default %(default)s)")
+    parser = argparse.ArgumentParser(description="Compare the conversation simulator with real conversations.")
+    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
+    parser.add_argument("--windows", type=int, default=512, help="training windows to count (default %(default)s)")
+    parser.add_argument(
+        "--num_speakers", type=int, default=Task.num_speakers, help="speakers in a window (default %(default)s)"
+    )
     arguments = parser.parse_args()
     if arguments.windows < 1:
         raise SystemExit(f"error: --windows must be at least 1, got {arguments.windows}")

@@ -1,8 +1,8 @@
-"""One simulated conversation to hear and to see, made as the training windows are.
+"""Make one simulated conversation to listen to and to look at, in the same way as training windows.
 
     python -m docs.example --dataset librispeech --output runs/example
 
-writes `conversation.wav`, its true turns in `conversation.rttm`, and a picture of them in `conversation.png`.
+writes `conversation.wav`, its reference `conversation.rttm`, and a picture of the turns, `conversation.png`.
 """
 
 import argparse
@@ -22,17 +22,17 @@ from modeling.task_fast_diarization import Task
 
 UTTERANCES = 48
 PLANNED = 64
-"""Conversations, of which the first is taken in which everybody has a fair part: in some all are silent for long."""
+"""Planned conversations; the first in which each speaker has a fair share of the time is used."""
 MOST_SPEAKERS = 8
 FAIR = 0.4
-"""Of the time, shared by all."""
+"""Share of the time, divided by the number of speakers."""
 NAME = "conversation"
 
 
 def simulate(
     dataset: str, seconds: float = 20.0, seed: int = 0, num_speakers: int = Task.num_speakers
 ) -> tuple[np.ndarray, list[Segment]]:
-    """A waveform (samples,), float32 mono 16 kHz, and its turns by start, the same for the same arguments.
+    """A waveform (samples,), float32 mono 16 kHz, and its turns by start; deterministic.
 
     Raises:
         CorpusError: the corpus cannot be read, or has too few speakers.
@@ -59,11 +59,15 @@ def simulate(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it (default: demo)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length (default: 20)")
-    parser.add_argument("--num_speakers", type=int, default=Task.num_speakers, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="another one for another conversation (default: 0)")
-    parser.add_argument("--output", type=Path, default=Path("runs/example"), help="directory (default: runs/example)")
+    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default: demo)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length in seconds (default: 20)")
+    parser.add_argument(
+        "--num_speakers", type=int, default=Task.num_speakers, help="number of speakers (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the conversation (default: 0)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/example"), help="directory to write to (default: runs/example)"
+    )
     arguments = parser.parse_args()
     if not 1 <= arguments.seconds <= 600:
         raise SystemExit(f"error: --seconds must be from 1 to 600, got {arguments.seconds:g}")

@@ -1,8 +1,8 @@
-"""Scores of whole recordings through pyannote.metrics, each beside its floor.
+"""Scores of whole recordings through pyannote.metrics, beside the scores of a one-speaker oracle (the floor).
 
-The whole file is scored unless an evaluation map says otherwise: from the first to the last turn of reference
-or hypothesis, outside which there is nothing to be wrong about, so the length of the audio does not matter.
-The floor of a recording is the score of an oracle that knows when anyone speaks and puts it all on one speaker.
+Without an evaluation map a recording is scored from the first to the last turn of reference or hypothesis; outside
+there is nothing to score, so the length of the audio does not matter. The oracle knows when anyone speaks and gives all
+of it to one speaker.
 """
 
 import math
@@ -20,12 +20,12 @@ RATES = ("diarization_error_rate", *ERRORS, "jaccard_error_rate")
 
 
 class RecordingScores:
-    """Scores recording after recording; the total is the sum of errors over the sum of reference speech.
+    """Accumulates the scores of recordings; the total is the sum of errors over the sum of reference speech.
 
     Args:
         collar: seconds not scored around each boundary of a reference turn, in TOTAL as pyannote.metrics has
-            it: 0.5 forgives 0.25 s on each side, what NIST tools call a collar of 0.25.
-        skip_overlap: leaves out the regions where two or more reference speakers speak.
+            it: 0.5 means 0.25 s on each side, which NIST tools call a collar of 0.25.
+        skip_overlap: do not score regions with two or more reference speakers.
 
     Raises:
         ValueError: the collar is negative or not a number.
@@ -44,11 +44,11 @@ class RecordingScores:
     def add(self, reference: Annotation, hypothesis: Annotation, uem: Timeline | None = None) -> dict[str, float]:
         """Scores one recording, named by `reference.uri`.
 
-        Overlapping turns of the same speaker are merged first, so that nobody speaks twice at once.
+        Overlapping turns of the same speaker are merged first.
 
         Args:
-            reference: who really speaks when, in seconds.
-            hypothesis: who is said to speak when; its speaker names are free.
+            reference: reference turns, in seconds.
+            hypothesis: hypothesis turns; speaker names need not match.
             uem: regions to score; the whole file by default.
 
         Returns:
@@ -59,7 +59,7 @@ class RecordingScores:
             and 1.0 when there is.
 
         Raises:
-            ValueError: a recording of that name was added before.
+            ValueError: a recording of that name has already been added.
         """
         if reference.uri in self._recordings:
             raise ValueError(f"recording {reference.uri!r} is there twice; give each its own name")
@@ -67,9 +67,9 @@ class RecordingScores:
             uem = Timeline([reference.get_timeline().extent() | hypothesis.get_timeline().extent()])
         reference, hypothesis = reference.support(), hypothesis.support()
         speakers, found = (len(turns.crop(uem).labels()) for turns in (reference, hypothesis))
-        answers = {"": hypothesis, "floor_": _floor(reference)}
+        hypotheses = {"": hypothesis, "floor_": _floor(reference)}
         components = {
-            prefix: [metric(reference, answers[prefix], uem=uem, detailed=True) for metric in metrics]
+            prefix: [metric(reference, hypotheses[prefix], uem=uem, detailed=True) for metric in metrics]
             for prefix, metrics in self._metrics.items()
         }
         self._recordings[reference.uri] = _summarize(components) | {
@@ -108,7 +108,7 @@ def score_recording(
 
 
 def recording_table(result: dict) -> str:
-    """A table of `RecordingScores.result`, in percent, each figure beside its floor in brackets."""
+    """A table of `RecordingScores.result` in percent, with floors in brackets."""
     each_side = f"{result['collar'] / 2:g} s on each side" if result["collar"] else "nothing forgiven"
     overlap = "not scored" if result["skip_overlap"] else "scored"
     header = ["% (floor)", "speech (s)", *(HEADINGS[name] for name in RATES), "speakers (true)"]

@@ -1,8 +1,8 @@
-"""One result for each thing to score on: a directory, a Hub data set, a frozen set, or voices.
+"""Score systems on one source: a directory, a Hub data set, a frozen set, or pairs of voices.
 
-A result is a dictionary of JSON: `kind` (`windows`, `recordings` or `voices`), `source`, `title`, `settings` in words,
-and `parts`: scores by part of the source and system (of voices by system). Of recordings `each` tells whether every
-one is of interest by itself, and `failed` names those that could not be read.
+A result is a JSON dictionary: `kind` (`windows`, `recordings` or `voices`), `source`, `title`, `settings` in words, and
+`parts`, the scores by part of the source and by system (for voices by system only). For recordings, `each` says whether
+each one is of interest by itself, and `failed` names those that could not be read.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from modeling.task_fast_diarization import Task
 
 @dataclass(frozen=True)
 class Options:
-    """How to score; see `python -m evaluation --help`."""
+    """Options of scoring; see `python -m evaluation --help`."""
 
     dataset: str = "demo"
     noise: str | None = None
@@ -41,13 +41,13 @@ TAKEN = {
     "a directory": {"counts", "collar", "skip_overlap", "hop_seconds", "output"},
     "a Hub data set": {"split", "config", "limit", "counts", "collar", "skip_overlap", "hop_seconds", "output"},
 }
-"""The options that each kind of source takes."""
+"""The options that apply to each kind of source."""
 
 
 def kind_of(source: str) -> str:
     """
     Raises:
-        SourceError: it is none of `TAKEN`.
+        SourceError: `source` is none of `TAKEN`.
     """
     if source == "voices":
         return "voices"
@@ -57,7 +57,7 @@ def kind_of(source: str) -> str:
         return "a directory"
     if source.count("/") == 1 and not source.startswith((".", "/", "~")):
         return "a Hub data set"
-    raise SourceError(f"{source!r} is no directory, no set (.json), no Hub id (user/name) and not 'voices'")
+    raise SourceError(f"{source!r} is not a directory, a frozen set (.json), a Hub id (user/name) or the word voices")
 
 
 def evaluate(source: str, systems: Sequence[System], options: Options) -> dict:
@@ -66,7 +66,7 @@ def evaluate(source: str, systems: Sequence[System], options: Options) -> dict:
         source: directory of audio and RTTM files, Hub id, file of a frozen set, or `"voices"`.
 
     Raises:
-        SourceError, SetError, CorpusError, ModelError, ValueError: what is wrong, in one line.
+        SourceError, SetError, CorpusError, ModelError, ValueError: the cause, in one line.
     """
     kind = kind_of(source)
     if kind == "voices":

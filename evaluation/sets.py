@@ -36,7 +36,7 @@ class FrozenSet:
 
     Args:
         file: the definition.
-        dataset: a corpus as train.py takes it.
+        dataset: any corpus that train.py accepts.
         split: of the corpus.
         noise: directory of background recordings, or `None`.
         check: refuse what differs from when the set was frozen.
@@ -122,7 +122,7 @@ class FrozenSet:
             digest.update(json.dumps(recording.turns).encode())
             heard.append(levels(recording.waveform))
             if number + 1 == count:
-                self._check(group, digest.hexdigest(), fingerprint(heard, 1))
+                self._check(group, digest.hexdigest(), fingerprint(heard, count))
             yield recording
 
     @cached_property
@@ -187,7 +187,7 @@ def corpus_digest(utterances) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", metavar="SET.json")
-    parser.add_argument("--dataset", required=True, help="a corpus as train.py takes it")
+    parser.add_argument("--dataset", required=True, help="corpus: any that train.py accepts")
     parser.add_argument("--splits", nargs="+", default=["validation", "test"], help="default: validation test")
     parser.add_argument("--noise", help="directory of background recordings")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Recordings with their reference: from a directory of audio and RTTM files, or streamed from a Hub data set."""
+"""Recordings with their references, from a directory of audio and RTTM files or streamed from a Hub data set."""
 
 import warnings
 from collections import defaultdict
@@ -21,12 +21,12 @@ from modeling.audio_fast_diarization import Source, load_audio
 
 
 class SourceError(ValueError):
-    """Recordings that cannot be found or lack their reference; the message is one line with the remedy."""
+    """Recordings or references that are missing or ambiguous; the message is one line with the remedy."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One recording, as a file, encoded bytes, binary file object or waveform, and who really speaks when."""
+    """One recording (file, encoded bytes, binary file object or waveform) and its reference turns."""
 
     name: str
     audio: Source | np.ndarray
@@ -42,13 +42,13 @@ class Reference:
 
 
 def from_directory(directory: Path) -> list[Reference]:
-    """Every audio file below a directory with its turns: those of its name in any RTTM file there.
+    """Every audio file below a directory, with the turns of the same name from any RTTM file there.
 
-    A recording of an RTTM file without audio is warned of.
+    A reference without audio gives a warning.
 
     Raises:
-        SourceError: no audio, two files of one name, or a file without reference or with more than one.
-        ValueError: a malformed RTTM file.
+        SourceError: there is no audio, two files share a name, or a file has no reference or several.
+        ValueError: an RTTM file is malformed.
     """
     files = sorted(f for f in directory.rglob("*") if f.suffix.lower() in AUDIO_FILES)
     if not files:
@@ -74,12 +74,12 @@ def from_directory(directory: Path) -> list[Reference]:
             )
         if name not in turns:
             raise SourceError(
-                f"{file} has no reference: no RTTM file below {directory} speaks of {name!r}; add one or remove it"
+                f"{file} has no reference: no RTTM file below {directory} has turns of {name!r}; add one or remove it"
             )
         if len(turns[name]) > 1:
             raise SourceError(
-                f"{file} has more than one reference: {', '.join(map(str, turns[name]))} speak of {name!r}; keep the "
-                "true one there, and answers elsewhere"
+                f"{file} has more than one reference: {', '.join(map(str, turns[name]))} have turns of {name!r}; keep "
+                "one of them there and move hypotheses to another directory"
             )
         references[name] = Reference(name, file, next(iter(turns[name].values())).copy())
         references[name].turns.uri = name
@@ -93,11 +93,11 @@ def from_directory(directory: Path) -> list[Reference]:
 
 
 def from_hub(name: str, config: str | None, split: str, limit: int | None = None) -> Iterator[Reference]:
-    """The rows of a Hub data set with the columns of diarizers-community's, one in memory at a time.
+    """Stream the rows of a Hub data set with the columns of diarizers-community, one in memory at a time.
 
     Raises:
-        ValueError: no such data set, configuration or split, or other columns.
-        OSError: the data set cannot be read on.
+        ValueError: there is no such data set, configuration or split, or columns are missing.
+        OSError: the data set cannot be read.
     """
     stream = open_split(name, config, split)
     columns = stream.column_names or list(next(iter(stream), {}))
@@ -114,7 +114,7 @@ def from_hub(name: str, config: str | None, split: str, limit: int | None = None
 
 
 def of_simulated(recording: Recording) -> Reference:
-    """A simulated recording; its audio is the waveform."""
+    """A simulated recording with its turns as reference."""
     turns = Annotation(uri=recording.name)
     for number, (start, end, speaker) in enumerate(recording.turns):
         turns[Segment(start, end), number] = speaker

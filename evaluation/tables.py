@@ -1,4 +1,4 @@
-"""Results as Markdown: one heading and a few tables for each source, every rate beside its floor."""
+"""Results as Markdown: one heading and a few tables for each source, every rate with its floor."""
 
 from collections.abc import Mapping
 
@@ -31,7 +31,7 @@ def result_tables(result: dict) -> str:
     else:
         lines += _voices(result["parts"])
     if result.get("failed"):
-        lines.append(f"Not read: {', '.join(result['failed'])}.")
+        lines.append(f"Could not be read: {', '.join(result['failed'])}.")
     return "\n\n".join(lines)
 
 
@@ -47,7 +47,7 @@ def _windows(conditions: Mapping[str, dict[str, dict]]) -> list[str]:
 
 
 def by_overlap(systems: Mapping[str, dict]) -> str:
-    """Rows are shares of overlap, columns systems."""
+    """Rows are shares of overlapped speech, columns systems."""
     return _by("by_overlap", systems, "DER in % (floor), windows with")
 
 
@@ -60,7 +60,7 @@ def _by(division: str, systems: Mapping[str, dict], corner: str) -> str:
 
 
 def by_condition(conditions: Mapping[str, dict[str, dict]]) -> str:
-    """Rows are conditions, columns systems, all windows and two-speaker windows apart."""
+    """Rows are acoustic conditions; columns are systems, for all windows and for two-speaker windows."""
     names = list(next(iter(conditions.values())))
     scored = [group for systems in conditions.values() for name in names for group in systems[name]["groups"]]
     shown = ["all_windows", *several_speaker_groups(dict.fromkeys(scored))]
@@ -90,8 +90,8 @@ def _recordings(systems: Mapping[str, dict]) -> list[str]:
     for name, scores in systems.items():
         for count, result in scores["whole"].items():
             right = f"; right in {100 * result['count_right']:.0f} % of recordings" if count == "unknown" else ""
-            told = f"number of speakers {count}" if not count.isdigit() else f"{count} speakers told"
-            lines += [f"{name}, whole recordings, {told}{right}:", recording_table(result)]
+            given = f"number of speakers {count}" if not count.isdigit() else f"{count} speakers given"
+            lines += [f"{name}, whole recordings, {given}{right}:", recording_table(result)]
     in_windows = {name: scores["windows"] for name, scores in systems.items() if scores["windows"]}
     if in_windows:
         lines += ["3 s windows of these recordings, each with its own best mapping:", by_group(in_windows)]
@@ -104,4 +104,4 @@ def _voices(systems: Mapping[str, dict]) -> list[str]:
         [name, f"{100 * s['equal_error_rate']:.1f}", s["speakers"], s["pieces"], s["same_pairs"], s["other_pairs"]]
         for name, s in systems.items()
     ]
-    return [table(["", "equal error rate (%)", "speakers", "pieces", "pairs of one", "pairs of two"], rows)]
+    return [table(["", "equal error rate (%)", "speakers", "pieces", "pairs of one speaker", "pairs of two"], rows)]

@@ -1,12 +1,12 @@
-"""Chooses how windows are linked to recordings, on simulated or real recordings of validation speakers only.
+"""Choose the settings that link windows to recordings, on simulated or real recordings of validation speakers only.
 
     python -m evaluation.tuning --model runs/mine/model --dataset path/to/speech --noise path/to/noise
     python -m evaluation.tuning --model runs/mine/model --recordings path/to/calls    # held-out annotated recordings
 
-The network runs once for each length and step of windows; every other setting is then tried on its answers, one after
-the other, and kept where it is better with the number of speakers unknown: by DER, and a little by how often their
-number is right. Recordings are of half a minute to six, for what suits hours of talk may find one voice in half a
-minute of it. What is found can be written into the model's configuration with `--write`.
+The network runs once for each length and step of windows. The other settings are then tried on its outputs, one after
+the other, and kept if they lower a cost: the DER with the number of speakers unknown, and with a small weight the share
+of recordings whose number of speakers is wrong. Recordings last from half a minute to six minutes, because settings
+that suit long conversations may find only one speaker in a short one. `--write` stores the result in the model.
 """
 
 import argparse
@@ -36,9 +36,9 @@ from modeling.settings_fast_diarization import SAMPLING_RATE, LinkingSettings, S
 from modeling.windows_fast_diarization import Network, sliding_windows
 
 RECORDINGS = ((2, 30), (2, 180), (2, 60), (3, 180), (2, 30), (4, 180), (2, 360))
-"""Speakers and seconds of the recordings, over and over."""
+"""Speakers and seconds of the recordings, repeated."""
 COUNT_WEIGHT = 0.04
-"""What it is worth, beside a DER from 0 to 1, to find the number of speakers in all recordings and not in none."""
+"""Weight, beside a DER from 0 to 1, of the share of recordings whose number of speakers is wrong."""
 CANDIDATES = {
     "same_speaker_similarity": tuple(np.arange(0.2, 0.92, 0.05).round(2).tolist()),
     "full_evidence_seconds": (0.0, 5.0, 10.0, 20.0),
@@ -59,7 +59,7 @@ FEW_SECONDS = 600.0
 
 
 class Trial:
-    """Recordings and the network's answers for their windows, to be linked again and again.
+    """Recordings and the network's outputs for their windows, to be linked with many settings.
 
     Args:
         regions: of each recording those that are scored, or `None` for all of it.
@@ -74,16 +74,16 @@ class Trial:
     ):
         self.references = [_annotation(r) for r in recordings]
         self.regions = regions or [None] * len(recordings)
-        self.answers = []
+        self.outputs = []
         for recording in tqdm(recordings, f"{settings.sliding_window_seconds:g} s windows", leave=False):
             batches = sliding_windows([recording.waveform], settings)
-            self.answers.append([(starts, *network(windows)) for starts, windows in batches])
+            self.outputs.append([(starts, *network(windows)) for starts, windows in batches])
 
     def score(self, settings: LinkingSettings, known: bool) -> tuple[dict, float]:
-        """Total scores, and the share of recordings whose number of speakers was found."""
+        """Total scores, and the share of recordings whose number of speakers is right."""
         scores = RecordingScores()
         right = 0
-        for reference, batches, scored in zip(self.references, self.answers, self.regions):
+        for reference, batches, scored in zip(self.references, self.outputs, self.regions):
             linker = Linker(settings)
             for batch in batches:
                 linker.add(*batch)
@@ -106,7 +106,7 @@ def tune(trial: Trial, settings: LinkingSettings) -> LinkingSettings:
 
 
 def cost(total: dict, right: float) -> float:
-    """What is made small."""
+    """The cost that tuning minimises."""
     return total["diarization_error_rate"] + COUNT_WEIGHT * (1 - right)
 
 
@@ -164,25 +164,29 @@ def simulated_recordings(count: int, dataset: str, noise: str | None) -> list[Re
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="directory, ONNX file or Hub id")
-    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it (default %(default)s)")
+    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
     parser.add_argument("--noise", help="directory of background recordings")
     parser.add_argument(
         "--recordings",
         nargs="+",
         default=["48"],
         metavar="N or DIR",
-        help="so many simulated ones of half a minute to six (default 48), or annotated corpora as train.py takes them",
+        help="number of simulated recordings (default 48), or corpora of annotated recordings as train.py takes them",
     )
-    parser.add_argument("--windows", type=float, nargs="+", default=[3, 5, 10], help="lengths to try, in seconds")
-    parser.add_argument("--hops", type=float, nargs="+", default=[0.5, 1.0], help="steps to try, in seconds")
-    parser.add_argument("--write", action="store_true", help="write the best into the model's config.json")
+    parser.add_argument(
+        "--windows", type=float, nargs="+", default=[3, 5, 10], help="window lengths to try, in seconds"
+    )
+    parser.add_argument(
+        "--hops", type=float, nargs="+", default=[0.5, 1.0], help="steps between windows to try, in seconds"
+    )
+    parser.add_argument("--write", action="store_true", help="write the best settings to the model's config.json")
     arguments = parser.parse_args()
     first = arguments.recordings[0]
     count = int(first) if first.isdecimal() and len(arguments.recordings) == 1 else None
     if count is not None and count < 1:
         raise SystemExit(f"error: --recordings must be at least 1, got {count}")
     if arguments.write and not (Path(arguments.model) / "config.json").is_file():
-        raise SystemExit(f"error: --write is for a model directory with a config.json, which {arguments.model} is not")
+        raise SystemExit(f"error: --write needs a model directory with a config.json, which {arguments.model} is not")
     try:
         network, settings = open_network(arguments.model)
         pairs = product(arguments.windows, arguments.hops)

@@ -1,7 +1,7 @@
-"""Scores of many windows, told apart by how many people speak in them, each beside its floor.
+"""Scores of many windows, grouped by their number of speakers, beside the scores of a one-speaker oracle (the floor).
 
-A window of a real conversation mostly holds one speaker, so a score over all windows mostly shows speech
-detection; who speaks shows in the two-speaker windows and the overlapped frames.
+A window of a real conversation mostly holds one speaker, so the score of all windows mostly reflects speech detection;
+two-speaker windows and overlapped frames show whether speakers are told apart.
 """
 
 from collections import Counter, defaultdict
@@ -20,21 +20,21 @@ COUNTS = ("frames", "speech", "missed_speech", "false_alarm", "confusion", "corr
 
 
 def speaker_group(speakers: int) -> str:
-    """The name of the group of windows with so many speakers."""
+    """The name of the group of windows with this number of speakers."""
     return f"{number_word(speakers)}_speaker_windows" if speakers else "silent_windows"
 
 
 def several_speaker_groups(groups: Iterable[str]) -> list[str]:
-    """Those of two speakers, three and so on, as far as the task goes."""
+    """The groups of two speakers, three and so on, up to the number of the task."""
     others = {speaker_group(1), "more_speaker_windows"}
     return [group for group in groups if group.endswith("_speaker_windows") and group not in others]
 
 
 class WindowScores:
-    """Adds up the errors of batch after batch, so that a set of any size can be scored.
+    """Accumulates the errors of batches, so that a set of any size can be scored.
 
     Args:
-        num_speakers: of the task; windows with each number up to it are groups of their own, those with more are one.
+        num_speakers: of the task; windows are grouped by each number up to it, and all with more in one group.
 
     Example:
         scores = WindowScores()
@@ -53,16 +53,16 @@ class WindowScores:
         Raises:
             ValueError: shapes disagree, or a value is neither 0 nor 1.
         """
-        for prefix, answers in (("", predictions), ("floor_", floor(references))):
-            for group, counts in self._count_groups(answers, references, mask).items():
+        for prefix, hypotheses in (("", predictions), ("floor_", floor(references))):
+            for group, counts in self._count_groups(hypotheses, references, mask).items():
                 self._totals[group][prefix].update(counts)
 
     def result(self) -> dict[str, dict[str, float]]:
-        """Scores of each group, by the number of speakers heard in the reference of the window.
+        """Scores of each group, by the number of speakers in the reference of the window.
 
         Each holds `windows`, `frames`, `speech` (speaker frames), the rates of `error_rates` and the same with
         the prefix `floor_`. Overlapped frames keep the permutation of their whole window, and their `windows`
-        are those with overlap. A group that does not occur is left out.
+        are those with overlap. Groups that do not occur are left out.
 
         Raises:
             ValueError: no window was added.
@@ -102,9 +102,9 @@ def tabulate(predictions: ArrayLike, references: ArrayLike) -> dict[str, dict[st
 
 
 def window_table(result: dict[str, dict[str, float]]) -> str:
-    """A table of `WindowScores.result`, in percent, each figure beside its floor in brackets.
+    """A table of `WindowScores.result` in percent, with floors in brackets.
 
-    Silent windows have no reference speech to divide by, so only their frame accuracy is given.
+    Silent windows have no reference speech to divide by, so they only have a frame accuracy.
     """
     header = ["% (floor)", "windows", "frames", *(HEADINGS[name] for name in RATES)]
     rows = [

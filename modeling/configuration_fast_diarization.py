@@ -6,19 +6,26 @@ from typing import TYPE_CHECKING
 from transformers import PretrainedConfig
 
 from .encoders_fast_diarization import encoder_of
-from .settings_fast_diarization import LinkingSettings
+from .settings_fast_diarization import LinkingSettings, check_number
 from .task_fast_diarization import Task
 
 if TYPE_CHECKING:
     # transformers keeps beside the weights, and loads with them, only the files that a configuration imports itself.
-    from .audio_fast_diarization import AudioError  # noqa: F401
+    from .audio_fast_diarization import audio_blocks  # noqa: F401
     from .clustering_fast_diarization import cluster  # noqa: F401
+    from .container_fast_diarization import AudioError  # noqa: F401
+    from .headers_fast_diarization import read_header  # noqa: F401
+    from .inputs_fast_diarization import to_recording  # noqa: F401
     from .linking_fast_diarization import Linker  # noqa: F401
+    from .mixing_fast_diarization import Mixer  # noqa: F401
     from .path_fast_diarization import best_path  # noqa: F401
     from .pipeline_fast_diarization import FastDiarizationPipeline  # noqa: F401
     from .segments_fast_diarization import Segment  # noqa: F401
+    from .separate_fast_diarization import diarize_channels  # noqa: F401
     from .streaming_fast_diarization import StreamingDiarizer  # noqa: F401
+    from .timeline_fast_diarization import Timeline  # noqa: F401
     from .tracklets_fast_diarization import Tracklets  # noqa: F401
+    from .tracks_fast_diarization import Track  # noqa: F401
     from .windows_fast_diarization import Network  # noqa: F401
 
 CUSTOM_PIPELINES = {
@@ -30,6 +37,8 @@ CUSTOM_PIPELINES = {
 }
 # A saved model names its own class only; its backbone can be loaded by AutoModel too.
 AUTO_MAP = {"AutoModel": "modeling_fast_diarization.FastDiarizationModel"}
+WIDEST = 1024
+"""Of all layers: a configuration from elsewhere must not ask for gigabytes."""
 
 
 class FastDiarizationConfig(PretrainedConfig):
@@ -85,14 +94,18 @@ class FastDiarizationConfig(PretrainedConfig):
         teacher_loss_weight=0.3,
         **kwargs,
     ):
-        if hidden_size < 8 or hidden_size % 8:
-            raise ValueError(f"hidden_size must be a positive multiple of 8, got {hidden_size}")
+        check_number("hidden_size", hidden_size, 8, WIDEST, whole=True)
+        if hidden_size % 8:
+            raise ValueError(f"hidden_size must be a multiple of 8, got {hidden_size}")
         encoder_of(encoder_type)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
-        if window_seconds < 0.1:
-            raise ValueError(f"window_seconds must be at least 0.1, got {window_seconds}")
+        check_number("dropout", dropout, 0, 0.99)
+        check_number("num_mel_bins", num_mel_bins, 1, 200, whole=True)
+        check_number("embedding_size", embedding_size, 1, WIDEST, whole=True)
         task = Task(num_speakers, max_simultaneous, window_seconds)
+        losses = {"affinity": affinity_loss_weight, "speaker": speaker_loss_weight}
+        losses |= {"distillation": distillation_loss_weight, "teacher": teacher_loss_weight}
+        for name, weight in losses.items():
+            check_number(f"{name}_loss_weight", weight, 0, 1e6)
         self.num_speakers = task.num_speakers
         self.hidden_size = hidden_size
         self.encoder_type = encoder_type
@@ -109,7 +122,7 @@ class FastDiarizationConfig(PretrainedConfig):
         for name, value in vars(linking).items():
             setattr(self, name, value)
             kwargs.pop(name, None)
-        kwargs.setdefault("num_labels", num_speakers)
+        kwargs["num_labels"] = num_speakers
         # Always anew: a model trained from one on the Hub would point at that one's code. A copy, for `pipeline` puts
         # classes into it, which no file can hold.
         kwargs["custom_pipelines"] = deepcopy(CUSTOM_PIPELINES)

@@ -116,6 +116,6 @@ def encoder_of(encoder_type: str) -> type[nn.Module]:
     Raises:
         ValueError: no encoder has this name.
     """
-    if encoder_type not in ENCODERS:
-        raise ValueError(f"encoder_type must be one of {', '.join(ENCODERS)}, got {encoder_type!r}")
+    if encoder_type not in tuple(ENCODERS):  # which may be no name at all
+        raise ValueError(f"encoder_type must be one of {', '.join(ENCODERS)}, got {encoder_type!r:.60}")
     return ENCODERS[encoder_type]

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+from .settings_fast_diarization import check_number
+
+MOST_TRACKS = 8
+"""Speakers that may be told apart in one window: losses and linking try every order of them."""
 SILENT, ALONE = 0.03, 0.30
 """Shares of windows without anybody, and with one speaker where three or more are told apart."""
 RARER = 0.6
@@ -20,7 +24,7 @@ class Task:
             [`usual_shares`], `None` for what the measured turn-taking gives.
 
     Raises:
-        ValueError: fewer than one speaker, or shares that are not one for each number of them and 1 in all.
+        ValueError: numbers out of their range, or shares that are not one for each number of them and 1 in all.
     """
 
     num_speakers: int = 2
@@ -29,8 +33,9 @@ class Task:
     shares: tuple[float, ...] | None = ()
 
     def __post_init__(self):
-        if self.num_speakers < 1:
-            raise ValueError(f"num_speakers must be at least 1, got {self.num_speakers}")
+        check_number("num_speakers", self.num_speakers, 1, MOST_TRACKS, whole=True)
+        check_number("max_simultaneous", self.max_simultaneous, 1, MOST_TRACKS, whole=True)
+        check_number("window_seconds", self.window_seconds, 0.1, 60)
         object.__setattr__(self, "max_simultaneous", min(self.max_simultaneous, self.num_speakers))
         if self.shares == ():
             object.__setattr__(self, "shares", usual_shares(self.num_speakers))

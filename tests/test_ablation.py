@@ -8,7 +8,7 @@ import pytest
 from data.acoustics import CLEAN
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
 from publishing import ablation
-from publishing.report import ablation_table
+from publishing.results_tables import ablation_table
 from train import make_model, open_streams
 from training.arguments import parse
 
@@ -48,10 +48,11 @@ def test_variants_are_trained_scored_alike_and_tabulated(tmp_path, monkeypatch):
     assert all("--resume" in command and command[command.index("--max_steps") + 1] == "4" for command in asked)
     assert all(command[command.index("--hidden_size") + 1] == "16" for command in asked)
     monkeypatch.setattr(sys, "argv", ["ablation", *flags, "--steps", "2"])
-    with pytest.raises(SystemExit, match="everything was trained for 4 steps, not 2; name another --output"):
+    with pytest.raises(SystemExit, match="everything was trained for 4 steps, not 2; choose another --output"):
         ablation.main()
-    text = ablation_table(json.loads((tmp_path / "ablation.json").read_text()))
-    assert text.startswith("4 steps each, Windows, as in training.")
+    kept = json.loads((tmp_path / "ablation.json").read_text())
+    assert (kept["steps"], kept["set"]) == (4, "Windows, as in training")
+    text = ablation_table(kept)
     assert "| no rooms and noise | 25.0 |" in text and "`--augment false`" in text
 
 

@@ -275,6 +275,6 @@ def test_each_corpus_is_scored_beside_its_floor(directory, tmp_path, monkeypatch
     (scored,) = [entry for entry in state["log_history"] if f"eval_{label}_der" in entry]
     assert all(f"eval_{name}_{prefix}der" in scored for name in ("demo", label) for prefix in ("", "floor_"))
     card, said = (tmp_path / "run/model/README.md").read_text(), capsys.readouterr().out
-    assert f"unseen speakers ({label}), floor" in said and f"\n{label}\n\n| % (floor) |" in card
+    assert f"unseen speakers ({label});" in said and f"| 1 s windows held out of {label} |" in card
     trained = json.loads((tmp_path / "run/model/training.json").read_text())
     assert trained["shares"] == {"demo": 0.75, label: 0.25} and trained["dataset"] == f"demo, {directory}"

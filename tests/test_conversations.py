@@ -305,7 +305,7 @@ def test_a_task_has_a_share_for_each_number_of_speakers():
         assert task.max_simultaneous == min(2, number)
         assert Task(number, shares=None).shares is None
     for wrong, message in (
-        ({"num_speakers": 0}, "num_speakers must be at least 1, got 0"),
+        ({"num_speakers": 0}, "num_speakers must be a whole number from 1 to 8, got 0"),
         ({"num_speakers": 3, "shares": (0.5, 0.5)}, "shares must be 4 numbers, of windows with 0 to 3 speakers, got 2"),
         ({"shares": (0.5, 0.4, 0.2)}, "shares must be 0 or more and 1 in all, got 0.5, 0.4, 0.2"),
         ({"shares": (-0.5, 0.5, 1.0)}, "shares must be 0 or more"),
@@ -575,7 +575,7 @@ def test_the_command_prints_simulated_beside_measured(monkeypatch, capsys, pool)
     [
         (["--windows", "0"], "--windows must be at least 1, got 0"),
         (["--dataset", "/nowhere"], "/nowhere"),
-        (["--num_speakers", "0"], "num_speakers must be at least 1, got 0"),
+        (["--num_speakers", "0"], "num_speakers must be a whole number from 1 to 8, got 0"),
     ],
 )
 def test_the_command_says_in_a_line_what_is_wrong(monkeypatch, flags, message):

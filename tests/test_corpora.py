@@ -275,10 +275,10 @@ def test_solo_stretches_are_spread_over_a_long_conversation():
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("/nowhere/at/all", "is no directory, no Hub id"),
-        ("./nowhere", "is no directory, no Hub id"),
-        ("librispeach", "none of: demo, librispeech, voxceleb2, ami"),
-        ("a/b/c", "is no directory, no Hub id"),
+        ("/nowhere/at/all", "is not a directory, a Hub id"),
+        ("./nowhere", "is not a directory, a Hub id"),
+        ("librispeach", "one of: demo, librispeech, voxceleb2, ami"),
+        ("a/b/c", "is not a directory, a Hub id"),
     ],
 )
 def test_unknown_names(name, message):
@@ -313,7 +313,7 @@ def test_directories_that_are_no_corpus(tmp_path, spoken):
     (flat / "one.flac").write_bytes(encode_flac(spoken[0].waveform))
     assert "no speaker column" in message(flat) and "folder" in message(flat)
     write_parquet(splits / "train.parquet", spoken)
-    assert "has no split 'dev', only: train" in message(splits, "dev")
+    assert "has no split 'dev'; its splits: train" in message(splits, "dev")
     (damaged / "train.parquet").write_bytes(b"PAR1 but not really")
     message(damaged)
 

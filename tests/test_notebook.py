@@ -109,8 +109,8 @@ def test_all_cells_run_and_a_lost_machine_goes_on(machine):
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(clone)}}).execute()
 
     training = shown(cell_with(notebook, "accelerate launch"))
-    going_on = re.search(r"going on from \S*checkpoint-(\d+)", training)
-    assert going_on and 4 <= int(going_on[1]) < STEPS
+    resumed = re.search(r"resuming from \S*checkpoint-(\d+)", training)
+    assert resumed and 4 <= int(resumed[1]) < STEPS
     assert "two speaker windows" in training
     assert "signed in as tester" in shown(cell_with(notebook, "sign_in"))
     conversation = pictures(cell_with(notebook, "docs.example"))
@@ -127,6 +127,11 @@ def test_all_cells_run_and_a_lost_machine_goes_on(machine):
     card = pushed["README.md"].decode()
     assert card.startswith("---") and f"{STEPS} steps" in card and "P99" in card
     assert TOKEN not in nbformat.writes(notebook)
+
+
+def test_the_clone_is_shallow():
+    clone = cell_with(nbformat.read(NOTEBOOK, 4), "git clone")
+    assert "git clone --quiet --depth 1 $REPOSITORY" in clone.source
 
 
 def test_every_cell_calls_the_repository():
@@ -164,5 +169,5 @@ def test_a_failed_command_is_one_line_below_its_cell(machine):
     with pytest.raises(CellExecutionError):
         client.execute()
     (error,) = [output for output in notebook.cells[0].outputs if output.output_type == "error"]
-    assert error.traceback == ["error: python ended with exit code 2; the reason stands above"]
+    assert error.traceback == ["error: python ended with exit code 2; the reason is above"]
     assert "no such directory" in shown(notebook.cells[0])

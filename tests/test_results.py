@@ -462,7 +462,7 @@ def test_a_directory_is_scored_beside_the_peer_and_all_is_kept(recordings, model
 def test_an_unreadable_recording_is_told_by_the_exit_code(recordings, model, monkeypatch, capsys):
     (recordings / "second.wav").write_text("no audio")
     assert run(monkeypatch, str(recordings), "--model", model) == 1
-    assert "Not read: second." in capsys.readouterr().out
+    assert "Could not be read: second." in capsys.readouterr().out
 
 
 def test_sets_and_voices_are_scored(frozen, model, monkeypatch, capsys):
@@ -478,16 +478,16 @@ def test_sets_and_voices_are_scored(frozen, model, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere/at/all"], "is no directory"),
+        (["nowhere/at/all"], "is not a directory"),
         (["voices", "--model", "nowhere/at/all"], "no such directory"),
-        (["voices", "--dataset", "./nowhere"], "no directory"),
+        (["voices", "--dataset", "./nowhere"], "is not a directory"),
         (["voices", "--peer", str(ROOT / "README.md")], "give segmentation-3.0 as an ONNX file"),
         (["voices", "--output", "README.md"], "--output README.md: File exists; name a directory that can be written"),
         ([str(DEMO), "--noise", "nowhere"], "noise directory 'nowhere' does not exist"),
         ([str(DEMO), "--split", "nonsense"], "set 'demo' is not frozen on split 'nonsense', only: validation; python"),
-        ([str(DEMO), "--hop", "2"], "--hop is not for a frozen set, as"),
-        (["voices", "--num_speakers", "2"], "--num_speakers is not for voices, as 'voices' is; leave it out"),
-        ([str(ROOT / "tests"), "--limit", "1"], "--limit is not for a directory, as"),
+        ([str(DEMO), "--hop", "2"], "--hop does not apply to a frozen set, which"),
+        (["voices", "--num_speakers", "2"], "--num_speakers does not apply to voices, which 'voices' is; leave it out"),
+        ([str(ROOT / "tests"), "--limit", "1"], "--limit does not apply to a directory, which"),
         (["nowhere.json"], "set 'nowhere.json' cannot be read (No such file or directory); there are some in"),
     ],
 )
@@ -501,9 +501,9 @@ def test_what_is_wrong_is_one_line(arguments, message, model, monkeypatch, capsy
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--hop", "0"], "--hop: '0' is no number of seconds from 0.02, a frame"),
-        (["--limit", "-1"], "--limit: '-1' is not a number from 1"),
-        (["--num_speakers", "0"], "--num_speakers: '0' is neither unknown, known nor a number from 1"),
+        (["--hop", "0"], "--hop: '0' is not a number of seconds of at least 0.02, one frame"),
+        (["--limit", "-1"], "--limit: '-1' is not a number of at least 1"),
+        (["--num_speakers", "0"], "--num_speakers: '0' is neither unknown, known nor a number of at least 1"),
     ],
 )
 def test_a_number_out_of_range_is_named(flags, message, monkeypatch, capsys):

@@ -1,7 +1,7 @@
-"""The curves of a run, finished or not, as a picture: the loss and its terms, and scores of unseen speakers.
+"""Plot the curves of a run, finished or not: the loss and its terms, and the scores of held-out speakers.
 
 python -m training.curves --run runs/demo
-python -m training.curves --run runs/first runs/second      # the second one started from the weights of the first
+python -m training.curves --run runs/first runs/second      # the second run started from the weights of the first
 """
 
 import argparse
@@ -55,7 +55,7 @@ def _label(name: str) -> str:
 
 
 def _limit(axes) -> str:
-    """Leave out values that would flatten the rest, and say so in the title of the panel."""
+    """Cut off values that would flatten the others; returns the title of the panel, which says so."""
     values = axes.lines[0].get_ydata()
     if max(values) <= (most := 2 * np.median(values)):
         return LOSS
@@ -65,14 +65,14 @@ def _limit(axes) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, nargs="+", help="output_dir of train.py")
-    parser.add_argument("--output", type=Path, help="picture to write (default: curves.png in the last run)")
+    parser.add_argument("--run", type=Path, required=True, nargs="+", help="output directories of train.py")
+    parser.add_argument("--output", type=Path, help="PNG to write (default: curves.png in the last run)")
     arguments = parser.parse_args()
     log, steps = [], 0
     for run in arguments.run:
         checkpoint = newest_local(run)
         if checkpoint is None:
-            raise SystemExit(f"error: {run} holds no complete checkpoint yet; curves come with the first one")
+            raise SystemExit(f"error: {run} holds no complete checkpoint yet; wait for the first one")
         state = json.loads((checkpoint / "trainer_state.json").read_text())
         log += [entry | {"step": steps + entry["step"]} for entry in state["log_history"]]
         steps += state["global_step"]

@@ -1,4 +1,4 @@
-"""transformers' Trainer, fed by an endless stream whose place is part of every checkpoint."""
+"""transformers' Trainer on an endless stream, whose position is part of every checkpoint."""
 
 import json
 import logging
@@ -23,6 +23,7 @@ from data.streaming import PositionedLoader
 from evaluation.window_scores import WindowScores, speaker_group
 from training.anchor import EmbeddingAnchor
 from training.checkpoints import CheckpointError, Keeper, discard_old, fault_of, seal, step_of
+from training.divergence import DivergenceGuard, refuse_divergence
 from training.norms import freeze_norms
 from training.teacher_voices import TeacherVoices
 
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 class StreamingTrainer(Trainer):
     """Trains on a `LanedStream` and evaluates on the first `eval_batches` batches of another one for each corpus.
 
-    The loader is used as it is, without accelerate's wrapper, which would read a batch ahead and lose the place.
+    The loader is used without accelerate's wrapper, which would read one batch ahead and lose the position.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class StreamingTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.terms: dict[str, torch.Tensor] = {}
         self.terms_added = 0
+        self.divergence = DivergenceGuard()
+        self.add_callback(self.divergence)
 
     def get_train_dataloader(self) -> PositionedLoader:
         return self.loader
@@ -70,35 +73,44 @@ class StreamingTrainer(Trainer):
         if self.anchor:
             outputs["losses"]["anchor"] = distance = self.anchor.distance(outputs["speaker_embeddings"], inputs)
             loss = loss + self.anchor.weight * distance
-        for name, term in outputs["losses"].items():  # summed up where they are: only `log` waits for the device
+        for name, term in outputs["losses"].items():  # summed on the device, which only `log` waits for
             self.terms[name] = self.terms.get(name, 0) + term.detach()
         self.terms_added += 1
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Beside the loss, the mean of each of its terms since the last line, before its weight, as `loss_NAME`."""
+        """Also log the unweighted mean of each loss term since the last line, as `loss_NAME`."""
         if "loss" in logs and self.terms:
             means = self.accelerator.reduce(torch.stack([*self.terms.values()]) / self.terms_added, "mean").tolist()
             logs |= {f"loss_{name}": round(mean, 4) for name, mean in zip(self.terms, means)}
             self.terms, self.terms_added = {}, 0
         super().log(logs, *args, **kwargs)
 
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self.divergence.note(self.state.global_step + 1, loss)
+        return loss
+
     def train(self, resume_from_checkpoint: Path | None = None) -> None:
-        """Train to the last step; with a checkpoint that is there already, only load it.
+        """Train to the last step; a checkpoint that has reached it is only loaded.
 
         Raises:
-            CorpusError: the stream gave up. What was trained is saved first.
-            CheckpointError: the checkpoint holds what no checkpoint of this program does.
+            CorpusError: the stream gave up; what was trained so far is saved first.
+            CheckpointError: the checkpoint holds objects that this program does not write.
+            Diverged: losses or weights are NaN or infinite; nothing of that is saved.
         """
         if resume_from_checkpoint and step_of(resume_from_checkpoint) >= self.args.max_steps:
             self.state = TrainerState.load_from_json(str(resume_from_checkpoint / TRAINER_STATE_NAME))
-            logger.info("trained to step %d already, no step is left to do", self.state.global_step)
+            logger.info("already trained to step %d; nothing is left to do", self.state.global_step)
             return self._load_from_checkpoint(str(resume_from_checkpoint))
         try:
             super().train(resume_from_checkpoint=resume_from_checkpoint and str(resume_from_checkpoint))
         except UnpicklingError:
-            raise CheckpointError(f"{resume_from_checkpoint} holds objects no checkpoint has; remove it") from None
+            raise CheckpointError(
+                f"{resume_from_checkpoint} holds objects that no checkpoint of this program has; remove it"
+            ) from None
         except CorpusError:
+            refuse_divergence(self.model, Path(self.args.output_dir), self.state.global_step)
             if self.state.global_step and self.args.world_size == 1 and fault_of(self._checkpoint()):
                 self._save_checkpoint(self.model, trial=None)
             raise
@@ -106,12 +118,12 @@ class StreamingTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint) -> None:
         if checkpoint is None or self.args.world_size == 1 or self.args.device.type != "cpu":
             return super()._load_optimizer_and_scheduler(checkpoint)
-        # Several processes on CPUs: accelerate calls them cpu:0, which torch.load does not know.
+        # With several CPU processes accelerate calls the device cpu:0, which torch.load does not know.
         for name, target in (("optimizer.pt", self.optimizer), ("scheduler.pt", self.lr_scheduler)):
             target.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
 
     def compare_trainer_and_checkpoint_args(self, training_args, trainer_state) -> None:
-        # Lines, evaluations and checkpoints come as often as this run asks, not as the checkpoint's did.
+        # Logging, evaluation and saving follow this run's arguments, not the checkpoint's.
         trainer_state.compute_steps(training_args, training_args.max_steps)
 
     def get_batch_samples(self, *args, **kwargs):
@@ -119,12 +131,12 @@ class StreamingTrainer(Trainer):
         try:
             return super().get_batch_samples(*args, **kwargs)
         except CorpusError:
-            self.loader.stream.state = place  # of the last step done, so that it can be saved
+            self.loader.stream.state = place  # the position after the last step, so that it can be saved
             raise
 
     @torch.no_grad()
     def score_windows(self) -> dict:
-        """Score the model on the evaluation windows, speakers or recordings it was never trained on.
+        """Score the model on the evaluation windows, whose speakers or recordings were not trained on.
 
         Returns:
             `WindowScores.result` of all windows, and of several corpora by their names in `corpora`.
@@ -164,7 +176,7 @@ class StreamingTrainer(Trainer):
         checkpoint = self._checkpoint()
         try:
             self._write_checkpoint(checkpoint, model)
-        except Exception as error:  # a full disk shows in each library's own way
+        except Exception as error:  # each library reports a full disk in its own way
             if self.args.world_size > 1:
                 raise
             shutil.rmtree(checkpoint, ignore_errors=True)
@@ -176,7 +188,7 @@ class StreamingTrainer(Trainer):
 
     def _write_checkpoint(self, checkpoint: Path, model) -> None:
         if self.is_world_process_zero():
-            shutil.rmtree(checkpoint, ignore_errors=True)  # what an interrupted save left
+            shutil.rmtree(checkpoint, ignore_errors=True)  # left by an interrupted save
         self.accelerator.wait_for_everyone()
         checkpoint.mkdir(parents=True, exist_ok=True)
         stream_state_file(checkpoint, self.args.process_index).write_text(json.dumps(self.loader.state_dict()))
@@ -186,22 +198,22 @@ class StreamingTrainer(Trainer):
             seal(checkpoint)
 
     def _rotate_checkpoints(self, use_mtime=False, output_dir=None) -> None:
-        """Nothing: the Trainer would count checkpoints that are not complete. `discard_old` does it after sealing."""
+        """Do nothing: the Trainer would count incomplete checkpoints. `discard_old` removes old ones after sealing."""
 
 
 def stream_state_file(checkpoint: Path, rank: int) -> Path:
-    """Where a checkpoint keeps the place in the stream of one process."""
+    """The file of a checkpoint with the stream position of one process."""
     return checkpoint / f"stream_state_{rank}.json"
 
 
 def read_stream_state(checkpoint: Path, rank: int) -> dict:
-    """The place of a process in the stream; of the first one where the checkpoint is of fewer (then refused)."""
+    """The stream position of a process; the first one's if the checkpoint has fewer (which is refused later)."""
     file = stream_state_file(checkpoint, rank)
     return json.loads((file if file.exists() else stream_state_file(checkpoint, 0)).read_text())
 
 
 class SaveAndLeave(TrainerCallback):
-    """On SIGTERM or Ctrl-C, save after the step under way and stop; a second Ctrl-C stops at once."""
+    """On SIGTERM or Ctrl-C, saves after the current step and stops; a second Ctrl-C stops at once."""
 
     def __init__(self):
         self.signal: int | None = None
@@ -230,7 +242,7 @@ class SaveAndLeave(TrainerCallback):
 
 
 class Clock(TrainerCallback, ExportableState):
-    """Seconds spent training over all the runs that continued one another; kept in the checkpoint."""
+    """Seconds spent training, over all resumed runs; kept in the checkpoint."""
 
     def __init__(self, seconds: float = 0.0):
         self.before = self.seconds = seconds
