@@ -4,10 +4,11 @@
     accelerate launch train.py --dataset path/to/speech --max_steps 20000 --resume
     accelerate launch train.py --config configs/librispeech.yaml --resume
     accelerate launch train.py --start_from runs/librispeech/model --dataset path/to/speech --output_dir runs/tuned
+    accelerate launch train.py --config configs/fine_tune.yaml --dataset path/to/calls demo   # on annotated recordings
 
-Conversations are simulated on the fly from utterances of single speakers. After an interruption, run the same command
-with `--resume` to continue exactly where it stopped. `accelerate launch -q` hides accelerate's own traceback when
-training ends with an error.
+Conversations are simulated on the fly from utterances of single speakers, or cut out of annotated recordings. After an
+interruption, run the same command with `--resume` to continue exactly where it stopped. `accelerate launch -q` hides
+accelerate's own traceback when training ends with an error.
 """
 
 import hashlib
@@ -17,7 +18,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,23 +29,23 @@ from common.errors import first_line
 from common.output import OutputError, make_directory
 from common.retry import limit_silence
 from common.version import __version__
-from data.acoustics import CLEAN, Augmentation
-from data.corpora import CORPORA, CorpusError, open_corpus
-from data.streaming import ConversationStream, StreamConfig
+from data.corpora import CORPORA, Corpus, CorpusError
 from evaluation.window_scores import window_table
 from modeling import (
     FastDiarizationConfig,
     FastDiarizationFeatureExtractor,
     FastDiarizationForAudioFrameClassification,
 )
-from modeling.task_fast_diarization import Task
 from publishing.card import write_card
+from training.anchor import EmbeddingAnchor
 from training.arguments import Arguments, Training, UsageError, network_of, parse
 from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, newest_local, open_drive, step_of
 from training.curves import plot_curves
 from training.divergence import Diverged, refuse_divergence
 from training.hub import HubRepository
 from training.norms import measure_norms
+from training.streams import annotated_of, corpus_labels, open_streams
+from training.teacher_segmentation import LICENCE
 from training.teacher_voices import TeacherVoices
 from training.trainer import Clock, SaveAndLeave, StreamingTrainer, read_stream_state
 
@@ -75,7 +75,10 @@ def run(arguments: Arguments, training: Training) -> None:
     drive = Path(arguments.checkpoint_dir) if arguments.checkpoint_dir else None
     checkpoint = find_checkpoint(arguments, training, drive, hub)
     model = make_model(arguments, checkpoint)
-    train, evaluation = open_streams(arguments, training, checkpoint, model.config.num_speakers)
+    state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
+    train, evaluation = open_streams(arguments, training, state, model.config.num_speakers)
+    if arguments.tune_linking and not annotated_of(arguments, evaluation):
+        raise UsageError("--tune_linking needs annotated recordings: give --dataset a directory of audio and RTTM")
     logging.info(
         "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
     )
@@ -90,10 +93,11 @@ def run(arguments: Arguments, training: Training) -> None:
         callbacks=[leave, Clock()],
         processing_class=FastDiarizationFeatureExtractor(),
         workers=training.dataloader_num_workers,
-        eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size),
+        eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size // len(evaluation)),
         keeper=keeper,
         voices=TeacherVoices(arguments.teacher_voices, training.device) if arguments.teacher_voices else None,
         frozen_norms=arguments.freeze_norms,
+        anchor=make_anchor(arguments, training),
     )
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -166,6 +170,13 @@ def make_model(arguments: Arguments, checkpoint: Path | None) -> FastDiarization
     return FastDiarizationForAudioFrameClassification(FastDiarizationConfig(**given))
 
 
+def make_anchor(arguments: Arguments, training: Training) -> EmbeddingAnchor | None:
+    """What holds the embeddings near those of `--start_from`, if asked for."""
+    if not arguments.keep_embeddings:
+        return None
+    return EmbeddingAnchor(load_weights(arguments.start_from, {}).to(training.device), arguments.keep_embeddings)
+
+
 def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassification:
     """The network of a model directory or Hub id, with the configuration fields in `given` changed.
 
@@ -189,34 +200,6 @@ def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassifi
         raise UsageError(f"--start_from {name} cannot be loaded ({first_line(error)}); {remedy}") from None
 
 
-def open_streams(
-    arguments: Arguments, training: Training, checkpoint: Path | None, num_speakers: int = Task.num_speakers
-) -> tuple[ConversationStream, ConversationStream]:
-    """The training stream, at the checkpoint's position, and the stream of held-out speakers."""
-    state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
-    config = StreamConfig(
-        seed=training.seed,
-        batch_size=training.per_device_train_batch_size,
-        num_speakers=num_speakers,
-        window_seconds=arguments.window_seconds,
-        long_window_seconds=arguments.long_window_seconds,
-        noise=tuple(arguments.noise) if arguments.noise else None,
-        rooms=arguments.rooms,
-        windows_per_utterance=arguments.windows_per_utterance,
-        units_per_block=arguments.units_per_block,
-        turn_taking=arguments.turn_taking,
-        shares=None if arguments.measured_shares else Task.shares,
-        augmentation=Augmentation() if arguments.augment else CLEAN,
-    )
-    revision = state and state["stream"].get("revision")
-    utterances = open_corpus(arguments.dataset, "train", arguments.speaker_column, revision)
-    train = ConversationStream(utterances, config, training.process_index, training.world_size, state)
-    held_out = open_corpus(arguments.dataset, "validation", arguments.speaker_column, revision)
-    same_for_all = {"seed": 1, "speeds": (1.0,), "turn_taking": "measured", "augmentation": Augmentation()}
-    config = replace(config, shares=Task.shares, long_window_seconds=None, **same_for_all)
-    return train, ConversationStream(held_out, config)
-
-
 def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> None:
     """Save, score and export the trained model, push it if asked to, and print where everything is."""
     final = Path(training.output_dir) / "model"
@@ -228,17 +211,20 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
     if weights_digest(final) != before:
         for file in (*final.glob("*.onnx"), *(final / f"{name}.json" for name in OF_OLDER_WEIGHTS)):
             file.unlink(missing_ok=True)
-    result = trainer.score_windows().result()
-    (final / "windows.json").write_text(json.dumps(result, indent=2))
+    scores = trainer.score_windows()
+    (final / "windows.json").write_text(json.dumps(scores, indent=2))
     (final / "training.json").write_text(json.dumps(describe(arguments, training, trainer, hub), indent=2))
+    if arguments.tune_linking:
+        tune_linking(final, annotated_of(arguments, trainer.eval_dataset))
     exported = subprocess.run([sys.executable, Path(__file__).parent / "export.py", "--model", final])
     if exported.returncode:
         logging.error("the export failed (see above); the model itself is complete in %s", final)
     plot_curves(trainer.state.log_history, final / "curves.png")
     write_card(final)
-    print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({arguments.dataset});")
-    print("in brackets the floor, the score of a one-speaker oracle:\n")
-    print(window_table(result))
+    for corpus, result in scores.pop("corpora", {arguments.dataset[0]: scores}).items():
+        print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({corpus});")
+        print("in brackets the floor, the score of a one-speaker oracle:\n")
+        print(window_table(result))
     print(f"\nmodel and ONNX: {final}\ncheckpoints:    {training.output_dir}")
     print(f"curves:         {final / 'curves.png'}, tensorboard --logdir {training.output_dir}")
     if hub:
@@ -246,6 +232,15 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
             print(f"on the Hub:     {hub.upload_model(final)}")
         except OSError as error:
             logging.error("the model was not pushed (%s); run the same command with --resume to try again", error)
+
+
+def tune_linking(model: Path, corpora: list[str]) -> None:
+    """Write the linking settings into a model's configuration that suit held-out recordings best."""
+    settings = json.loads((model / "config.json").read_text())
+    flags = ["--windows", settings["sliding_window_seconds"], "--hops", settings["hop_seconds"], "--write"]
+    command = [sys.executable, "-m", "evaluation.tuning", "--model", model, "--recordings", *corpora, *flags]
+    if subprocess.run(list(map(str, command)), cwd=Path(__file__).parent).returncode:
+        logging.error("linking settings could not be chosen (see above); those of the weights are kept")
 
 
 def weights_digest(model: Path) -> str | None:
@@ -258,16 +253,20 @@ def describe(arguments: Arguments, training: Training, trainer: StreamingTrainer
     """The facts about the training that the model card shows."""
     clock = trainer.state.stateful_callbacks["Clock"]
     command = " ".join(["accelerate launch train.py", *sys.argv[1:]])
-    corpus = CORPORA.get(arguments.dataset)
-    source = corpus.path if corpus else arguments.dataset
+    corpora = {name: CORPORA.get(name, Corpus(name.partition(":")[0])) for name in arguments.dataset}
+    on_hub = [corpus.path for corpus in corpora.values() if not Path(corpus.path).is_dir()]
+    shares = arguments.shares or [1 / len(corpora)] * len(corpora)
     cuda = training.device.type == "cuda"
     return {
         "version": __version__,
         "name": hub.name if hub else Path(training.output_dir).resolve().name,
         "parameters": trainer.model.num_parameters(),
-        "dataset": arguments.dataset,
-        "hub_dataset": None if Path(source).is_dir() else source.partition(":")[0],
-        "licence": corpus.licence if corpus else "unknown",
+        "dataset": ", ".join(arguments.dataset),
+        "hub_dataset": on_hub[0] if on_hub and len(corpora) == 1 else None,
+        "hub_datasets": on_hub,
+        "licence": ", ".join(dict.fromkeys(corpus.licence for corpus in corpora.values())),
+        "teacher": LICENCE if arguments.teacher else None,
+        "shares": dict(zip(corpus_labels(arguments.dataset), shares)) if len(corpora) > 1 else None,
         "window_seconds": arguments.window_seconds,
         "long_window_seconds": arguments.long_window_seconds,
         "steps": trainer.state.global_step,

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +21,19 @@ from datasets import IterableDataset, load_dataset_builder
 
 from common.errors import first_line
 from common.retry import GaveUp, persist
+from data.annotations import AUDIO_SUFFIXES, Conversation
 from data.solo_speech import cut, solo_stretches
 from modeling.audio_fast_diarization import AudioError
 
 AUDIO_COLUMNS = ("audio", "m4a", "wav", "flac", "mp3", "ogg", "opus")
 SPEAKER_COLUMNS = ("speaker_id", "speaker", "speaker_name", "client_id", "spk_id", "label")
 TURN_COLUMNS = ("timestamps_start", "timestamps_end", "speakers")
-AUDIO_FILES = {".wav", ".flac", ".ogg", ".opus", ".m4a", ".mp3"}
+AUDIO_FILES = AUDIO_SUFFIXES
 HELD_OUT_PERCENT = 3
 READABLE_AMONG = 3
 """A run starts only if one of this many first tars can be read."""
+READ_AHEAD = 1 << 23
+"""Bytes of a column of conversations held in memory beside the current row."""
 OPENING_SECONDS = 20.0
 """How long opening a corpus is retried before a run starts."""
 
@@ -81,6 +84,9 @@ CORPORA = {
         licence="CC BY-SA 4.0 by its card (the recordings belong to their uploaders)",
     ),
     "ami": Corpus("diarizers-community/ami", config="ihm", licence="CC BY 4.0"),
+    "voxconverse": Corpus("diarizers-community/voxconverse", train=("dev",), licence="CC BY 4.0"),
+    "simsamu": Corpus("diarizers-community/simsamu", licence="MIT"),
+    "callhome": Corpus("talkbank/callhome", config="eng", train=("data",), licence="research terms of TalkBank"),
 }
 
 
@@ -126,7 +132,11 @@ class Utterances:
         return hashlib.sha256("\n".join([*names, str(self.held_out)]).encode()).hexdigest()[:12]
 
     def read(self, unit: int) -> Iterator[Row]:
-        for number, (audio, speaker, path) in enumerate(self.reader(self.units[unit])):
+        return self.named(unit, self.reader(self.units[unit]))
+
+    def named(self, unit: int, rows: Iterable[tuple[bytes | None, object, str | None]]) -> Iterator[Row]:
+        """The rows of a unit that belong to this split, each with its name."""
+        for number, (audio, speaker, path) in enumerate(rows):
             speaker = "" if speaker is None else str(speaker)
             if self.corpus.speaker_prefix:
                 speaker = speaker.split("/")[0]
@@ -215,14 +225,14 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None, revisi
     return Utterances(units, reader, corpus, held_out, commit and commit[1])
 
 
-def _parquet(corpus: Corpus, urls: list[str]) -> tuple[list[RowGroup], "_RowGroupReader | _ConversationReader"]:
+def _parquet(corpus: Corpus, urls: list[str]) -> tuple[list[RowGroup], "_RowGroupReader | ConversationReader"]:
     with ThreadPoolExecutor(8) as pool:
         footers = list(pool.map(_footer, urls))
     columns = footers[0].schema.to_arrow_schema().names
     conversations = corpus.speaker_column is None and set(TURN_COLUMNS) <= set(columns)
     audio, speaker = _choose_columns(corpus, columns, conversations)
     units = [RowGroup(url, i, m) for url, m in zip(urls, footers) for i in range(m.num_row_groups)]
-    return units, _ConversationReader(audio) if conversations else _RowGroupReader(audio, speaker)
+    return units, ConversationReader(audio) if conversations else _RowGroupReader(audio, speaker)
 
 
 def _tars(corpus: Corpus, urls: list[str]) -> tuple[list[Tar], "_TarReader"]:
@@ -248,12 +258,13 @@ def _streamed(corpus: Corpus, builder, splits: list[str]) -> tuple[list[tuple[st
 
 
 def _choose_splits(corpus: Corpus, split: str, available: list[str]) -> tuple[list[str], bool | None]:
-    named = {"train": corpus.train, "validation": corpus.validation}.get(split)
-    chosen = [s for s in named or available if s in available and (named or s.startswith(split))]
-    if chosen:
-        alone = split == "train" and not any(s.startswith("validation") for s in available)
-        return chosen, False if alone else None
-    if split == "validation" and (train := [s for s in available if s.startswith("train")]):
+    def of(part: str) -> list[str]:
+        named = {"train": corpus.train, "validation": corpus.validation}.get(part)
+        return [s for s in named or available if s in available and (named or s.startswith(part))]
+
+    if chosen := of(split):
+        return chosen, False if split == "train" and not of("validation") else None
+    if split == "validation" and (train := of("train")):
         return train, True
     raise CorpusError(f"corpus {corpus.path!r} has no split {split!r}; its splits: {', '.join(available) or 'none'}")
 
@@ -287,7 +298,7 @@ def _footer(url: str) -> pq.FileMetaData:
         raise CorpusError(f"{url} cannot be read as Parquet: {first_line(error)}; remove or replace it") from None
 
 
-def _open(url: str, **remote):
+def open_unit(url: str, **remote):
     filesystem, path = fsspec.url_to_fs(url)
     # Without a cache; the default one would read 5 MB ahead of every range.
     return filesystem.open(path, "rb", **({"cache_type": "none", **remote} if "://" in url else {}))
@@ -299,7 +310,7 @@ class _RowGroupReader:
     speaker: str
 
     def __call__(self, unit: RowGroup) -> Iterator[tuple[bytes, object, str]]:
-        with _open(unit.url) as file:
+        with open_unit(unit.url) as file:
             group = pq.ParquetFile(file, metadata=unit.metadata, pre_buffer=True).read_row_group(
                 unit.index, columns=[self.audio, self.speaker], use_threads=False
             )
@@ -310,25 +321,35 @@ class _RowGroupReader:
 
 
 @dataclass
-class _ConversationReader:
+class ConversationReader:
     """Rows that are whole conversations, one in memory at a time; speaker names are local to their row."""
 
     audio: str
 
-    def __call__(self, unit: RowGroup) -> Iterator[tuple[bytes, str, str]]:
-        with _open(unit.url) as file:
-            batches = pq.ParquetFile(file, metadata=unit.metadata).iter_batches(
+    def conversations(self, unit: RowGroup) -> Iterator[Conversation]:
+        with open_unit(unit.url) as file:
+            batches = pq.ParquetFile(file, metadata=unit.metadata, buffer_size=READ_AHEAD).iter_batches(
                 1, [unit.index], columns=[self.audio, *TURN_COLUMNS], use_threads=False
             )
             for number, batch in enumerate(batches):
                 (row,) = batch.to_pylist()
-                encoded, path = row[self.audio]["bytes"] or b"", row[self.audio]["path"]
-                stretches = solo_stretches(*(row[column] or [] for column in TURN_COLUMNS))
-                try:
-                    for utterance, speaker in cut(encoded, stretches):
-                        yield utterance, f"{unit}, row {number}, {speaker}", path
-                except AudioError:
-                    yield encoded, f"{unit}, row {number}", path  # skipped and counted when it is decoded
+                turns = tuple(zip(*(row[column] or [] for column in TURN_COLUMNS)))
+                yield Conversation(f"{unit}, row {number}", (row[self.audio] or {}).get("bytes") or b"", turns)
+
+    def __call__(self, unit: RowGroup) -> Iterator[tuple[bytes, str, str]]:
+        for conversation in self.conversations(unit):
+            yield from solo_speech_of(conversation)
+
+
+def solo_speech_of(conversation: Conversation) -> Iterator[tuple[bytes, str, str]]:
+    """Audio, speaker and name of the stretches in which one person speaks alone."""
+    name, audio = conversation.name, conversation.audio
+    encoded = audio if isinstance(audio, bytes) else Path(audio).read_bytes()
+    try:
+        for utterance, speaker in cut(encoded, solo_stretches(*zip(*conversation.turns))) if conversation.turns else ():
+            yield utterance, f"{name}, {speaker}", name
+    except AudioError:
+        yield encoded, name, name  # skipped and counted when it is decoded
 
 
 class _StrictMember(tarfile.TarInfo):
@@ -346,7 +367,7 @@ def _samples(url: str) -> Iterator[dict[str, str | bytes]]:
     """The samples of a WebDataset tar: consecutive members with the same name before the first dot."""
     sample: dict[str, str | bytes] = {}
     with (
-        _open(url, block_size=0) as file,
+        open_unit(url, block_size=0) as file,
         tarfile.open(fileobj=file, mode="r|", bufsize=1 << 18, tarinfo=_StrictMember) as archive,
     ):
         for member in archive:

@@ -119,6 +119,28 @@ def hub_flags(repository: str) -> str:
     return f"--push_to_hub --hub_model_id {shlex.quote(repository)}" if repository else ""
 
 
+def fine_tune(recordings: str, model: str, run_directory: str) -> str:
+    """Fine-tune a model on annotated recordings, or go on with that.
+
+    Args:
+        recordings: directory of audio and RTTM files; empty for none.
+
+    Returns:
+        directory of the model to go on with.
+
+    Raises:
+        CellError: it did not end well.
+    """
+    if not recordings:
+        print("no recordings named: the model stays as it is")
+        return model
+    run(
+        f"accelerate launch train.py --config configs/fine_tune.yaml --dataset {shlex.quote(recordings)} demo "
+        f"--start_from {shlex.quote(model)} --output_dir {shlex.quote(run_directory)} --resume"
+    )
+    return f"{run_directory}/model"
+
+
 def upload() -> str:
     """The file name of a recording to diarize.
 

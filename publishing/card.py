@@ -150,7 +150,8 @@ def _place(model: Path) -> str:
 
 def _of_training(windows: dict, training: dict) -> list[tables.KeyRate]:
     """The rates of the windows that training itself scores, by corpus if there were several."""
-    words = f"{training.get('window_seconds', 3.0):g} s windows simulated from held-out speakers of"
+    origin = "held out of" if "corpora" in windows else "simulated from held-out speakers of"
+    words = f"{training.get('window_seconds', 3.0):g} s windows {origin}"
     by_corpus = windows.get("corpora") or {training.get("dataset", "unknown"): windows}
     return [rate for corpus, groups in by_corpus.items() for rate in tables.of_windows(groups, f"{words} {corpus}")]
 

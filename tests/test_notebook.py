@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,9 @@ import pytest
 from loopback_hub import LoopbackHub
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+from notebooks import colab
+from training.arguments import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "streaming_training_colab.ipynb"
@@ -137,6 +141,19 @@ def test_every_cell_calls_the_repository():
         if cell.cell_type == "code" and "repository" not in cell.metadata.get("tags", []):
             assert not re.search(r"^\s*(def|class|for|while|if|try|with)\b", cell.source, re.M), cell.source
             assert not cell.outputs and cell.execution_count is None
+
+
+def test_fine_tuning_on_named_recordings_alone(monkeypatch, capsys):
+    commands = []
+    monkeypatch.setattr(colab, "run", commands.append)
+    monkeypatch.chdir(ROOT)
+    assert colab.fine_tune("", "runs/demo/model", "runs/tuned") == "runs/demo/model" and not commands
+    assert "stays as it is" in capsys.readouterr().out
+    assert colab.fine_tune("my calls", "runs/demo/model", "runs/tuned") == "runs/tuned/model"
+    (command,) = commands
+    arguments, training = parse("", shlex.split(command)[3:])
+    assert (arguments.dataset, arguments.shares) == (["my calls", "demo"], [0.5, 0.5])
+    assert (arguments.start_from, training.output_dir, arguments.resume) == ("runs/demo/model", "runs/tuned", True)
 
 
 def test_a_failed_command_is_one_line_below_its_cell(machine):

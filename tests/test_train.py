@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from annotated_fixtures import talks, write_directory
 from transformers import TrainingArguments
 
 import train
@@ -223,7 +224,7 @@ def test_a_file_of_flags_is_read_and_flags_override_it(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("dataset: librispeech\nlearning_rate: 1e-4\nmax_steps: 7\nresume: true\nnoise: null\nseed: 3\n")
     arguments, training = parse("", ["--config", str(file), "--max_steps", "9", "--output_dir", str(tmp_path)])
-    assert (arguments.dataset, arguments.resume, arguments.noise) == ("librispeech", True, None)
+    assert (arguments.dataset, arguments.resume, arguments.noise) == (["librispeech"], True, None)
     assert (training.learning_rate, training.max_steps, training.seed) == (1e-4, 9, 3)
 
 
@@ -231,7 +232,7 @@ def test_a_file_of_flags_is_read_and_flags_override_it(tmp_path):
 def test_the_configurations_of_the_repository_are_read(file):
     arguments, training = parse("", ["--config", str(file)])
     assert training.output_dir == f"runs/{file.stem}"
-    assert training.per_device_train_batch_size == 32 and training.learning_rate == 1e-3
+    assert training.per_device_train_batch_size == 32 and 1e-4 <= training.learning_rate <= 1e-3
     assert training.lr_scheduler_type == "cosine" and training.optim.startswith("adamw")
 
 
@@ -278,7 +279,19 @@ def test_precision_is_what_the_gpu_is_good_at(monkeypatch, tmp_path, capability,
         (["--load_best_model_at_end", "true"], "the newest checkpoints are kept"),
         (["--resume_from_checkpoint", "{tmp}"], "use --resume, which finds the newest checkpoint itself"),
         (["--hidden_size", "64", "--start_from", "{tmp}"], "--hidden_size is given by the weights of --start_from"),
-        (["--dataloader_num_workers", "3"], "use 0, 1, 2 or 4, got 3"),
+        (["--dataloader_num_workers", "17"], "--dataloader_num_workers must be at most 16, got 17"),
+        (["--dataloader_num_workers=-1"], "--dataloader_num_workers must be at least 0, got -1"),
+        (["--lanes", "0"], "--lanes must be at least 1, got 0"),
+        (["--lanes", "1", "--long_window_seconds", "4"], "--long_window_seconds is for every other lane"),
+        (["--keep_embeddings", "1"], "--keep_embeddings holds those of --start_from; name its weights"),
+        (["--keep_embeddings=-1"], "--keep_embeddings must be at least 0, got -1"),
+        (["--tune_linking", "true"], "--tune_linking needs annotated recordings"),
+        (["--dataset", "demo", "{tmp}/calls"], "has 1 recording; at least 2 are needed, 1 of them held out"),
+        (["--dataset", "demo", "demo"], "--dataset has demo twice; name each corpus once"),
+        (["--dataset", "demo", "ami", "--shares", "1"], "--shares has 1 numbers for 2 corpora; give one for each"),
+        (["--dataset", "demo", "ami", "--shares", "0.5", "0.4"], r"sum to 1, got 0.5 0.4 \(sum 0.9\)"),
+        (["--dataset", "demo", "ami", "--shares", "0", "1"], "--shares must be above 0"),
+        (["--dataset", "demo", "ami", "--per_device_train_batch_size", "1"], "too small for 2 corpora"),
         (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size must be at least 1, got 0"),
         (["--eval_windows", "0"], "--eval_windows must be at least 1, got 0"),
         (["--learning_rate", "0"], "--learning_rate must be above 0, got 0.0"),
@@ -309,6 +322,7 @@ def test_whatever_is_wrong_is_one_line(monkeypatch, tmp_path, flags, message):
     (tmp_path / "unknown.yaml").write_text("max_step: 3\n")
     (tmp_path / "value.yaml").write_text("max_steps: ten\n")
     (tmp_path / "nameless").mkdir()
+    write_directory(tmp_path / "calls", talks(1))
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "text.wav").write_text("Dear recording,\n" * 100)
     pq.write_table(pa.table({"audio": [b"RIFF"], "text": ["hello"]}), tmp_path / "nameless" / "train.parquet")

@@ -18,6 +18,8 @@ from modeling import FastDiarizationConfig
 from modeling.task_fast_diarization import Task
 from training.flag_file import read_flag_file
 
+MOST_WORKERS = 16
+
 
 class UsageError(ValueError):
     """Wrong usage; the message names the argument, its value and the remedy."""
@@ -36,12 +38,15 @@ class Arguments:
 
     _argument_group_name = "data and model"
 
-    dataset: str = field(
-        default="demo",
+    dataset: list[str] = field(
+        default_factory=lambda: ["demo"],
         metadata={
-            "help": f"Corpus: {', '.join(CORPORA)}, a Hub id (user/name or user/name:configuration), or a "
-            "directory of Parquet files or of one folder per speaker."
+            "help": f"One corpus or several: {', '.join(CORPORA)}, a Hub id (user/name or user/name:configuration), a "
+            "directory of Parquet files or of one folder per speaker, or one of recordings with RTTM files."
         },
+    )
+    shares: list[float] | None = field(
+        default=None, metadata={"help": "Share of each corpus in every batch, in their order (default: equal)."}
     )
     speaker_column: str | None = field(
         default=None, metadata={"help": "Column with the speaker, if it has an unusual name."}
@@ -117,6 +122,12 @@ class Arguments:
     start_from: str | None = field(
         default=None, metadata={"help": "Model directory or Hub id to take initial weights from."}
     )
+    keep_embeddings: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight that holds embeddings near those of --start_from, to fine-tune on recordings of few people."
+        },
+    )
     freeze_norms: bool = field(
         default=False,
         metadata={
@@ -127,6 +138,17 @@ class Arguments:
     teacher_voices: str | None = field(
         default=None,
         metadata={"help": "Table of speaker embeddings to distil, written by python -m training.teacher_voices."},
+    )
+    tune_linking: bool = field(
+        default=False,
+        metadata={"help": "Choose at the end how windows are linked, on the held-out recordings of annotated corpora."},
+    )
+    teacher: str | None = field(
+        default=None,
+        metadata={
+            "help": "ONNX file of pyannote segmentation-3.0 (MIT), which labels the directories of --dataset that have "
+            "audio and no RTTM."
+        },
     )
     resume: bool = field(
         default=False,
@@ -139,6 +161,10 @@ class Arguments:
     eval_windows: int = field(default=640, metadata={"help": "Windows of held-out speakers scored at each evaluation."})
     windows_per_utterance: int = field(
         default=20, metadata={"help": "Windows made per utterance read; fewer windows read more of the corpus."}
+    )
+    lanes: int = field(
+        default=StreamConfig.lanes,
+        metadata={"help": "Blocks open at a time; as many data workers share the work without doing any of it twice."},
     )
     units_per_block: int = field(
         default=8,
@@ -163,7 +189,9 @@ class Training(TrainingArguments):
     eval_steps: float = field(default=250, metadata={"help": "Steps between evaluations."})
     save_steps: float = field(default=250, metadata={"help": "Steps between checkpoints."})
     save_total_limit: int = field(default=2, metadata={"help": "Number of checkpoints kept."})
-    dataloader_num_workers: int = field(default=1, metadata={"help": "Processes that make windows: 0, 1, 2 or 4."})
+    dataloader_num_workers: int = field(
+        default=1, metadata={"help": f"Processes that make windows, from 0 to {MOST_WORKERS}."}
+    )
     report_to: str = field(default="tensorboard", metadata={"help": "Logger of the training curves."})
 
     def __post_init__(self):
@@ -187,6 +215,9 @@ BOUNDS = {
     "eval_windows": (1, 10**6),
     "windows_per_utterance": (1, 10**6),
     "units_per_block": (1, 10**6),
+    "lanes": (1, 1024),
+    "keep_embeddings": (0, 10**6),
+    "dataloader_num_workers": (0, MOST_WORKERS),
     "learning_rate": (0, 100),
     "warmup_steps": (0, 10**9),
     "warmup_ratio": (0, 1),
@@ -288,6 +319,8 @@ def check(arguments: Arguments, training: Training) -> None:
         )
     if arguments.hidden_size is not None and arguments.start_from:
         raise UsageError("--hidden_size is given by the weights of --start_from; leave one of the two out")
+    if arguments.keep_embeddings and not arguments.start_from:
+        raise UsageError("--keep_embeddings holds those of --start_from; name its weights, or leave it out")
     for name in ("learning_rate", "adam_epsilon"):
         if not getattr(training, name) > 0:
             raise UsageError(f"--{name} must be above 0, got {getattr(training, name)}")
@@ -298,15 +331,31 @@ def check(arguments: Arguments, training: Training) -> None:
             f"--long_window_seconds must be at least --window_seconds, {arguments.window_seconds:g}, "
             f"got {arguments.long_window_seconds:g}"
         )
-    lanes, workers = StreamConfig.lanes, training.dataloader_num_workers
-    if workers < 0 or (workers and lanes % workers):
-        raise UsageError(
-            f"--dataloader_num_workers must divide the {lanes} lanes of the stream: use 0, 1, 2 or 4, got {workers}"
-        )
+    if arguments.long_window_seconds is not None and arguments.lanes < 2:
+        raise UsageError("--long_window_seconds is for every other lane; use at least --lanes 2")
+    check_corpora(arguments.dataset, arguments.shares, training.per_device_train_batch_size)
     try:
         FastDiarizationConfig(**network_of(arguments))
     except ValueError as error:
         raise UsageError(f"--{error}") from None
+
+
+def check_corpora(names: list[str], shares: list[float] | None, batch_size: int) -> None:
+    """Raise a `UsageError` for corpora that cannot share a batch in this way."""
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"--dataset has {repeated[0]} twice; name each corpus once and weigh it with --shares")
+    if batch_size < len(names):
+        raise UsageError(
+            f"--per_device_train_batch_size {batch_size} is too small for {len(names)} corpora; each needs one window"
+        )
+    if shares is None:
+        return
+    if len(shares) != len(names):
+        raise UsageError(f"--shares has {len(shares)} numbers for {len(names)} corpora; give one for each")
+    if not min(shares) > 0 or abs(sum(shares) - 1) > 1e-6:
+        raise UsageError(
+            f"--shares must be above 0 and sum to 1, got {' '.join(f'{s:g}' for s in shares)} (sum {sum(shares):g})"
+        )
 
 
 def network_of(arguments: Arguments) -> dict:

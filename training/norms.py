@@ -7,13 +7,12 @@ Rethinking "Batch" in BatchNorm, 2021).
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from data.streaming import ConversationStream
+from data.streaming import LanedStream
 
 BATCHES = 100
 
@@ -22,13 +21,13 @@ def norms_of(model: nn.Module) -> Iterator[nn.BatchNorm2d]:
     return (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-def measure_norms(model: nn.Module, stream: ConversationStream, batches: int = BATCHES) -> None:
+def measure_norms(model: nn.Module, stream: LanedStream, batches: int = BATCHES) -> None:
     """Set the running statistics of a network to their means over `batches` batches from many pools.
 
     Each utterance is used for one window only, so that a pool fills few batches. Dropout is off.
     """
     device = next(model.parameters()).device
-    many_pools = ConversationStream(stream.utterances, replace(stream.config, windows_per_utterance=1))
+    many_pools = stream.afresh(windows_per_utterance=1)
     model.eval()
     momenta = [norm.momentum for norm in norms_of(model)]
     for norm in norms_of(model):

@@ -21,6 +21,7 @@ from common.words import number_word
 from data.corpora import CorpusError
 from data.streaming import PositionedLoader
 from evaluation.window_scores import WindowScores, speaker_group
+from training.anchor import EmbeddingAnchor
 from training.checkpoints import CheckpointError, Keeper, discard_old, fault_of, seal, step_of
 from training.divergence import DivergenceGuard, refuse_divergence
 from training.norms import freeze_norms
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class StreamingTrainer(Trainer):
-    """Trains on a `ConversationStream` and evaluates on the first `eval_batches` batches of another.
+    """Trains on a `LanedStream` and evaluates on the first `eval_batches` batches of another one for each corpus.
 
     The loader is used without accelerate's wrapper, which would read one batch ahead and lose the position.
     """
@@ -43,12 +44,16 @@ class StreamingTrainer(Trainer):
         keeper: Keeper,
         voices: TeacherVoices | None = None,
         frozen_norms: bool = False,
+        anchor: EmbeddingAnchor | None = None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
-        self.keeper, self.voices, self.frozen_norms = keeper, voices, frozen_norms
+        self.keeper, self.voices, self.frozen_norms, self.anchor = keeper, voices, frozen_norms, anchor
         self.loader = PositionedLoader(self.train_dataset, workers)
-        self.eval_windows = list(islice(PositionedLoader(self.eval_dataset, 0), eval_batches))
+        self.eval_windows = {
+            corpus: list(islice(PositionedLoader(stream, 0), eval_batches))
+            for corpus, stream in self.eval_dataset.items()
+        }
         self.model_accepts_loss_kwargs = False
         self.terms: dict[str, torch.Tensor] = {}
         self.terms_added = 0
@@ -65,6 +70,9 @@ class StreamingTrainer(Trainer):
         if self.frozen_norms:
             freeze_norms(model)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        if self.anchor:
+            outputs["losses"]["anchor"] = distance = self.anchor.distance(outputs["speaker_embeddings"], inputs)
+            loss = loss + self.anchor.weight * distance
         for name, term in outputs["losses"].items():  # summed on the device, which only `log` waits for
             self.terms[name] = self.terms.get(name, 0) + term.detach()
         self.terms_added += 1
@@ -127,25 +135,36 @@ class StreamingTrainer(Trainer):
             raise
 
     @torch.no_grad()
-    def score_windows(self) -> WindowScores:
-        """Score the model on the evaluation windows, whose speakers were not trained on."""
+    def score_windows(self) -> dict:
+        """Score the model on the evaluation windows, whose speakers or recordings were not trained on.
+
+        Returns:
+            `WindowScores.result` of all windows, and of several corpora by their names in `corpora`.
+        """
         model = self.accelerator.unwrap_model(self.model).eval()
-        scores = WindowScores(self.eval_dataset.config.num_speakers)
-        for batch in tqdm(self.eval_windows, "evaluating", leave=False, disable=not self.is_world_process_zero()):
+        speakers = self.train_dataset.num_speakers
+        of_all, of_each = WindowScores(speakers), {corpus: WindowScores(speakers) for corpus in self.eval_windows}
+        batches = [(corpus, batch) for corpus, batches in self.eval_windows.items() for batch in batches]
+        for corpus, batch in tqdm(batches, "evaluating", leave=False, disable=not self.is_world_process_zero()):
             with self.compute_loss_context_manager():
                 logits = model(batch["input_values"].to(self.args.device)).logits
-            scores.add((logits > 0).cpu().numpy(), (batch["labels"] > 0.5).numpy())
-        return scores
+            for scores in (of_all, of_each[corpus]):
+                scores.add((logits > 0).cpu().numpy(), (batch["labels"] > 0.5).numpy())
+        by_corpus = {corpus: scores.result() for corpus, scores in of_each.items()}
+        return of_all.result() | ({"corpora": by_corpus} if len(by_corpus) > 1 else {})
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
-        result = self.score_windows().result()
+        result = self.score_windows()
+        results = {"": result} | {f"{corpus}_": scores for corpus, scores in result.get("corpora", {}).items()}
         rates = {"der": ("all_windows", "diarization_error_rate"), "frame_accuracy": ("all_windows", "frame_accuracy")}
-        for speakers in range(2, self.eval_dataset.config.num_speakers + 1):
+        for speakers in range(2, self.train_dataset.num_speakers + 1):
             rates[f"{number_word(speakers)}_speaker_der"] = (speaker_group(speakers), "diarization_error_rate")
-        metrics = {}
-        for name, (group, rate) in rates.items():
-            for prefix in ("", "floor_"):
-                metrics[f"{metric_key_prefix}_{prefix}{name}"] = result.get(group, {}).get(prefix + rate)
+        metrics = {
+            f"{metric_key_prefix}_{corpus}{prefix}{name}": scores.get(group, {}).get(prefix + rate)
+            for corpus, scores in results.items()
+            for name, (group, rate) in rates.items()
+            for prefix in ("", "floor_")
+        }
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
