@@ -15,7 +15,8 @@ from evaluation.diarization_error_rate import count_errors, error_rates, floor
 from evaluation.rates import HEADINGS, beside_floor
 from modeling.task_fast_diarization import Task
 
-RATES = ("diarization_error_rate", "missed_speech", "false_alarm", "confusion", "frame_accuracy")
+OF_SILENCE = ("frame_accuracy",)
+"""Rates that need no reference speech to divide by."""
 COUNTS = ("frames", "speech", "missed_speech", "false_alarm", "confusion", "correct_frames")
 
 
@@ -104,13 +105,12 @@ def tabulate(predictions: ArrayLike, references: ArrayLike) -> dict[str, dict[st
 def window_table(result: dict[str, dict[str, float]]) -> str:
     """A table of `WindowScores.result` in percent, with floors in brackets.
 
-    Silent windows have no reference speech to divide by, so they only have a frame accuracy.
+    Silent windows have no reference speech to divide by, so they only have the rates `OF_SILENCE`.
     """
-    header = ["% (floor)", "windows", "frames", *(HEADINGS[name] for name in RATES)]
-    rows = [
-        [group.replace("_", " "), scores["windows"], scores["frames"]]
-        + [beside_floor(scores, name) if scores["speech"] else "-" for name in RATES[:-1]]
-        + [beside_floor(scores, RATES[-1])]
-        for group, scores in result.items()
-    ]
+    rates = [name for name in HEADINGS if all(name in scores for scores in result.values())]
+    header = ["% (floor)", "windows", "frames", *(HEADINGS[name] for name in rates)]
+    rows = []
+    for group, scores in result.items():
+        cells = [beside_floor(scores, name) if scores["speech"] or name in OF_SILENCE else "-" for name in rates]
+        rows.append([group.replace("_", " "), scores["windows"], scores["frames"], *cells])
     return table(header, rows)

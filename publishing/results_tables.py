@@ -263,16 +263,16 @@ def conditions_table(results: Sequence[dict]) -> str:
 
 def formats_table(results: Sequence[dict]) -> str:
     """The same windows through torch, ONNX Runtime and int8: rows are files."""
-    groups = ("all_windows", "two_speaker_windows")
-    rows = []
-    for result in results:
-        if result["kind"] != "windows" or result.get("in_summary", True):
-            continue
-        for scores in result["parts"].values():
-            for system, found in sorted(scores.items()):
-                file = system if "/" in system else f"{system}/model.safetensors"
-                rows.append([f"`{file}`", *(beside_floor(found["groups"][group], DER) for group in groups)])
-    return table(["DER in % (floor)", "all windows", "two speakers"], rows)
+    files = {
+        system if "/" in system else f"{system}/model.safetensors": found["groups"]
+        for result in results
+        if result["kind"] == "windows" and not result.get("in_summary", True)
+        for scores in result["parts"].values()
+        for system, found in sorted(scores.items())
+    }
+    shown = ["all_windows", *several_speaker_groups(dict.fromkeys(group for g in files.values() for group in g))]
+    rows = [[f"`{file}`", *(beside_floor(groups[group], DER) for group in shown)] for file, groups in files.items()]
+    return table(["DER in % (floor)", *map(group_words, shown)], rows)
 
 
 def embeddings_table(results: Sequence[dict]) -> str:
@@ -288,7 +288,9 @@ def embeddings_table(results: Sequence[dict]) -> str:
 
 def ablation_table(ablation: dict) -> str:
     """Of what `python -m publishing.ablation` wrote: the error rates of the network without one part at a time."""
-    rates = {"all_windows": "DER", "two_speaker_windows": "DER, two speakers", "overlapped_frames": "DER, overlap"}
+    several = several_speaker_groups(next(iter(ablation["variants"].values()))["groups"])
+    rates = {"all_windows": "DER"} | {group: f"DER, {group_words(group)}" for group in several}
+    rates |= {"overlapped_frames": "DER, overlap"}
     rows = []
     for name, variant in ablation["variants"].items():
         groups, flags = variant["groups"], f"`{variant['flags']}`" if variant["flags"] else ""

@@ -15,6 +15,7 @@ from data.conversations import TURN_PLANS
 from data.corpora import CORPORA
 from data.streaming import StreamConfig
 from modeling import FastDiarizationConfig
+from modeling.encoders_fast_diarization import ENCODERS
 from modeling.task_fast_diarization import Task
 from training.flag_file import read_flag_file
 
@@ -64,8 +65,8 @@ class Arguments:
     encoder_type: str | None = field(
         default=None,
         metadata={
-            "help": "lightweight-cnn or attention-gru (default: lightweight-cnn, or the encoder of --start_from; "
-            "another encoder starts from the layers that both share)."
+            "help": f"{' or '.join(ENCODERS)} (default: {FastDiarizationConfig().encoder_type}, or the encoder of "
+            "--start_from; another encoder starts from the layers that both share)."
         },
     )
     hidden_size: int | None = field(
