@@ -563,11 +563,11 @@ def test_the_command_prints_simulated_beside_measured(monkeypatch, capsys, pool)
     assert lines[0] == "| seconds | 5 % | 25 % | 50 % | 75 % | 90 % | 95 % |"
     assert "| turn: primock57, measured | 0.59 | 1.12 | 2.65 | 5.61 | 10.00 | 15.15 |" in lines
     assert sum(line.startswith("| overlap at a change: ") for line in lines) == 5
-    assert "| trained on, asked for | 10.0 | 36.0 | 54.0 |  |  |" in lines
-    assert len({line.count("|") for line in lines if line.startswith("| trained on")}) == 1
+    assert "| training, requested | 10.0 | 36.0 | 54.0 |  |  |" in lines
+    assert len({line.count("|") for line in lines if line.startswith("| training")}) == 1
     monkeypatch.setattr(sys, "argv", ["conversations", "--windows", "64", "--num_speakers", "3"])
     turn_statistics.main()
-    assert "| trained on, asked for | 10.0 | 30.0 | 37.0 | 23.0 |  |  |" in capsys.readouterr().out.splitlines()
+    assert "| training, requested | 10.0 | 30.0 | 37.0 | 23.0 |  |  |" in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize(
