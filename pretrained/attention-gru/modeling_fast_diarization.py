@@ -329,6 +329,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         speaker_labels: torch.Tensor | None = None,
+        recording_labels: torch.Tensor | None = None,
         voice_labels: torch.Tensor | None = None,
         voices: torch.Tensor | None = None,
         return_dict: bool | None = None,
@@ -342,6 +343,8 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
                 active; the order of speakers does not matter. With labels a loss is returned.
             speaker_labels (`torch.LongTensor` of shape `(batch, num_speakers)`, *optional*): any integer that
                 stands for the person on a track of `labels`, -1 for nobody. With it the embeddings are trained.
+            recording_labels (`torch.LongTensor` of shape `(batch,)`, *optional*): any integer that stands for the
+                recording in which the people of a window have their names, -1 for names that hold everywhere.
             voice_labels (`torch.LongTensor` of shape `(batch, num_speakers)`, *optional*): the row of `voices` that
                 is the person on a track of `labels`, -1 where none is.
             voices (`torch.FloatTensor` of shape `(voices, embedding_size)`, *optional*): a teacher's embeddings of
@@ -373,7 +376,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
             if labels is not None:
                 losses = training_losses(
                     *(self.config, scores, self.membership, features.affinity_states.float(), embeddings),
-                    *(activity, frame_mask, speaker_labels, voice_labels, voices),
+                    *(activity, frame_mask, speaker_labels, recording_labels, voice_labels, voices),
                 )
                 loss = total_loss(self.config, losses)
         output = FastDiarizationOutput(loss, logits, embeddings, losses)

@@ -22,6 +22,7 @@ def training_losses(
     labels: torch.Tensor,
     frame_mask: torch.Tensor | None = None,
     speaker_labels: torch.Tensor | None = None,
+    recording_labels: torch.Tensor | None = None,
     voice_labels: torch.Tensor | None = None,
     voices: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
@@ -35,7 +36,7 @@ def training_losses(
     if config.affinity_loss_weight:
         losses["affinity"] = affinity_loss(affinity_states, labels, frame_mask)
     if speaker_labels is not None and config.speaker_loss_weight:
-        losses["speaker"] = contrastive_speaker_loss(embeddings, speaker_labels, labels)
+        losses["speaker"] = contrastive_speaker_loss(embeddings, speaker_labels, labels, recording_labels)
     if voice_labels is not None:
         distance, confusion = distillation_loss(embeddings, voice_labels, voices, labels)
         losses |= {"distillation": distance, "teacher": confusion}
@@ -104,7 +105,11 @@ def affinity_loss(vectors: torch.Tensor, labels: torch.Tensor, frame_mask: torch
 
 
 def contrastive_speaker_loss(
-    embeddings: torch.Tensor, speaker_labels: torch.Tensor, labels: torch.Tensor, temperature: float = 0.1
+    embeddings: torch.Tensor,
+    speaker_labels: torch.Tensor,
+    labels: torch.Tensor,
+    recording_labels: torch.Tensor | None = None,
+    temperature: float = 0.1,
 ) -> torch.Tensor:
     """Supervised contrastive loss over the voices of a batch (Khosla et al., NeurIPS 2020).
 
@@ -114,12 +119,18 @@ def contrastive_speaker_loss(
         embeddings: (batch, num_speakers, dim), unit vectors.
         speaker_labels: (batch, num_speakers) integers, -1 for nobody.
         labels: (batch, frames, num_speakers), 0 or 1.
+        recording_labels: (batch,) integers that stand for the recording in which the names of a window hold, -1 for
+            names that hold everywhere. People of two recordings may be one or two, so they are not compared.
         temperature: of the softmax over cosines.
     """
-    heard = ((speaker_labels >= 0) & _heard_alone(labels)).flatten()
+    heard = ((speaker_labels >= 0) & heard_alone(labels)).flatten()
     names = speaker_labels.flatten()
     embeddings = embeddings.flatten(0, 1)
     others = heard[:, None] & heard[None] & ~torch.eye(len(names), dtype=torch.bool, device=names.device)
+    if recording_labels is not None:
+        recordings = recording_labels.repeat_interleave(labels.shape[-1])
+        local = recordings >= 0
+        others &= ~(local[:, None] & local[None]) | (recordings[:, None] == recordings[None])
     positive = (others & (names[:, None] == names[None])).to(embeddings.dtype)
     cosines = (embeddings @ embeddings.T / temperature).masked_fill(~others, -1e4)
     log_probability = cosines.log_softmax(-1)
@@ -151,7 +162,7 @@ def distillation_loss(
     Returns:
         means over the voices heard: 1 - cosine, and cross-entropy.
     """
-    known = (voice_labels >= 0) & _heard_alone(labels)
+    known = (voice_labels >= 0) & heard_alone(labels)
     if not known.any():
         return embeddings.sum() * 0, embeddings.sum() * 0
     cosines = embeddings[known] @ voices.T
@@ -160,6 +171,6 @@ def distillation_loss(
     return distance.mean(), F.cross_entropy(scale * (cosines - margin * own), voice_labels[known])
 
 
-def _heard_alone(labels: torch.Tensor) -> torch.Tensor:
+def heard_alone(labels: torch.Tensor) -> torch.Tensor:
     """(batch, num_speakers) whether each speaker is alone for 0.4 s or more."""
     return (labels * (labels.sum(-1, keepdim=True) == 1)).sum(1) >= 20

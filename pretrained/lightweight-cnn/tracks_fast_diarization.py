@@ -35,7 +35,7 @@ def choose_tracks(recording: Recording, track: int | None, channels: Channels) -
             raise AudioError(f"{recording.name}: there is no track {track}; it has audio tracks 1 to {len(streams)}")
         chosen = [streams[track - 1]]
     else:
-        best = recording.container.streams.best("audio")
+        best = recording.container.streams.best("audio") or streams[0]
         chosen = [best]
         if not isinstance(channels, int):
             chosen = [stream for stream in streams if stream.codec_context and _belongs(stream, best)] or [best]
