@@ -10,6 +10,7 @@ import soundfile
 from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, AudioWarning, audio_blocks, to_mono_16k
 
 MAX_SECONDS = 60.0
+AUDIO_FILES = {".wav", ".flac", ".ogg", ".opus", ".m4a", ".mp3"}
 
 
 class RowError(ValueError):

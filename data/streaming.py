@@ -31,6 +31,7 @@ from data.acoustics import Augmentation, Scenery, load_noises, noise_digest
 from data.conversations import GRID, Pool, Turns, cast_speakers, plan_windows, render, speaker_number
 from data.corpora import CorpusError, Row, Utterances
 from data.decoding import RowError, decode
+from data.fingerprints import of_contents
 from data.microphones import distort
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,8 @@ class ConversationStream(IterableDataset):
             "revision": self.utterances.revision,
             "units": len(self.utterances),
             "processes": self.world_size,
+            "speaker column": getattr(self.utterances.reader, "speaker", None),
+            "contents of the data": self._contents[0],
             **self._sources,
         }
 
@@ -123,6 +126,10 @@ class ConversationStream(IterableDataset):
     def _sources(self) -> dict[str, str | None]:
         """Digests of what is read, found once a stream and not at every checkpoint."""
         return {"data": self.utterances.fingerprint(), "noise": noise_digest(self.config.noise)}
+
+    @cached_property
+    def _contents(self) -> tuple[str | None, int | None]:
+        return of_contents(self.utterances.files) if self.utterances.files else (None, None)
 
     def _restore(self, state: dict) -> None:
         for name, value in self.identity().items():
@@ -132,6 +139,11 @@ class ConversationStream(IterableDataset):
                     f"the checkpoint was made with {name} {before!r} and this run has {value!r}; "
                     "resume with the same, or start a new run from its weights with --start_from"
                 )
+        if state.get("written") not in (None, self._contents[1]):
+            logger.warning(
+                "files of %s have another date than at the checkpoint; what was looked into is the same",
+                self.utterances.corpus.path,
+            )
         self.state = {"turn": state["turn"], "lanes": state["lanes"]}
 
     def __iter__(self) -> Iterator[dict]:
@@ -214,8 +226,8 @@ class ConversationStream(IterableDataset):
         speeds = rng.choice(len(self.config.speeds), size=len(rows))
         for row, speed in zip(rows, speeds):
             factor = self.config.speeds[speed]
-            if not row.speaker:
-                self._skip("no speaker", row.name)
+            if row.fault or not row.speaker:
+                self._skip(row.fault or "no speaker", row.name)
                 continue
             try:
                 waveform = decode(row.audio)
@@ -347,4 +359,4 @@ class PositionedLoader:
 
     def state_dict(self) -> dict:
         """A small dict of integers; give it to [`ConversationStream`] to go on from here."""
-        return {**self.stream.state, "stream": self.stream.identity()}
+        return {**self.stream.state, "stream": self.stream.identity(), "written": self.stream._contents[1]}

@@ -12,7 +12,8 @@ import numpy as np
 from datasets import Audio
 from pyannote.core import Annotation, Segment
 
-from data.corpora import AUDIO_FILES, TURN_COLUMNS
+from data.corpora import TURN_COLUMNS
+from data.decoding import AUDIO_FILES
 from data.rttm import read_rttm
 from data.simulated_recordings import Recording
 from diarization.formats import recording_name
