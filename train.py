@@ -10,13 +10,14 @@ after any interruption and it goes on exactly where it was. `accelerate launch -
 where training ends with an error.
 """
 
-import hashlib
 import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,10 +40,13 @@ from modeling import (
 )
 from publishing.card import write_card
 from training.arguments import Arguments, Training, UsageError, network_of, parse
-from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, newest_local, open_drive, step_of
+from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, newest_local, open_drive
 from training.curves import plot_curves
 from training.hub import HubRepository
 from training.norms import measure_norms
+from training.ownership import Drive, RunDirectory
+from training.sealing import digest_of, run_of, step_of
+from training.settings_kept import compare_settings, settings_of
 from training.teacher_voices import TeacherVoices
 from training.trainer import Clock, SaveAndLeave, StreamingTrainer, read_stream_state
 
@@ -69,30 +73,43 @@ def run(arguments: Arguments, training: Training) -> None:
     limit_silence()
     make_directory(Path(training.output_dir), "--output_dir")
     hub = open_hub(training)
-    drive = Path(arguments.checkpoint_dir) if arguments.checkpoint_dir else None
-    checkpoint = find_checkpoint(arguments, training, drive, hub)
-    train, evaluation = open_streams(arguments, training, checkpoint)
-    model = make_model(arguments, checkpoint)
-    logging.info(
-        "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
-    )
-    if arguments.freeze_norms and checkpoint is None:
-        measure_norms(model.to(training.device), train)
-    keeper, leave = Keeper(drive, hub.upload_checkpoint if hub else None), SaveAndLeave()
-    trainer = StreamingTrainer(
-        model=model,
-        args=training,
-        train_dataset=train,
-        eval_dataset=evaluation,
-        callbacks=[leave, Clock()],
-        processing_class=FastDiarizationFeatureExtractor(),
-        workers=training.dataloader_num_workers,
-        eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size),
-        keeper=keeper,
-        voices=TeacherVoices(arguments.teacher_voices, training.device) if arguments.teacher_voices else None,
-        frozen_norms=arguments.freeze_norms,
-    )
-    try:
+    with ExitStack() as held:
+        directory, drive = hold_places(arguments, training, held)
+        checkpoint = find_checkpoint(arguments, training, directory, drive, hub)
+        train, evaluation = open_streams(arguments, training, checkpoint)
+        model = make_model(arguments, checkpoint)
+        logging.info(
+            "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
+        )
+        voices = TeacherVoices(arguments.teacher_voices, training.device) if arguments.teacher_voices else None
+        settings = settings_of(arguments, training)
+        if checkpoint:
+            compare_settings(checkpoint, settings)
+        elif arguments.freeze_norms:
+            measure_norms(model.to(training.device), train)
+        if directory:
+            directory.begin(checkpoint and run_of(checkpoint) or drive and drive.run)
+        if drive:
+            drive.begin(directory.name)
+        upload = hub.upload_checkpoint if hub else None
+        keeper = Keeper(drive.directory, upload, drive.check) if drive else Keeper(None, upload)
+        held.callback(keeper.close)
+        leave = SaveAndLeave()
+        trainer = StreamingTrainer(
+            model=model,
+            args=training,
+            train_dataset=train,
+            eval_dataset=evaluation,
+            callbacks=[leave, Clock()],
+            processing_class=FastDiarizationFeatureExtractor(),
+            workers=training.dataloader_num_workers,
+            eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size),
+            keeper=keeper,
+            run=directory,
+            settings=settings,
+            voices=voices,
+            frozen_norms=arguments.freeze_norms,
+        )
         trainer.train(resume_from_checkpoint=checkpoint)
         if leave.signal:
             saved = newest_local(Path(training.output_dir))
@@ -100,8 +117,6 @@ def run(arguments: Arguments, training: Training) -> None:
             logging.info("%s; run the same command with --resume to go on", said)
             raise SystemExit(128 + leave.signal)
         finish(arguments, training, trainer, hub)
-    finally:
-        keeper.close()
 
 
 def open_hub(training: Training) -> HubRepository | None:
@@ -115,22 +130,40 @@ def open_hub(training: Training) -> HubRepository | None:
     return HubRepository(name, bool(training.hub_private_repo), token)
 
 
+def hold_places(arguments: Arguments, training: Training, held: ExitStack) -> tuple[RunDirectory | None, Drive | None]:
+    """The directory of the run and its drive, held until the end by the first process, the one that writes to them."""
+    if training.process_index:
+        return None, None
+    directory = RunDirectory(Path(training.output_dir), arguments.resume)
+    held.callback(directory.hold.release)
+    if not arguments.checkpoint_dir:
+        return directory, None
+    place = Path(arguments.checkpoint_dir)
+    if place.resolve() == directory.directory.resolve():
+        raise UsageError(f"--checkpoint_dir {place} is the --output_dir; name a second place")
+    open_drive(place)
+    drive = Drive(place, directory.name)
+    held.callback(drive.hold.release)
+    return directory, drive
+
+
 def find_checkpoint(
-    arguments: Arguments, training: Training, drive: Path | None, hub: HubRepository | None
+    arguments: Arguments,
+    training: Training,
+    directory: RunDirectory | None,
+    drive: Drive | None,
+    hub: HubRepository | None,
 ) -> Path | None:
     """The checkpoint to go on from, the same for all processes. Without `--resume` a place in use is refused."""
-    run, checkpoint = Path(training.output_dir), None
-    if training.process_index == 0:
-        if drive:
-            open_drive(drive)
+    checkpoint = None
+    if directory:
+        place = drive and drive.directory
         if arguments.resume:
-            checkpoint = newest(run, drive, hub.download_checkpoint if hub else None)
+            name = directory.name or drive and drive.run
+            checkpoint = newest(directory.directory, place, hub.download_checkpoint if hub else None, name)
             logging.info("going on from %s", checkpoint or "the start: there is no checkpoint yet")
-        elif any(run.glob("checkpoint-*")) or drive and any((drive / slot).exists() for slot in SLOTS):
-            raise CheckpointError(
-                f"{run if any(run.glob('checkpoint-*')) else drive} already holds a run; add --resume to go on, or "
-                "choose another directory"
-            )
+        elif drive and any((place / slot).exists() for slot in SLOTS):
+            raise CheckpointError(f"{place} already holds a run; add --resume to go on, or choose another directory")
         elif hub and hub.has_checkpoint():
             raise CheckpointError(f"{hub.name} on the Hub already holds a run; add --resume, or another --hub_model_id")
     (checkpoint,) = broadcast_object_list([checkpoint])
@@ -201,23 +234,21 @@ def open_streams(
 
 
 def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> None:
-    """Save, score and export the trained model, push it if asked, and say where everything is."""
+    """Save, score and export the trained model, push it if asked, and say where everything is.
+
+    Raises:
+        OutputError: the model cannot be written; one that was there before stays as it was.
+    """
     final = Path(training.output_dir) / "model"
-    before = weights_digest(final)
-    trainer.save_model(str(final))
     if not trainer.is_world_process_zero():
         return
-    if weights_digest(final) != before:
-        for file in (*final.glob("*.onnx"), *(final / f"{name}.json" for name in OF_OLDER_WEIGHTS)):
-            file.unlink(missing_ok=True)
-    result = trainer.score_windows().result()
-    (final / "windows.json").write_text(json.dumps(result, indent=2))
-    (final / "training.json").write_text(json.dumps(describe(arguments, training, trainer, hub), indent=2))
-    exported = subprocess.run([sys.executable, Path(__file__).parent / "export.py", "--model", final])
-    if exported.returncode:
-        logging.error("the export failed (see above); the model itself is complete in %s", final)
-    plot_curves(trainer.state.log_history, final / "curves.png")
-    write_card(final)
+    try:
+        result = write_model(arguments, training, trainer, hub, final)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"{final} cannot be written ({first_line(error)}); make room and run the same command with --resume: the "
+            "checkpoints are kept"
+        ) from None
     print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({arguments.dataset}), floor in brackets:\n")
     print(window_table(result))
     print(f"\nmodel and ONNX: {final}\ncheckpoints:    {training.output_dir}")
@@ -229,10 +260,39 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
             logging.error("the model was not pushed (%s); run the same command with --resume to try again", error)
 
 
+def write_model(
+    arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None, final: Path
+) -> dict:
+    """Write the model directory; returns the scores of its windows."""
+    partial = final.with_name("model.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        trainer.save_model(str(partial))
+        changed = weights_digest(final) != weights_digest(partial)
+        trainer.run.will_write_model()
+        final.mkdir(exist_ok=True)
+        for file in sorted(partial.iterdir()):
+            os.replace(file, final / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    if changed:
+        for file in (*final.glob("*.onnx"), *(final / f"{name}.json" for name in OF_OLDER_WEIGHTS)):
+            file.unlink(missing_ok=True)
+    result = trainer.score_windows().result()
+    (final / "windows.json").write_text(json.dumps(result, indent=2))
+    (final / "training.json").write_text(json.dumps(describe(arguments, training, trainer, hub), indent=2))
+    exported = subprocess.run([sys.executable, Path(__file__).parent / "export.py", "--model", final])
+    if exported.returncode:
+        logging.error("the export failed (see above); the model itself is complete in %s", final)
+    plot_curves(trainer.state.log_history, final / "curves.png")
+    write_card(final)
+    return result
+
+
 def weights_digest(model: Path) -> str | None:
     """Of the weights in a model directory, or `None` where there are none."""
     file = model / "model.safetensors"
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+    return digest_of(file) if file.is_file() else None
 
 
 def describe(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> dict:

@@ -22,7 +22,7 @@ from common.hub_files import open_file
 from common.retry import GaveUp, is_forbidden, persist
 from data import fingerprints
 from data.decoding import AUDIO_FILES
-from data.own_files import UnreadableFile, check_card, own_file, read_own_file
+from data.own_files import UnreadableFile, check_card, open_own_file, own_file
 from data.solo_speech import cut, solo_stretches
 from data.webdataset import Tar, TarReader, samples
 from modeling.audio_fast_diarization import AudioError
@@ -369,7 +369,8 @@ class _ShardReader:
                 encoded, path = None, encoded
             if encoded is None and path is not None:
                 try:
-                    encoded = read_own_file(self.root, self.folders, str(path))
+                    with open_own_file(self.root, str(path), self.folders) as file:
+                        encoded = file.read()
                 except UnreadableFile as error:
                     encoded = error
             yield encoded, row[self.speaker], path

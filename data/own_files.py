@@ -5,13 +5,21 @@ network, and fsspec would open it.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import fsspec
 import yaml
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 CARDS = ("README.md", ".huggingface.yaml")
 """Where a data set says which files it consists of."""
@@ -41,11 +49,12 @@ def own_file(root: str, path: str) -> str:
     return f"{root}/{inside}"
 
 
-def read_own_file(root: str, folders: list[str], path: str) -> bytes:
-    """The bytes of an audio file that a row names.
+@contextmanager
+def open_own_file(root: str, path: str, folders: Sequence[str] = ()) -> Iterator[BinaryIO]:
+    """An audio file that a row names, for reading.
 
     Args:
-        root: as for [`own_file`].
+        root, path: as for [`own_file`].
         folders: below `root`, where the data files lie that the row may be of; a relative path may start there too.
 
     Raises:
@@ -64,7 +73,7 @@ def read_own_file(root: str, folders: list[str], path: str) -> bytes:
             raise UnreadableFile("a path out of the data set")
     try:
         with fsspec.open(address, "rb") as opened:
-            return opened.read()
+            yield opened
     except (FileNotFoundError, EntryNotFoundError):
         raise UnreadableFile("a file that is not there") from None
 
@@ -80,8 +89,10 @@ def check_card(path: str, revision: str | None) -> None:
         if not Path(path).is_dir():
             try:
                 file = Path(hf_hub_download(path, name, repo_type="dataset", revision=revision))
-            except EntryNotFoundError:
-                continue
+            except LocalEntryNotFoundError:  # the Hub did not answer
+                raise
+            except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError):
+                continue  # said by datasets, where it matters
         if file.is_file():
             text = file.read_text(encoding="utf-8", errors="replace")
             header = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)

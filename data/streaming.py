@@ -118,8 +118,8 @@ class ConversationStream(IterableDataset):
             "units": len(self.utterances),
             "processes": self.world_size,
             "speaker column": getattr(self.utterances.reader, "speaker", None),
-            "contents of the data": self._contents[0],
             **self._sources,
+            "contents of the data": self._contents[0],
         }
 
     @cached_property

@@ -24,25 +24,20 @@ from common import retry
 from training import checkpoints, hub
 from training.checkpoints import (
     HUB_FILE,
-    MANIFEST,
     SLOTS,
     CheckpointError,
     Keeper,
     discard_old,
-    fault_of,
-    local_checkpoints,
     newest,
     newest_local,
     open_drive,
-    pack,
-    seal,
-    step_of,
     store,
-    unpack,
 )
 from training.hub import HubRepository
+from training.packing import pack, packed_step, unpack
+from training.sealing import MANIFEST, fault_of, local_checkpoints, seal, step_of
 
-FILES = ("model.safetensors", "optimizer.pt", "rng_state.pth", "stream_state_0.json", "trainer_state.json")
+FILES = ("model.safetensors", "optimizer.safetensors", "rng_state.json", "stream_state_0.json", "trainer_state.json")
 TOKEN = "hf_never_shown"
 
 
@@ -142,7 +137,7 @@ def test_each_single_fault_is_said(written, tmp_path, caplog):
         assert step_of(newest_local(run)) == 10
         return caplog.text
 
-    assert "optimizer.pt is missing" in said(lambda c: (c / "optimizer.pt").unlink())
+    assert "optimizer.safetensors is missing" in said(lambda c: (c / "optimizer.safetensors").unlink())
     assert "model.safetensors does not match" in said(lambda c: (c / "model.safetensors").write_bytes(b"\0" * 9))
     assert "was not finished" in said(lambda c: (c / MANIFEST).unlink())
     assert "manifest cannot be read" in said(lambda c: (c / MANIFEST).write_text('{"step": 20, "files"'))
@@ -183,7 +178,7 @@ def test_discarding_never_counts_what_is_broken(tmp_path):
     for step in (10, 20, 30, 40):
         write(tmp_path, step)
     (tmp_path / "checkpoint-30" / MANIFEST).unlink()
-    (tmp_path / "checkpoint-40" / "optimizer.pt").write_bytes(b"torn")
+    (tmp_path / "checkpoint-40" / "optimizer.safetensors").write_bytes(b"torn")
     discard_old(tmp_path, None)
     assert len(local_checkpoints(tmp_path)) == 4
     discard_old(tmp_path, 1)
@@ -198,7 +193,7 @@ def test_the_older_or_broken_slot_is_written_over(tmp_path):
     for step in (10, 20, 30):
         pack(write(tmp_path / "run", step), tmp_path / "packed.zip")
         store(tmp_path / "packed.zip", tmp_path / "drive")
-    steps = {slot: checkpoints.packed_step(tmp_path / "drive" / slot) for slot in SLOTS}
+    steps = {slot: packed_step(tmp_path / "drive" / slot) for slot in SLOTS}
     assert sorted(steps.values()) == [20, 30] and len(list((tmp_path / "drive").iterdir())) == 2
     newer = max(steps, key=steps.get)
     data = bytearray((tmp_path / "drive" / newer).read_bytes())
@@ -409,7 +404,7 @@ def test_a_run_pushes_and_goes_on_on_an_empty_machine(tmp_path):
         assert third.exitcode == 0, third.text()
         pushed = server.files("tester/a-run")
     one, other = (tmp_path / name / "checkpoint-8" for name in ("first", "second"))
-    for name in ("model.safetensors", "optimizer.pt", "rng_state.pth", "stream_state_0.json"):
+    for name in ("model.safetensors", "optimizer.safetensors", "rng_state.json", "stream_state_0.json"):
         assert (one / name).read_bytes() == (other / name).read_bytes()
     assert {"model.safetensors", "config.json", "README.md", "modeling_fast_diarization.py", HUB_FILE} <= set(pushed)
     assert "training_args.bin" not in pushed, "a pickle nobody needs"

@@ -394,5 +394,5 @@ def test_training_through_all_of_them(repositories, tmp_path, shape):
             server.faults.add(FILES[shape], kind, times=1, skip=number, **options)
         faulty, said = run("faulty")
     assert "trying again in" in said or "Retrying in" in said
-    for name in ("model.safetensors", "optimizer.pt", "stream_state_0.json"):
+    for name in ("model.safetensors", "optimizer.safetensors", "stream_state_0.json"):
         assert (clean / name).read_bytes() == (faulty / name).read_bytes()
