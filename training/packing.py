@@ -71,8 +71,13 @@ def unpack(archive: Path, directory: Path) -> Path:
     try:
         try:
             with _open(archive) as bundle:
-                for member in bundle.infolist():
-                    _extract(bundle, member, _target(checkpoint, member.filename, archive))
+                targets = {member: _target(checkpoint, member.filename, archive) for member in bundle.infolist()}
+                named = {name: file["size"] for name, file in _manifest(bundle)["files"].items()}
+                for member, target in targets.items():
+                    if member.filename != MANIFEST and named.get(member.filename) != member.file_size:
+                        raise ValueError(f"{archive} holds {member.filename!r}, otherwise than its manifest says")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    _extract(bundle, member, target)
         except OSError:
             raise
         except Exception as error:
@@ -123,7 +128,6 @@ def _target(checkpoint: Path, name: str, archive: Path) -> Path:
     target = (checkpoint / name).resolve()
     if checkpoint.resolve() not in target.parents:
         raise ValueError(f"{archive} holds the file name {name!r}")
-    target.parent.mkdir(parents=True, exist_ok=True)
     return target
 
 
