@@ -96,7 +96,7 @@ class Runs:
 
     def finished(self, name: str, *flags: str, steps: int = SHORT, **settings) -> Path:
         """The last checkpoint of a run that goes to its end."""
-        run = self.start(name, *flags, steps=steps, **settings).ended()
+        run = self.start(name, *flags, steps=steps, **settings).ended(timeout=10 * max(60, steps))
         assert run.exitcode == 0, run.text()
         return self.directory / name / f"checkpoint-{steps}"
 
