@@ -43,6 +43,8 @@ class Hold:
             "started": _started(os.getpid()),
             "secret": secrets.token_hex(8),
         }
+        if self.file.exists() and not _read(self.file):
+            time.sleep(0.1)  # perhaps it is being written
         if holder := _holder(_read(self.file)):
             raise CheckpointError(f"{directory} is in use by {holder}; wait for it, or name another directory")
         self._beat()
@@ -136,7 +138,10 @@ class RunDirectory:
             CheckpointError: another process has taken the directory.
         """
         if self.hold.is_lost():
-            raise CheckpointError(f"{self.directory} was taken by {_read(self.hold.file)}; this run ends here")
+            other = _read(self.hold.file)
+            raise CheckpointError(
+                f"{self.directory} was taken by process {other.get('pid')} of {other.get('host')}; this run ends here"
+            )
 
 
 class Drive:
