@@ -33,6 +33,7 @@ from data.corpora import CorpusError, Row, Utterances
 from data.decoding import RowError, decode
 from data.fingerprints import of_contents
 from data.microphones import distort
+from data.worker_folder import share_folder
 
 logger = logging.getLogger(__name__)
 
@@ -332,6 +333,8 @@ class PositionedLoader:
                 before = self.stream.state
 
     def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        if self.workers:
+            share_folder()
         # Its own generator, because a loader draws a seed when it starts and would disturb the dropout of a resumed
         # run. Workers leave Ctrl-C to the training loop, which saves first.
         loader = DataLoader(
