@@ -11,13 +11,14 @@ interruption, run the same command with `--resume` to continue exactly where it 
 accelerate's own traceback when training ends with an error.
 """
 
-import hashlib
 import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -39,11 +40,14 @@ from modeling import (
 from publishing.card import write_card
 from training.anchor import EmbeddingAnchor
 from training.arguments import Arguments, Training, UsageError, network_of, parse
-from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, newest_local, open_drive, step_of
+from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, newest_local, open_drive
 from training.curves import plot_curves
 from training.divergence import Diverged, refuse_divergence
 from training.hub import HubRepository
 from training.norms import measure_norms
+from training.ownership import Drive, RunDirectory
+from training.sealing import digest_of, run_of, step_of
+from training.settings_kept import compare_settings, settings_of
 from training.streams import annotated_of, corpus_labels, open_streams
 from training.teacher_segmentation import LICENCE
 from training.teacher_voices import TeacherVoices
@@ -72,34 +76,47 @@ def run(arguments: Arguments, training: Training) -> None:
     limit_silence()
     make_directory(Path(training.output_dir), "--output_dir")
     hub = open_hub(training)
-    drive = Path(arguments.checkpoint_dir) if arguments.checkpoint_dir else None
-    checkpoint = find_checkpoint(arguments, training, drive, hub)
-    model = make_model(arguments, checkpoint)
-    state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
-    train, evaluation = open_streams(arguments, training, state, model.config.num_speakers)
-    if arguments.tune_linking and not annotated_of(arguments, evaluation):
-        raise UsageError("--tune_linking needs annotated recordings: give --dataset a directory of audio and RTTM")
-    logging.info(
-        "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
-    )
-    if arguments.freeze_norms and checkpoint is None:
-        measure_norms(model.to(training.device), train)
-    keeper, leave = Keeper(drive, hub.upload_checkpoint if hub else None), SaveAndLeave()
-    trainer = StreamingTrainer(
-        model=model,
-        args=training,
-        train_dataset=train,
-        eval_dataset=evaluation,
-        callbacks=[leave, Clock()],
-        processing_class=FastDiarizationFeatureExtractor(),
-        workers=training.dataloader_num_workers,
-        eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size // len(evaluation)),
-        keeper=keeper,
-        voices=TeacherVoices(arguments.teacher_voices, training.device) if arguments.teacher_voices else None,
-        frozen_norms=arguments.freeze_norms,
-        anchor=make_anchor(arguments, training),
-    )
-    try:
+    with ExitStack() as held:
+        directory, drive = hold_places(arguments, training, held)
+        checkpoint = find_checkpoint(arguments, training, directory, drive, hub)
+        model = make_model(arguments, checkpoint)
+        state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
+        train, evaluation = open_streams(arguments, training, state, model.config.num_speakers)
+        if arguments.tune_linking and not annotated_of(arguments, evaluation):
+            raise UsageError("--tune_linking needs annotated recordings: give --dataset a directory of audio and RTTM")
+        logging.info(
+            "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
+        )
+        voices = TeacherVoices(arguments.teacher_voices, training.device) if arguments.teacher_voices else None
+        settings = settings_of(arguments, training)
+        if checkpoint:
+            compare_settings(checkpoint, settings)
+        elif arguments.freeze_norms:
+            measure_norms(model.to(training.device), train)
+        if directory:
+            directory.begin(checkpoint and run_of(checkpoint) or drive and drive.run)
+        if drive:
+            drive.begin(directory.name)
+        upload = hub.upload_checkpoint if hub else None
+        keeper = Keeper(drive.directory, upload, drive.check) if drive else Keeper(None, upload)
+        held.callback(keeper.close)
+        leave = SaveAndLeave()
+        trainer = StreamingTrainer(
+            model=model,
+            args=training,
+            train_dataset=train,
+            eval_dataset=evaluation,
+            callbacks=[leave, Clock()],
+            processing_class=FastDiarizationFeatureExtractor(),
+            workers=training.dataloader_num_workers,
+            eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size // len(evaluation)),
+            keeper=keeper,
+            run=directory,
+            settings=settings,
+            voices=voices,
+            frozen_norms=arguments.freeze_norms,
+            anchor=make_anchor(arguments, training),
+        )
         trainer.train(resume_from_checkpoint=checkpoint)
         if leave.signal:
             saved = newest_local(Path(training.output_dir))
@@ -107,8 +124,6 @@ def run(arguments: Arguments, training: Training) -> None:
             logging.info("%s; run the same command with --resume to continue", said)
             raise SystemExit(128 + leave.signal)
         finish(arguments, training, trainer, hub)
-    finally:
-        keeper.close()
 
 
 def open_hub(training: Training) -> HubRepository | None:
@@ -125,21 +140,41 @@ def open_hub(training: Training) -> HubRepository | None:
     return HubRepository(name, bool(training.hub_private_repo), token)
 
 
+def hold_places(arguments: Arguments, training: Training, held: ExitStack) -> tuple[RunDirectory | None, Drive | None]:
+    """The directory of the run and its drive, held until the end by the first process, the one that writes to them."""
+    if training.process_index:
+        return None, None
+    directory = RunDirectory(Path(training.output_dir), arguments.resume)
+    held.callback(directory.hold.release)
+    if not arguments.checkpoint_dir:
+        return directory, None
+    place = Path(arguments.checkpoint_dir)
+    if place.resolve() == directory.directory.resolve():
+        raise UsageError(f"--checkpoint_dir {place} is the --output_dir; name a second place")
+    open_drive(place)
+    drive = Drive(place, directory.name)
+    held.callback(drive.hold.release)
+    return directory, drive
+
+
 def find_checkpoint(
-    arguments: Arguments, training: Training, drive: Path | None, hub: HubRepository | None
+    arguments: Arguments,
+    training: Training,
+    directory: RunDirectory | None,
+    drive: Drive | None,
+    hub: HubRepository | None,
 ) -> Path | None:
     """The checkpoint to resume from, the same for all processes; without `--resume`, refuse a directory in use."""
-    run, checkpoint = Path(training.output_dir), None
-    if training.process_index == 0:
-        if drive:
-            open_drive(drive)
+    checkpoint = None
+    if directory:
+        place = drive and drive.directory
         if arguments.resume:
-            checkpoint = newest(run, drive, hub.download_checkpoint if hub else None)
+            name = directory.name or drive and drive.run
+            checkpoint = newest(directory.directory, place, hub.download_checkpoint if hub else None, name)
             logging.info("resuming from %s", checkpoint or "the start: there is no checkpoint yet")
-        elif any(run.glob("checkpoint-*")) or drive and any((drive / slot).exists() for slot in SLOTS):
+        elif drive and any((place / slot).exists() for slot in SLOTS):
             raise CheckpointError(
-                f"{run if any(run.glob('checkpoint-*')) else drive} already holds a run; add --resume to continue it, "
-                "or choose another directory"
+                f"{place} already holds a run; add --resume to continue it, or choose another directory"
             )
         elif hub and hub.has_checkpoint():
             raise CheckpointError(
@@ -201,26 +236,23 @@ def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassifi
 
 
 def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> None:
-    """Save, score and export the trained model, push it if asked to, and print where everything is."""
+    """Save, score and export the trained model, push it if asked to, and print where everything is.
+
+    Raises:
+        Diverged: its weights are NaN or infinite.
+        OutputError: the model cannot be written; an earlier one stays as it was.
+    """
     final = Path(training.output_dir) / "model"
     refuse_divergence(trainer.model, Path(training.output_dir), trainer.state.global_step)
-    before = weights_digest(final)
-    trainer.save_model(str(final))
     if not trainer.is_world_process_zero():
         return
-    if weights_digest(final) != before:
-        for file in (*final.glob("*.onnx"), *(final / f"{name}.json" for name in OF_OLDER_WEIGHTS)):
-            file.unlink(missing_ok=True)
-    scores = trainer.score_windows()
-    (final / "windows.json").write_text(json.dumps(scores, indent=2))
-    (final / "training.json").write_text(json.dumps(describe(arguments, training, trainer, hub), indent=2))
-    if arguments.tune_linking:
-        tune_linking(final, annotated_of(arguments, trainer.eval_dataset))
-    exported = subprocess.run([sys.executable, Path(__file__).parent / "export.py", "--model", final])
-    if exported.returncode:
-        logging.error("the export failed (see above); the model itself is complete in %s", final)
-    plot_curves(trainer.state.log_history, final / "curves.png")
-    write_card(final)
+    try:
+        scores = write_model(arguments, training, trainer, hub, final)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"{final} cannot be written ({first_line(error)}); make room and run the same command with --resume: the "
+            "checkpoints are kept"
+        ) from None
     for corpus, result in scores.pop("corpora", {arguments.dataset[0]: scores}).items():
         print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({corpus});")
         print("in brackets the floor, the score of a one-speaker oracle:\n")
@@ -243,10 +275,41 @@ def tune_linking(model: Path, corpora: list[str]) -> None:
         logging.error("linking settings could not be chosen (see above); those of the weights are kept")
 
 
+def write_model(
+    arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None, final: Path
+) -> dict:
+    """Write the model directory; returns the scores of its windows."""
+    partial = final.with_name("model.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        trainer.save_model(str(partial))
+        changed = weights_digest(final) != weights_digest(partial)
+        trainer.run.will_write_model()
+        final.mkdir(exist_ok=True)
+        for file in sorted(partial.iterdir()):
+            os.replace(file, final / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    if changed:
+        for file in (*final.glob("*.onnx"), *(final / f"{name}.json" for name in OF_OLDER_WEIGHTS)):
+            file.unlink(missing_ok=True)
+    scores = trainer.score_windows()
+    (final / "windows.json").write_text(json.dumps(scores, indent=2))
+    (final / "training.json").write_text(json.dumps(describe(arguments, training, trainer, hub), indent=2))
+    if arguments.tune_linking:
+        tune_linking(final, annotated_of(arguments, trainer.eval_dataset))
+    exported = subprocess.run([sys.executable, Path(__file__).parent / "export.py", "--model", final])
+    if exported.returncode:
+        logging.error("the export failed (see above); the model itself is complete in %s", final)
+    plot_curves(trainer.state.log_history, final / "curves.png")
+    write_card(final)
+    return scores
+
+
 def weights_digest(model: Path) -> str | None:
     """SHA-256 of the weights in a model directory, or `None` where there are none."""
     file = model / "model.safetensors"
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+    return digest_of(file) if file.is_file() else None
 
 
 def describe(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> dict:

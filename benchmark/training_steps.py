@@ -14,7 +14,8 @@ from benchmark.sessions import NoProvider
 from data.corpora import open_corpus
 from data.streaming import ConversationStream, PositionedLoader, StreamConfig
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
-from training.checkpoints import seal
+from training.sealing import seal
+from training.state_files import save_optimizer
 
 WARM_UP = 3
 CHECKPOINTS = 3
@@ -112,6 +113,6 @@ def checkpoint_seconds(model, optimizer) -> float:
         with tempfile.TemporaryDirectory() as directory:
             checkpoint = Path(directory) / "checkpoint-0"
             model.save_pretrained(checkpoint)
-            torch.save(optimizer.state_dict(), checkpoint / "optimizer.pt")
+            save_optimizer(optimizer, checkpoint)
             seal(checkpoint)
     return (time.perf_counter() - start) / CHECKPOINTS

@@ -24,6 +24,10 @@ class GaveUp(ConnectionError):
     """Something that could not be read within the time allowed."""
 
 
+class NetworkFault(ConnectionError):
+    """An answer that is not what was asked for: the network is at fault, and not the file."""
+
+
 class _LimitedAdapter(HTTPAdapter):
     def send(self, request, *args, timeout=None, **kwargs):
         return super().send(request, *args, timeout=timeout or SILENCE_SECONDS, **kwargs)
@@ -46,7 +50,7 @@ def is_transient(error: Exception) -> bool:
     """Whether to try again: faults of connections and servers, not what is gone or damaged."""
     if any(isinstance(cause, LocalEntryNotFoundError) for cause in _causes(error)):
         return True  # it says "not found in the cache" and means that the Hub did not answer
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = _status(error)
     if status is not None:
         return status >= 500 or status in (408, 425, 429)
     if isinstance(error, LASTING):
@@ -54,6 +58,15 @@ def is_transient(error: Exception) -> bool:
     if type(error) is OSError and error.errno is None:  # Arrow's word for damaged data
         return False
     return isinstance(error, (OSError, urllib3.exceptions.HTTPError))
+
+
+def is_forbidden(error: Exception) -> bool:
+    """Whether a server refused to show something to this account, or to nobody in particular."""
+    return any(_status(cause) in (401, 403) for cause in _causes(error))
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

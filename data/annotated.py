@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from common.errors import first_line
+from common.hub_files import open_file
 from common.retry import persist
 from data.annotations import Conversation, annotated_conversations, audio_files
 from data.corpora import (
@@ -20,7 +21,6 @@ from data.corpora import (
     RowGroup,
     Utterances,
     open_corpus,
-    open_unit,
     solo_speech_of,
 )
 
@@ -136,7 +136,7 @@ def _check_speakers(utterances: Utterances) -> None:
     """Look whether speakers have names in the first row groups."""
 
     def speakers(unit: RowGroup) -> list[list[str]]:
-        with open_unit(unit.url) as file:
+        with open_file(unit.url) as file:
             group = pq.ParquetFile(file, metadata=unit.metadata).read_row_group(unit.index, columns=["speakers"])
         return group["speakers"].to_pylist()
 

@@ -7,28 +7,29 @@ tars are read here, because `datasets` silently takes a damaged header for the e
 """
 
 import hashlib
-import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import fsspec
 import pyarrow.parquet as pq
 from datasets import IterableDataset, load_dataset_builder
 
 from common.errors import first_line
-from common.retry import GaveUp, persist
+from common.hub_files import open_file
+from common.retry import GaveUp, is_forbidden, persist
+from data import fingerprints
 from data.annotations import AUDIO_SUFFIXES, Conversation
+from data.own_files import UnreadableFile, check_card, open_own_file, own_file
 from data.solo_speech import cut, solo_stretches
+from data.webdataset import Tar, TarReader, samples
 from modeling.audio_fast_diarization import AudioError
 
 AUDIO_COLUMNS = ("audio", "m4a", "wav", "flac", "mp3", "ogg", "opus")
 SPEAKER_COLUMNS = ("speaker_id", "speaker", "speaker_name", "client_id", "spk_id", "label")
 TURN_COLUMNS = ("timestamps_start", "timestamps_end", "speakers")
-AUDIO_FILES = AUDIO_SUFFIXES
 HELD_OUT_PERCENT = 3
 READABLE_AMONG = 3
 """A run starts only if one of this many first tars can be read."""
@@ -36,6 +37,9 @@ READ_AHEAD = 1 << 23
 """Bytes of a column of conversations held in memory beside the current row."""
 OPENING_SECONDS = 20.0
 """How long opening a corpus is retried before a run starts."""
+
+
+SIGN_IN = "sign in with hf auth login and, for a gated corpus, accept the terms on its page"
 
 
 class CorpusError(ValueError):
@@ -92,11 +96,15 @@ CORPORA = {
 
 @dataclass(frozen=True)
 class Row:
-    """One utterance of a corpus: encoded `audio`, `speaker` (empty if unnamed), and a `name` for messages."""
+    """One utterance of a corpus: encoded `audio`, `speaker` (empty if unnamed), and a `name` for messages.
+
+    `fault` is the reason if it is known that there is no audio.
+    """
 
     audio: bytes
     speaker: str
     name: str
+    fault: str = ""
 
 
 def is_held_out(speaker: str) -> bool:
@@ -112,12 +120,20 @@ class Utterances:
     """The utterances of one split, unit by unit.
 
     `len()` is the number of units; `read(unit)` yields the rows of one unit, and may raise any error of the network or
-    the container format. `revision` is the commit of the Hub repository.
+    the container format. `revision` is the commit of the Hub repository, `files` are those of a directory.
     """
 
-    def __init__(self, units: list, reader, corpus: Corpus, held_out: bool | None, revision: str | None = None):
+    def __init__(
+        self,
+        units: list,
+        reader,
+        corpus: Corpus,
+        held_out: bool | None,
+        revision: str | None = None,
+        files: Sequence[Path] = (),
+    ):
         self.units, self.reader, self.corpus, self.held_out = units, reader, corpus, held_out
-        self.revision = revision
+        self.revision, self.files = revision, files
 
     def __len__(self) -> int:
         return len(self.units)
@@ -128,8 +144,7 @@ class Utterances:
 
     def fingerprint(self) -> str:
         """A digest of the names and sizes of the units in order, independent of where a directory is."""
-        names = [_folder_name(unit) if isinstance(unit, Path) else repr(unit) for unit in self.units]
-        return hashlib.sha256("\n".join([*names, str(self.held_out)]).encode()).hexdigest()[:12]
+        return fingerprints.of_units(self.units, self.held_out)
 
     def read(self, unit: int) -> Iterator[Row]:
         return self.named(unit, self.reader(self.units[unit]))
@@ -141,7 +156,8 @@ class Utterances:
             if self.corpus.speaker_prefix:
                 speaker = speaker.split("/")[0]
             if self.held_out is None or is_held_out(speaker) == self.held_out:
-                yield Row(audio or b"", speaker, f"{path or 'row'} ({self.describe(unit)}, row {number})")
+                audio, fault = (b"", str(audio)) if isinstance(audio, UnreadableFile) else (audio or b"", "")
+                yield Row(audio, speaker, f"{path or 'row'} ({self.describe(unit)}, row {number})", fault)
 
 
 @dataclass(frozen=True)
@@ -155,17 +171,6 @@ class RowGroup:
 
     def __repr__(self) -> str:
         return f"{self}, {self.metadata.row_group(self.index).total_byte_size} bytes"
-
-
-@dataclass(frozen=True)
-class Tar:
-    url: str
-
-    def __str__(self) -> str:
-        return self.url.rsplit("/", 1)[-1]
-
-    def __repr__(self) -> str:
-        return str(self) if "://" in self.url else f"{self}, {Path(self.url).stat().st_size} bytes"
 
 
 def open_corpus(name: str, split: str, speaker_column: str | None = None, revision: str | None = None) -> Utterances:
@@ -188,7 +193,8 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None, revisi
         corpus = Corpus(**{**vars(corpus), "speaker_column": speaker_column})
     if Path(corpus.path).is_dir():
         if folders := _speaker_folders(Path(corpus.path)):
-            return Utterances(_folders_of_split(corpus, folders, split), _read_folder, corpus, held_out=None)
+            folders = _folders_of_split(corpus, folders, split)
+            return Utterances(folders, _read_folder, corpus, held_out=None, files=_audio_files(folders))
         if not any(Path(corpus.path).rglob("*.*")):
             raise CorpusError(
                 f"corpus {corpus.path!r} is an empty directory; put Parquet files or speaker folders in it"
@@ -197,10 +203,34 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None, revisi
         raise CorpusError(
             f"corpus {corpus.path!r} is not a directory, a Hub id (user/name) or one of: {', '.join(CORPORA)}"
         )
+    builder = _open_builder(corpus, revision)
+    files = builder.config.data_files or {}
+    splits, held_out = _choose_splits(corpus, split, [str(s) for s in files])
+    urls = [url for s in splits for url in files[s]]
+    commit = re.match(r"hf://[^@]*@([0-9a-f]{40})/", urls[0]) if urls else None
+    root = f"hf://datasets/{corpus.path}@{commit[1]}" if commit else Path(corpus.path).resolve().as_posix()
     try:
-        builder = persist(
-            lambda: load_dataset_builder(corpus.path, corpus.config, revision=revision), corpus.path, OPENING_SECONDS
-        )
+        urls = [own_file(root, url) for url in urls]
+    except UnreadableFile as error:
+        raise CorpusError(f"corpus {corpus.path!r} is refused, one of its data files is {error}") from None
+    if urls and all(url.endswith(".parquet") for url in urls):
+        units, reader = _parquet(corpus, urls)
+    elif urls and all(url.endswith(".tar") for url in urls):
+        units, reader = _tars(corpus, urls)
+    else:
+        units, reader = _streamed(corpus, builder, splits, root, urls)
+    return Utterances(units, reader, corpus, held_out, commit and commit[1], [] if commit else list(map(Path, urls)))
+
+
+def _open_builder(corpus: Corpus, revision: str | None):
+    def load():
+        check_card(corpus.path, revision)
+        return load_dataset_builder(corpus.path, corpus.config, revision=revision)
+
+    try:
+        return persist(load, corpus.path, OPENING_SECONDS)
+    except UnreadableFile as error:
+        raise CorpusError(f"corpus {corpus.path!r} is refused: {error}") from None
     except (OSError, ValueError, RuntimeError) as error:
         if available := re.search(r"available configs: \[(.*)\]", str(error)):
             configs = available[1].replace("'", "").split(", ")
@@ -208,21 +238,8 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None, revisi
                 f"corpus {corpus.path!r} has several configurations; name one of {', '.join(configs)} after a colon, "
                 f"as in {corpus.path}:{configs[0]}"
             ) from None
-        raise CorpusError(
-            f"corpus {corpus.path!r} cannot be opened: {first_line(error)}; check its name, the connection and, for "
-            "a gated corpus, hf auth login"
-        ) from None
-    files = builder.config.data_files or {}
-    splits, held_out = _choose_splits(corpus, split, [str(s) for s in files])
-    urls = [url for s in splits for url in files[s]]
-    commit = re.search(r"@([0-9a-f]{40})/", urls[0]) if urls else None
-    if urls and all(url.endswith(".parquet") for url in urls):
-        units, reader = _parquet(corpus, urls)
-    elif urls and all(url.endswith(".tar") for url in urls):
-        units, reader = _tars(corpus, urls)
-    else:
-        units, reader = _streamed(corpus, builder, splits)
-    return Utterances(units, reader, corpus, held_out, commit and commit[1])
+        remedy = SIGN_IN if is_forbidden(error) else f"check its name and the connection, or {SIGN_IN}"
+        raise CorpusError(f"corpus {corpus.path!r} cannot be opened: {first_line(error)}; {remedy}") from None
 
 
 def _parquet(corpus: Corpus, urls: list[str]) -> tuple[list[RowGroup], "_RowGroupReader | ConversationReader"]:
@@ -235,26 +252,31 @@ def _parquet(corpus: Corpus, urls: list[str]) -> tuple[list[RowGroup], "_RowGrou
     return units, ConversationReader(audio) if conversations else _RowGroupReader(audio, speaker)
 
 
-def _tars(corpus: Corpus, urls: list[str]) -> tuple[list[Tar], "_TarReader"]:
+def _tars(corpus: Corpus, urls: list[str]) -> tuple[list[Tar], "TarReader"]:
     fault = None
     for url in urls[:READABLE_AMONG]:
         try:
-            columns = list(persist(lambda url=url: next(_samples(url), {}), url, OPENING_SECONDS))
-            return [Tar(url) for url in urls], _TarReader(*_choose_columns(corpus, columns, conversations=False))
+            columns = list(persist(lambda url=url: next(samples(url), {}), url, OPENING_SECONDS))
+            return [Tar(url) for url in urls], TarReader(*_choose_columns(corpus, columns, conversations=False))
         except (OSError, tarfile.TarError) as error:
-            fault = first_line(error)
+            fault = first_line(error) + (f"; {SIGN_IN}" if is_forbidden(error) else "")
     raise CorpusError(f"corpus {corpus.path!r} cannot be read: {fault}")
 
 
-def _streamed(corpus: Corpus, builder, splits: list[str]) -> tuple[list[tuple[str, int]], "_ShardReader"]:
+def _streamed(corpus: Corpus, builder, splits: list[str], root: str, urls: list[str]) -> tuple[list, "_ShardReader"]:
     try:
         # Raw rows: the features of datasets would encode audio, which needs torchcodec.
         streams = {s: IterableDataset(builder.as_streaming_dataset(split=s)._ex_iterable) for s in splits}
-        columns = streams[splits[0]].column_names or list(next(iter(streams[splits[0]]), {}))
+        columns = streams[splits[0]].column_names or persist(
+            lambda: list(next(iter(streams[splits[0]]), {})), corpus.path, OPENING_SECONDS
+        )
     except (OSError, ValueError, RuntimeError) as error:
-        raise CorpusError(f"corpus {corpus.path!r} cannot be read: {first_line(error)}") from None
+        remedy = f"; {SIGN_IN}" if is_forbidden(error) else ""
+        raise CorpusError(f"corpus {corpus.path!r} cannot be read: {first_line(error)}{remedy}") from None
     audio, speaker = _choose_columns(corpus, columns, conversations=False)
-    return [(s, i) for s in splits for i in range(streams[s].num_shards)], _ShardReader(streams, audio, speaker)
+    folders = sorted({url.rsplit("/", 1)[0] for url in urls} - {root})
+    reader = _ShardReader(streams, audio, speaker, root, folders)
+    return [(s, i) for s in splits for i in range(streams[s].num_shards)], reader
 
 
 def _choose_splits(corpus: Corpus, split: str, available: list[str]) -> tuple[list[str], bool | None]:
@@ -287,7 +309,7 @@ def _choose_columns(corpus: Corpus, columns: list[str], conversations: bool) -> 
 
 def _footer(url: str) -> pq.FileMetaData:
     def read() -> pq.FileMetaData:
-        with fsspec.open(url, "rb") as file:
+        with open_file(url, cache_type="readahead") as file:
             return pq.read_metadata(file)
 
     try:
@@ -295,13 +317,9 @@ def _footer(url: str) -> pq.FileMetaData:
     except GaveUp as error:
         raise CorpusError(f"{error}; check the connection and resume") from None
     except (OSError, ValueError) as error:
+        if is_forbidden(error):
+            raise CorpusError(f"{url} may not be read ({first_line(error)}); {SIGN_IN}") from None
         raise CorpusError(f"{url} cannot be read as Parquet: {first_line(error)}; remove or replace it") from None
-
-
-def open_unit(url: str, **remote):
-    filesystem, path = fsspec.url_to_fs(url)
-    # Without a cache; the default one would read 5 MB ahead of every range.
-    return filesystem.open(path, "rb", **({"cache_type": "none", **remote} if "://" in url else {}))
 
 
 @dataclass
@@ -310,7 +328,7 @@ class _RowGroupReader:
     speaker: str
 
     def __call__(self, unit: RowGroup) -> Iterator[tuple[bytes, object, str]]:
-        with open_unit(unit.url) as file:
+        with open_file(unit.url) as file:
             group = pq.ParquetFile(file, metadata=unit.metadata, pre_buffer=True).read_row_group(
                 unit.index, columns=[self.audio, self.speaker], use_threads=False
             )
@@ -327,7 +345,7 @@ class ConversationReader:
     audio: str
 
     def conversations(self, unit: RowGroup) -> Iterator[Conversation]:
-        with open_unit(unit.url) as file:
+        with open_file(unit.url) as file:
             batches = pq.ParquetFile(file, metadata=unit.metadata, buffer_size=READ_AHEAD).iter_batches(
                 1, [unit.index], columns=[self.audio, *TURN_COLUMNS], use_threads=False
             )
@@ -352,64 +370,28 @@ def solo_speech_of(conversation: Conversation) -> Iterator[tuple[bytes, str, str
         yield encoded, name, name  # skipped and counted when it is decoded
 
 
-class _StrictMember(tarfile.TarInfo):
-    """Treats every damaged header as an error; tarfile takes any but the first for the end of the archive."""
-
-    @classmethod
-    def fromtarfile(cls, archive):
-        try:
-            return super().fromtarfile(archive)
-        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:
-            raise tarfile.ReadError(f"damaged at byte {archive.offset}: {error}") from None
-
-
-def _samples(url: str) -> Iterator[dict[str, str | bytes]]:
-    """The samples of a WebDataset tar: consecutive members with the same name before the first dot."""
-    sample: dict[str, str | bytes] = {}
-    with (
-        open_unit(url, block_size=0) as file,
-        tarfile.open(fileobj=file, mode="r|", bufsize=1 << 18, tarinfo=_StrictMember) as archive,
-    ):
-        for member in archive:
-            named = re.fullmatch(r"((?:.*/)?[^./]+)\.([^/]*)", member.name)
-            if not member.isfile() or not named:
-                continue
-            if sample and sample["__key__"] != named[1]:
-                yield sample
-                sample = {}
-            sample["__key__"] = named[1]
-            sample[named[2]] = archive.extractfile(member).read()
-    if sample:
-        yield sample
-
-
-@dataclass
-class _TarReader:
-    audio: str
-    speaker: str
-
-    def __call__(self, unit: Tar) -> Iterator[tuple[bytes | None, str, str]]:
-        for sample in _samples(unit.url):
-            speaker = sample.get(self.speaker)
-            name = speaker.decode() if isinstance(speaker, bytes) else speaker
-            yield sample.get(self.audio) if name else None, name or "", f"{sample['__key__']}.{self.audio}"
-
-
 @dataclass
 class _ShardReader:
     streams: dict
     audio: str
     speaker: str
+    root: str
+    folders: list[str]
 
-    def __call__(self, unit: tuple[str, int]) -> Iterator[tuple[bytes, object, str]]:
+    def __call__(self, unit: tuple[str, int]) -> Iterator[tuple[bytes | UnreadableFile, object, str]]:
         split, index = unit
         stream = self.streams[split]
         for row in stream.shard(num_shards=stream.num_shards, index=index):
             audio = row[self.audio]
-            if isinstance(audio, str):
-                with fsspec.open(audio, "rb") as file:
-                    audio = {"bytes": file.read(), "path": audio}
-            encoded, path = (audio["bytes"], audio["path"]) if isinstance(audio, dict) else (audio, None)
+            encoded, path = (audio.get("bytes"), audio.get("path")) if isinstance(audio, dict) else (audio, None)
+            if isinstance(encoded, str):
+                encoded, path = None, encoded
+            if encoded is None and path is not None:
+                try:
+                    with open_own_file(self.root, str(path), self.folders) as file:
+                        encoded = file.read()
+                except UnreadableFile as error:
+                    encoded = error
             yield encoded, row[self.speaker], path
 
 
@@ -417,14 +399,8 @@ def _speaker_folders(directory: Path) -> list[Path]:
     return sorted(
         folder
         for folder in directory.iterdir()
-        if folder.is_dir() and any(f.suffix.lower() in AUDIO_FILES for f in folder.iterdir())
+        if folder.is_dir() and any(f.suffix.lower() in AUDIO_SUFFIXES for f in folder.iterdir())
     )
-
-
-def _folder_name(folder: Path) -> str:
-    """The name of a speaker's folder, with the names and sizes of its audio files."""
-    files = sorted((f.name, f.stat().st_size) for f in os.scandir(folder) if Path(f.name).suffix.lower() in AUDIO_FILES)
-    return repr((folder.name, files))
 
 
 def _folders_of_split(corpus: Corpus, folders: list[Path], split: str) -> list[Path]:
@@ -439,6 +415,9 @@ def _folders_of_split(corpus: Corpus, folders: list[Path], split: str) -> list[P
 
 
 def _read_folder(folder: Path) -> Iterator[tuple[bytes, str, str]]:
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in AUDIO_FILES:
-            yield file.read_bytes(), folder.name, file.name
+    for file in _audio_files([folder]):
+        yield file.read_bytes(), folder.name, file.name
+
+
+def _audio_files(folders: list[Path]) -> list[Path]:
+    return [f for folder in folders for f in sorted(folder.iterdir()) if f.suffix.lower() in AUDIO_SUFFIXES]

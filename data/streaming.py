@@ -34,8 +34,10 @@ from data.acoustics import Augmentation, Scenery, load_noises, noise_digest
 from data.conversations import GRID, Pool, Turns, cast_speakers, plan_windows, render, speaker_number
 from data.corpora import CorpusError, Row, Utterances
 from data.decoding import RowError, decode
+from data.fingerprints import of_contents
 from data.microphones import distort
 from data.rooms import load_rooms, rooms_digest
+from data.worker_folder import share_folder
 from modeling.task_fast_diarization import Task
 
 logger = logging.getLogger(__name__)
@@ -158,7 +160,9 @@ class ConversationStream(LanedStream):
             "revision": self.utterances.revision,
             "units": len(self.utterances),
             "processes": self.world_size,
+            "speaker column": getattr(self.utterances.reader, "speaker", None),
             **self._sources,
+            "contents of the data": self._contents[0],
         }
 
     @cached_property
@@ -170,6 +174,10 @@ class ConversationStream(LanedStream):
             "rooms": rooms_digest(self.config.rooms),
         }
 
+    @cached_property
+    def _contents(self) -> tuple[str | None, int | None]:
+        return of_contents(self.utterances.files) if self.utterances.files else (None, None)
+
     def _restore(self, state: dict) -> None:
         for name, value in self.identity().items():
             before = state["stream"].get(name, value)
@@ -178,6 +186,11 @@ class ConversationStream(LanedStream):
                     f"the checkpoint was made with {name} {before!r} and this run has {value!r}; "
                     "resume with the same, or start a new run from its weights with --start_from"
                 )
+        if state.get("written") not in (None, self._contents[1]):
+            logger.warning(
+                "files of %s have another date than at the checkpoint; what was looked into is the same",
+                self.utterances.corpus.path,
+            )
         self.state = {"turn": state["turn"], "lanes": state["lanes"]}
 
     def lane(self, lane: int, first: int, step: int) -> Iterator[dict]:
@@ -212,7 +225,7 @@ class ConversationStream(LanedStream):
         }
 
     def state_dict(self) -> dict:
-        return {**self.state, "stream": self.identity()}
+        return {**self.state, "stream": self.identity(), "written": self._contents[1]}
 
     def seconds_of(self, block: int) -> float:
         """Length of the windows of a block, the same for all blocks and processes that a lane reads."""
@@ -264,8 +277,8 @@ class ConversationStream(LanedStream):
         speeds = rng.choice(len(self.config.speeds), size=len(rows))
         for row, speed in zip(rows, speeds):
             factor = self.config.speeds[speed]
-            if not row.speaker:
-                self._skip("no speaker", row.name)
+            if row.fault or not row.speaker:
+                self._skip(row.fault or "no speaker", row.name)
                 continue
             try:
                 waveform = decode(row.audio)
@@ -372,6 +385,8 @@ class PositionedLoader:
                 before = self.stream.state
 
     def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        if self.workers:
+            share_folder()
         # Its own generator, because a loader draws a seed when it starts and would disturb the dropout of a resumed
         # run. Workers leave Ctrl-C to the training loop, which saves first.
         loader = DataLoader(

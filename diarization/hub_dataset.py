@@ -6,12 +6,12 @@ read from them, so any number of processes may take over from any other.
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Audio, IterableDataset, get_dataset_config_names, load_dataset
@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from common.errors import first_line
 from common.processes import gather, join
+from data.own_files import UnreadableFile, check_card, open_own_file
 from diarization.backends import open_network
 from modeling.audio_fast_diarization import AudioError, audio_blocks
 from modeling.linking_fast_diarization import diarize
@@ -70,7 +71,7 @@ def diarize_dataset(name: str, config: str | None, split: str, model: str, outpu
         try:
             for row, audio in enumerate(stream.shard(stream.num_shards, shard)):
                 if (whole_shards or row % world_size == rank) and (shard, row) not in results.done:
-                    results.add(shard, row, _answer(audio[column] or NO_AUDIO, network, settings, count))
+                    results.add(shard, row, _answer(name, audio[column] or NO_AUDIO, network, settings, count))
                 bar.update()
         except BaseException:
             results.write()
@@ -137,6 +138,7 @@ def open_split(name: str, config: str | None, split: str) -> IterableDataset:
         ValueError: no such data set, configuration or split, or several configurations and none chosen.
     """
     try:
+        check_card(name, None)
         configs = get_dataset_config_names(name)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
@@ -172,12 +174,12 @@ def _audio_of(name: str, stream: IterableDataset) -> tuple[str, IterableDataset]
     return columns[0], stream.cast_column(columns[0], Audio(decode=False)).select_columns(columns[0])
 
 
-def _answer(audio: dict, network: Network, settings: LinkingSettings, count: SpeakerCount) -> dict:
+def _answer(name: str, audio: dict, network: Network, settings: LinkingSettings, count: SpeakerCount) -> dict:
     """The columns of one row's result."""
     answer = {"path": audio["path"]}
     try:
-        segments = diarize(network, _blocks(audio), settings, count)
-    except (AudioError, FileNotFoundError) as error:
+        segments = diarize(network, _blocks(name, audio), settings, count)
+    except (AudioError, UnreadableFile, FileNotFoundError) as error:
         return answer | {"error": str(error)}
     return answer | {
         "timestamps_start": [s.start for s in segments],
@@ -187,9 +189,12 @@ def _answer(audio: dict, network: Network, settings: LinkingSettings, count: Spe
     }
 
 
-def _blocks(audio: dict) -> Iterator:
+def _blocks(name: str, audio: dict) -> Iterator:
     if audio["bytes"] is not None:
         yield from audio_blocks(audio["bytes"])
-    else:
-        with fsspec.open(audio["path"], "rb") as file:
-            yield from audio_blocks(file)
+        return
+    root = os.path.realpath(name) if os.path.isdir(name) else f"hf://datasets/{name}"
+    if commit := re.match(rf"{re.escape(root)}@[0-9a-f]{{40}}/", audio["path"].rpartition("::")[2]):
+        root = commit[0].rstrip("/")
+    with open_own_file(root, audio["path"]) as file:
+        yield from audio_blocks(file)

@@ -43,6 +43,12 @@ class Faults:
     | reset | the connection is reset in the middle of a body | at |
     | stall | nothing is sent for a while in the middle of a body, then the rest | at, seconds |
     | truncated | the connection is closed before Content-Length is reached | at |
+    | unannounced | no Content-Length, and the connection is closed in the middle of the body | at |
+    | html | a page of HTML with status 200 | |
+    | whole | the whole file with status 200 where a part was asked for | |
+    | short | fewer bytes than asked for, announced as such | at |
+    | elsewhere | another part than the one asked for, announced as such | |
+    | drip | the body in small pieces with pauses between them | seconds, pieces |
     | corrupt | bytes of the file are inverted, in every answer that holds them | offset, length |
 
     `at` is a fraction of the body. `offset` (else the middle of the file) and `length` are in bytes of the file, so
@@ -56,6 +62,12 @@ class Faults:
         "reset": {"at": 0.5},
         "stall": {"at": 0.5, "seconds": 5.0},
         "truncated": {"at": 0.5},
+        "unannounced": {"at": 0.5},
+        "html": {},
+        "whole": {},
+        "short": {"at": 0.5},
+        "elsewhere": {},
+        "drip": {"seconds": 0.05, "pieces": 20},
         "corrupt": {"offset": None, "length": 16},
     }
 
@@ -86,7 +98,9 @@ class Faults:
             if fault.kind == "corrupt":
                 first, last = fault.damage(size)
                 return start < last and first < stop
-            return fault.kind in ("reset", "stall", "truncated") and start < stop
+            if fault.kind in ("whole", "elsewhere"):
+                return stop - start < size
+            return fault.kind not in ("status", "refuse", "vanish") and start < stop
 
         return self._first(path, strikes)
 

@@ -44,6 +44,7 @@ KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
 LFS_SUFFIXES = (".arrow", ".bin", ".onnx", ".parquet", ".pt", ".pth", ".safetensors", ".tar", ".zip")
 LFS_SIZE = 10_000_000  # larger files go to LFS whatever their name, as on the Hub
 CHUNK = 1 << 16
+PAGE = b"<!doctype html><title>Sign in</title><p>Welcome to the network of this house."
 DATE = "2026-01-01T00:00:00.000Z"
 
 
@@ -185,10 +186,12 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refusal(404, "EntryNotFound")
         raise _Refusal(fault.options.code, "FaultToOrder", getattr(fault.options, "headers", None))
 
-    def start_reply(self, status: int, length: int, headers: Mapping[str, str]) -> None:
+    def start_reply(self, status: int, length: int | None, headers: Mapping[str, str]) -> None:
+        """`length` is that of the body; without one its end is that of the connection."""
         self.request_record.status = status
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(length)}.items():
+        end = {"Connection": "close"} if length is None else {"Content-Length": str(length)}
+        for name, value in {**headers, **end}.items():
             self.send_header(name, value)
         self.end_headers()
 
@@ -287,10 +290,30 @@ class _Handler(BaseHTTPRequestHandler):
             self.request_record.range, status = (start, stop), 206
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{blob.size}"
         headers["Content-Type"] = "application/octet-stream"
-        self.start_reply(status, stop - start, headers)
+        fault = None
         if self.command == "GET":
             fault = self.hub.faults.of_body(self.request_record.path, start, stop, blob.size)
+        if fault and fault.kind in ("html", "whole", "short", "elsewhere", "unannounced"):
+            return self.send_wrong(fault, blob, start, stop, status, headers)
+        self.start_reply(status, stop - start, headers)
+        if self.command == "GET":
             self.send_blob(blob, start, stop, fault)
+
+    def send_wrong(self, fault: Fault, blob: Blob, start: int, stop: int, status: int, headers: dict) -> None:
+        """An answer that is well-formed and not what was asked for."""
+        if fault.kind == "html":
+            self.start_reply(200, len(PAGE), {"Content-Type": "text/html; charset=utf-8"})
+            return self.write(PAGE)
+        if fault.kind == "whole":
+            del headers["Content-Range"]
+            start, stop, status = 0, blob.size, 200
+        elif fault.kind == "elsewhere":
+            start, stop = (start - 1, stop - 1) if start else (start + 1, stop + 1)
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{blob.size}"
+        else:
+            stop = start + int((stop - start) * fault.options.at)
+        self.start_reply(status, None if fault.kind == "unannounced" else stop - start, headers)
+        self.send_blob(blob, start, stop, None)
 
     def send_blob(self, blob: Blob, start: int, stop: int, fault: Fault | None) -> None:
         if fault is None:
@@ -301,6 +324,12 @@ class _Handler(BaseHTTPRequestHandler):
             for chunk in blob.chunks(start, stop):
                 self.write(bytes(b ^ 0xFF if first <= start + i < last else b for i, b in enumerate(chunk)))
                 start += len(chunk)
+        elif fault.kind == "drip":
+            bounds = [start + (stop - start) * n // fault.options.pieces for n in range(fault.options.pieces + 1)]
+            for first, last in zip(bounds, bounds[1:]):
+                self.send_blob(blob, first, last, None)
+                self.wfile.flush()
+                self.hub.closing.wait(fault.options.seconds)
         else:
             cut = start + int((stop - start) * fault.options.at)
             self.send_blob(blob, start, cut, None)
@@ -516,6 +545,7 @@ def redirect(url: str, cache: Path, assign: Callable[[Any, str, Any], None] = se
     `assign` sets the attributes: give `monkeypatch.setattr` to have that undone.
     """
     import datasets
+    import fsspec
     from huggingface_hub import HfFileSystem, constants, file_download
 
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
@@ -524,6 +554,7 @@ def redirect(url: str, cache: Path, assign: Callable[[Any, str, Any], None] = se
     assign(constants, "HF_HUB_CACHE", str(cache))
     assign(datasets.config, "HF_ENDPOINT", url)
     HfFileSystem.clear_instance_cache()
+    fsspec.get_filesystem_class("hf").clear_instance_cache()
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """`diarize.py --dataset` over a Hub on loopback: shards, processes, damage, and an interruption in the middle."""
 
+import json
 import os
 import subprocess
 import sys
@@ -206,3 +207,16 @@ def test_what_cannot_be_a_data_set_is_one_line(hub, call, tmp_path, capsys):
         assert call("--dataset", name, "--split", split) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(message)
+
+
+def test_rows_that_name_what_is_not_theirs_are_answered_by_an_error(hub, call, tmp_path, capsys):
+    card = "---\ndataset_info:\n  features:\n  - {name: audio, dtype: audio}\n---\n"
+    rows = [{"audio": {"path": path, "bytes": None}} for path in ("/etc/hostname", "../calls.wav", f"{hub.url}/x.wav")]
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "README.md").write_text(card)
+    (tmp_path / "set" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = len(hub.requests())
+    assert call("--dataset", str(tmp_path / "set"), "--split", "test") == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: shard")]
+    assert [line.split(": ")[-1] for line in lines] == ["a path out of the data set"] * 3
+    assert len(hub.requests()) == before

@@ -1,6 +1,7 @@
 """Runs that are killed and resumed end with the bits of a run that was never interrupted."""
 
 import functools
+import hashlib
 import itertools
 import json
 import os
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from multiprocessing import connection
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,12 +25,19 @@ from training_runs import Run, start, write_corpus
 from data import streaming
 from data.corpora import CorpusError, Utterances, open_corpus
 from data.streaming import ConversationStream, PositionedLoader, StreamConfig
-from training.checkpoints import fault_of, local_checkpoints, newest_local, step_of
+from training.checkpoints import newest_local
+from training.sealing import fault_of, local_checkpoints, step_of
+from training.trainer import StreamingTrainer
 
-STEPS = 320
-"""Far more than twenty runs come to before they are killed, however fast the machine."""
+KILLS = int(os.environ.get("KILLS", "6"))
+"""How often the run is killed that is compared with one that is not; `KILLS=50` takes some minutes."""
+STEPS = 16 * KILLS
+"""Far more than the runs come to before they are killed, however fast the machine."""
 SHORT = 12
-EXACT = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "stream_state_0.json")
+EXACT = (
+    *("model.safetensors", "optimizer.safetensors", "optimizer.json", "scheduler.json", "rng_state.json"),
+    "stream_state_0.json",
+)
 
 
 def skip_export() -> None:
@@ -87,7 +96,7 @@ class Runs:
 
     def finished(self, name: str, *flags: str, steps: int = SHORT, **settings) -> Path:
         """The last checkpoint of a run that goes to its end."""
-        run = self.start(name, *flags, steps=steps, **settings).ended()
+        run = self.start(name, *flags, steps=steps, **settings).ended(timeout=10 * max(60, steps))
         assert run.exitcode == 0, run.text()
         return self.directory / name / f"checkpoint-{steps}"
 
@@ -118,34 +127,70 @@ IN_A_SAVE = [
     ("open", "trainer_state.json"),
     ("open", "manifest.json.part"),
     ("os.rename", "manifest.json.part"),
-    ("os.remove", "optimizer.pt"),
+    ("os.remove", "optimizer.safetensors"),
 ]
 
 
-def test_twenty_kills_leave_no_trace(runs):
-    reference = runs.finished("reference", steps=STEPS)
-    directory, rng = runs.directory / "killed", random.Random(20)
-    for number in range(20):
-        before = reached(directory)
-        if number % 4 == 3:
-            kill = functools.partial(kill_at, *IN_A_SAVE[number // 4])
-            run = runs.start("killed", "--resume", steps=STEPS, prepare=kill).ended()
-        else:
-            run = runs.start("killed", "--resume", steps=STEPS)
-            if number % 4 == 0:  # anywhere from the start of the program to a save
-                end = time.monotonic() + rng.uniform(0, 2)
-                run.wait_for(lambda end=end, at=before: time.monotonic() > end or reached(directory) > at)
-            elif number % 4 == 1:  # anywhere in the steps that follow a save
-                run.wait_for(lambda at=before: reached(directory) > at)
-                time.sleep(rng.uniform(0, 0.15))
-            else:  # while files are being written
-                run.wait_for(lambda: any(fault_of(c) for c in local_checkpoints(directory)))
-                time.sleep(rng.uniform(0, 0.02))
-            run.kill()
-            run.join()
-        assert run.exitcode == -signal.SIGKILL, run.text()
-        assert reached(directory) < STEPS
-    assert_same(runs.finished("killed", "--resume", steps=STEPS), reference)
+def windows_of(file: Path) -> dict[int, set[str]]:
+    """The digests of the windows trained on in each step."""
+    windows = defaultdict(set)
+    for line in file.read_text().splitlines():
+        step, _, digest = line.partition(" ")
+        windows[int(step)].add(digest)
+    return windows
+
+
+def note_windows(file: Path, kill: tuple[str, str] | None = None) -> None:
+    """Append step and digest of each batch trained on to a file; `kill` as for `kill_at`."""
+    skip_export()
+    compute_loss = StreamingTrainer.compute_loss
+
+    def noting(self, model, inputs, **kwargs):
+        digest = hashlib.sha256(inputs["input_values"].numpy().tobytes() + inputs["labels"].numpy().tobytes())
+        with file.open("a") as stream:
+            stream.write(f"{self.state.global_step} {digest.hexdigest()}\n")
+        return compute_loss(self, model, inputs, **kwargs)
+
+    StreamingTrainer.compute_loss = noting
+    if kill:
+        kill_at(*kill)
+
+
+def kill_somewhere(runs: Runs, rng: random.Random, number: int) -> None:
+    """Go on with the run `killed` and kill it: while it starts, steps, writes, or at a chosen file of a save."""
+    directory, windows = runs.directory / "killed", runs.directory / "killed windows"
+    before, kind = reached(directory), number % 4
+    kill = IN_A_SAVE[number // 4 % len(IN_A_SAVE)] if kind == 3 else None
+    prepare = functools.partial(note_windows, windows, kill)
+    run = runs.start("killed", "--resume", steps=STEPS, prepare=prepare)
+    if kill:
+        run.ended()
+    elif kind == 0:  # anywhere from the start of the program to a save
+        end = time.monotonic() + rng.uniform(0, 2)
+        run.wait_for(lambda: time.monotonic() > end or reached(directory) > before)
+    elif kind == 1:  # anywhere in the steps that follow a save
+        run.wait_for(lambda: reached(directory) > before)
+        time.sleep(rng.uniform(0, 0.15))
+    else:  # while files are being written
+        run.wait_for(lambda: any(fault_of(c) for c in local_checkpoints(directory)))
+        time.sleep(rng.uniform(0, 0.02))
+    run.kill()
+    run.join()
+    assert run.exitcode == -signal.SIGKILL, run.text()
+    assert reached(directory) < STEPS
+
+
+def test_kills_at_random_points_leave_no_trace(runs):
+    noted = [runs.directory / f"{name} windows" for name in ("reference", "killed")]
+    reference = runs.finished("reference", steps=STEPS, prepare=functools.partial(note_windows, noted[0]))
+    rng = random.Random(20)
+    for number in range(KILLS):
+        kill_somewhere(runs, rng, number)
+    resumed = runs.finished("killed", "--resume", steps=STEPS, prepare=functools.partial(note_windows, noted[1]))
+    assert_same(resumed, reference)
+    whole, pieces = map(windows_of, noted)
+    assert len(whole) == STEPS and all(len(digests) == 1 for digests in whole.values())
+    assert pieces == whole, "each step on the windows of the run that was not killed, however often it was done"
     said = (runs.directory / "killed.log").read_text()
     assert "passing over" in said and "Traceback" not in said
 
@@ -253,9 +298,9 @@ def test_two_processes_resume_exactly(runs):
     assert reached(pair.directory) < 6
     resumed = Pair(runs, "two killed", "--resume").finished()
     per_process = [
-        f"{name}_{rank}.{end}" for name, end in (("rng_state", "pth"), ("stream_state", "json")) for rank in "01"
+        f"{name}_{rank}.{end}" for name, end in (("rng_state", "json"), ("stream_state", "json")) for rank in "01"
     ]
-    for name in ("model.safetensors", "optimizer.pt", *per_process):
+    for name in ("model.safetensors", "optimizer.safetensors", *per_process):
         assert (resumed / name).read_bytes() == (reference / name).read_bytes(), name
     lanes = [json.loads((resumed / f"stream_state_{rank}.json").read_text())["lanes"] for rank in range(2)]
     blocks = [{block % 2 for block, _ in part} for part in lanes]

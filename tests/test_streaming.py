@@ -2,7 +2,11 @@
 
 import io
 import logging
+import os
+import subprocess
+import sys
 from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -158,3 +162,29 @@ def test_rows_of_no_use_are_skipped_and_counted_among_good_ones(tmp_path, spoken
     assert any("(no speaker)" in message and "nobody" in message for message in caplog.messages)
     for name in ("silent", "NaN", "no samples"):
         assert any(f"({bad[name][1]})" in message and name in message for message in caplog.messages)
+
+
+KILLED = """
+import os, signal, sys
+from data.streaming import ConversationStream, PositionedLoader, StreamConfig
+from data.corpora import open_corpus
+
+stream = ConversationStream(open_corpus("demo", "train"), StreamConfig(batch_size=2, windows_per_utterance=1))
+next(batches := iter(PositionedLoader(stream, 2)))
+if sys.argv[1] == "kill":
+    os.killpg(0, signal.SIGKILL)
+"""
+
+
+def test_no_folder_is_left_by_workers_that_were_killed(tmp_path):
+    root = Path(__file__).resolve().parent.parent
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(root)}
+
+    def run(end: str) -> list[str]:
+        command = [sys.executable, "-c", KILLED, end]
+        subprocess.run(command, env=environment, cwd=tmp_path, start_new_session=True, capture_output=True, timeout=300)
+        return [p.name for p in tmp_path.iterdir() if p.name.startswith(("pymp-", "fdw-"))]
+
+    (left,) = run("kill")
+    assert left.startswith("fdw-")
+    assert run("leave") == [], "it removes its own and that of the killed run"

@@ -16,6 +16,8 @@ from common.errors import first_line
 from common.retry import GaveUp, persist
 from training.checkpoints import HUB_FILE, CheckpointError
 
+PICKLES = ["*.bin", "*.pt", "*.pth"]
+"""What a model directory of an earlier version may hold and nobody needs."""
 PATIENCE = 120.0
 """Seconds for which pushing the finished model, or looking for a checkpoint, is retried."""
 
@@ -87,7 +89,7 @@ class HubRepository:
         """
         self._persist(
             lambda: self.api.upload_folder(
-                repo_id=self.name, folder_path=directory, commit_message="Model", ignore_patterns="training_args.bin"
+                repo_id=self.name, folder_path=directory, commit_message="Model", ignore_patterns=PICKLES
             )
         )
         return f"{self.api.endpoint}/{self.name}"

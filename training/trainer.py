@@ -5,11 +5,14 @@ import logging
 import shutil
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
@@ -22,18 +25,40 @@ from data.corpora import CorpusError
 from data.streaming import PositionedLoader
 from evaluation.window_scores import WindowScores, speaker_group
 from training.anchor import EmbeddingAnchor
-from training.checkpoints import CheckpointError, Keeper, discard_old, fault_of, seal, step_of
+from training.checkpoints import CheckpointError, Keeper, discard_old
 from training.divergence import DivergenceGuard, refuse_divergence
 from training.norms import freeze_norms
+from training.ownership import RunDirectory
+from training.sealing import fault_of, is_foreign, mark, seal, step_of
+from training.state_files import (
+    SCALER,
+    SCHEDULER,
+    load_numbers,
+    load_optimizer,
+    load_random_state,
+    save_numbers,
+    save_optimizer,
+    save_random_state,
+)
 from training.teacher_voices import TeacherVoices
 
 logger = logging.getLogger(__name__)
+
+UNREADABLE = (
+    *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+    *(OSError, UnpicklingError, SafetensorError),
+)
+"""What libraries raise for files that were changed."""
 
 
 class StreamingTrainer(Trainer):
     """Trains on a `LanedStream` and evaluates on the first `eval_batches` batches of another one for each corpus.
 
     The loader is used without accelerate's wrapper, which would read one batch ahead and lose the position.
+
+    Args:
+        run: the directory of the run, in the process that writes to it.
+        settings: those of the run that each checkpoint keeps.
     """
 
     def __init__(
@@ -42,6 +67,8 @@ class StreamingTrainer(Trainer):
         workers: int,
         eval_batches: int,
         keeper: Keeper,
+        run: RunDirectory | None,
+        settings: dict,
         voices: TeacherVoices | None = None,
         frozen_norms: bool = False,
         anchor: EmbeddingAnchor | None = None,
@@ -49,6 +76,7 @@ class StreamingTrainer(Trainer):
     ):
         super().__init__(*args, **kwargs)
         self.keeper, self.voices, self.frozen_norms, self.anchor = keeper, voices, frozen_norms, anchor
+        self.run, self.settings = run, settings
         self.loader = PositionedLoader(self.train_dataset, workers)
         self.eval_windows = {
             corpus: list(islice(PositionedLoader(stream, 0), eval_batches))
@@ -99,28 +127,79 @@ class StreamingTrainer(Trainer):
             CheckpointError: the checkpoint holds objects that this program does not write.
             Diverged: losses or weights are NaN or infinite; nothing of that is saved.
         """
-        if resume_from_checkpoint and step_of(resume_from_checkpoint) >= self.args.max_steps:
-            self.state = TrainerState.load_from_json(str(resume_from_checkpoint / TRAINER_STATE_NAME))
-            logger.info("already trained to step %d; nothing is left to do", self.state.global_step)
-            return self._load_from_checkpoint(str(resume_from_checkpoint))
+        if resume_from_checkpoint:
+            with restoring(resume_from_checkpoint):
+                state = TrainerState.load_from_json(str(resume_from_checkpoint / TRAINER_STATE_NAME))
+                _check_types(state)
+                if state.global_step != step_of(resume_from_checkpoint):
+                    raise ValueError(f"its {TRAINER_STATE_NAME} is of step {state.global_step}")
+                if state.global_step >= self.args.max_steps:
+                    self.state = state
+                    logger.info("trained to step %d already, no step is left to do", state.global_step)
+                    return self._load_from_checkpoint(str(resume_from_checkpoint))
         try:
             super().train(resume_from_checkpoint=resume_from_checkpoint and str(resume_from_checkpoint))
-        except UnpicklingError:
-            raise CheckpointError(
-                f"{resume_from_checkpoint} holds objects that no checkpoint of this program has; remove it"
-            ) from None
         except CorpusError:
             refuse_divergence(self.model, Path(self.args.output_dir), self.state.global_step)
             if self.state.global_step and self.args.world_size == 1 and fault_of(self._checkpoint()):
                 self._save_checkpoint(self.model, trial=None)
             raise
 
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        with restoring(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_callback_state(self) -> None:
+        with restoring(self._checkpoint()):
+            super()._load_callback_state()
+
+    def _save_optimizer_and_scheduler(self, output_dir) -> None:
+        if self.args.should_save:
+            save_optimizer(self.optimizer, Path(output_dir))
+            save_numbers(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER)
+
     def _load_optimizer_and_scheduler(self, checkpoint) -> None:
-        if checkpoint is None or self.args.world_size == 1 or self.args.device.type != "cpu":
-            return super()._load_optimizer_and_scheduler(checkpoint)
-        # With several CPU processes accelerate calls the device cpu:0, which torch.load does not know.
-        for name, target in (("optimizer.pt", self.optimizer), ("scheduler.pt", self.lr_scheduler)):
-            target.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
+        if checkpoint is not None:
+            with restoring(checkpoint):
+                load_optimizer(self.optimizer, Path(checkpoint))
+                self.lr_scheduler.load_state_dict(load_numbers(Path(checkpoint) / SCHEDULER))
+
+    def _save_scaler(self, output_dir) -> None:
+        if self.accelerator.scaler is not None and self.args.should_save:
+            save_numbers(self.accelerator.scaler.state_dict(), Path(output_dir) / SCALER)
+
+    def _load_scaler(self, checkpoint) -> None:
+        if checkpoint is None:
+            return
+        with restoring(checkpoint):
+            state = load_numbers(Path(checkpoint) / SCALER)
+            if state and self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state)
+            elif state:
+                logger.warning("the checkpoint's scale of the loss is left out: this run does not use fp16")
+            elif self.accelerator.scaler is not None:
+                logger.warning("the checkpoint has no scale of the loss, which begins anew: it was made without fp16")
+
+    def _random_state(self, checkpoint) -> Path:
+        rank = f"_{self.args.process_index}" if self.args.world_size > 1 else ""
+        return Path(checkpoint) / f"rng_state{rank}.json"
+
+    def _save_rng_state(self, output_dir) -> None:
+        save_random_state(self._random_state(output_dir))
+
+    def _load_rng_state(self, checkpoint) -> None:
+        if checkpoint is None:
+            return
+        with restoring(checkpoint):
+            if not self._random_state(checkpoint).exists():
+                super()._load_rng_state(checkpoint)  # of a version before 0.2
+            elif not load_random_state(self._random_state(checkpoint)):
+                logger.warning("the checkpoint was made with other GPUs, so chance goes on otherwise than there")
+
+    def _save(self, output_dir=None, state_dict=None) -> None:
+        # Without the Trainer's pickle of its arguments.
+        self.accelerator.unwrap_model(self.model).save_pretrained(output_dir, state_dict=state_dict)
+        self.processing_class.save_pretrained(output_dir)
 
     def compare_trainer_and_checkpoint_args(self, training_args, trainer_state) -> None:
         # Logging, evaluation and saving follow this run's arguments, not the checkpoint's.
@@ -174,6 +253,11 @@ class StreamingTrainer(Trainer):
 
     def _save_checkpoint(self, model, trial):
         checkpoint = self._checkpoint()
+        if self.run:
+            self.run.check()
+        if checkpoint.exists() and is_foreign(checkpoint):
+            logger.error("%s was written by another program, so this step is not saved; move it away", checkpoint)
+            return
         try:
             self._write_checkpoint(checkpoint, model)
         except Exception as error:  # each library reports a full disk in its own way
@@ -183,14 +267,14 @@ class StreamingTrainer(Trainer):
             logger.error("%s could not be saved (%s); the one before it is kept", checkpoint.name, first_line(error))
             return
         if self.is_world_process_zero():
-            discard_old(checkpoint.parent, self.args.save_total_limit)
+            discard_old(checkpoint.parent, self.args.save_total_limit, self.run.name)
             self.keeper.keep(checkpoint)
 
     def _write_checkpoint(self, checkpoint: Path, model) -> None:
         if self.is_world_process_zero():
             shutil.rmtree(checkpoint, ignore_errors=True)  # left by an interrupted save
+            mark(checkpoint, {"run": self.run.name, "settings": self.settings})
         self.accelerator.wait_for_everyone()
-        checkpoint.mkdir(parents=True, exist_ok=True)
         stream_state_file(checkpoint, self.args.process_index).write_text(json.dumps(self.loader.state_dict()))
         super()._save_checkpoint(model, trial=None)
         self.accelerator.wait_for_everyone()
@@ -201,15 +285,54 @@ class StreamingTrainer(Trainer):
         """Do nothing: the Trainer would count incomplete checkpoints. `discard_old` removes old ones after sealing."""
 
 
+@contextmanager
+def restoring(checkpoint: Path | str) -> Iterator[None]:
+    """What a checkpoint holds may have been changed and sealed again.
+
+    Raises:
+        CheckpointError: it holds what no checkpoint of this program does.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise CheckpointError(
+            f"{checkpoint} cannot be resumed ({reason}); remove it to go on from an earlier one"
+        ) from None
+
+
+def _check_types(state: TrainerState) -> None:
+    for name, default in vars(TrainerState()).items():
+        kind = (int, float) if isinstance(default, (int, float)) else type(default)
+        if default is not None and not isinstance(getattr(state, name), kind):
+            raise TypeError(f"its {TRAINER_STATE_NAME} has {name} {getattr(state, name)!r}")
+
+
 def stream_state_file(checkpoint: Path, rank: int) -> Path:
     """The file of a checkpoint with the stream position of one process."""
     return checkpoint / f"stream_state_{rank}.json"
 
 
 def read_stream_state(checkpoint: Path, rank: int) -> dict:
-    """The stream position of a process; the first one's if the checkpoint has fewer (which is refused later)."""
+    """The stream position of a process; the first one's if the checkpoint has fewer (which is refused later).
+
+    Raises:
+        CheckpointError: the file holds something else.
+    """
     file = stream_state_file(checkpoint, rank)
-    return json.loads((file if file.exists() else stream_state_file(checkpoint, 0)).read_text())
+    with restoring(checkpoint):
+        state = json.loads((file if file.exists() else stream_state_file(checkpoint, 0)).read_text())
+        for one in state.get("streams", [state]):
+            _check_position(file, [state["turn"], *one["lanes"]], one["stream"])
+    return state
+
+
+def _check_position(file: Path, place: list, settings: dict) -> None:
+    numbers = [n for entry in place for n in (entry if isinstance(entry, list) and len(entry) == 2 else [entry])]
+    if not all(type(n) is int and n >= 0 for n in numbers):
+        raise ValueError(f"{file.name} holds no position in the stream")
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file.name} holds no settings of the stream")
 
 
 class SaveAndLeave(TrainerCallback):
