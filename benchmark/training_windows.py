@@ -30,7 +30,8 @@ STAGES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
-    parser.add_argument("--noise", help="directory of background recordings")
+    parser.add_argument("--noise", nargs="+", metavar="DIR", help="directories of recorded backgrounds and sounds")
+    parser.add_argument("--rooms", metavar="DIR", help="directory of measured room responses")
     parser.add_argument("--workers", type=int, default=2, help="processes that make windows (default %(default)s)")
     parser.add_argument("--batches", type=int, default=688, help="timed batches (default %(default)s)")
 
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict:
     """Windows per second from the corpus as it is, from FLAC, and from FLAC without rooms; the cost of each stage."""
     corpus = open_corpus(arguments.dataset, "train")
-    config = StreamConfig(noise=arguments.noise)
+    config = StreamConfig(noise=arguments.noise, rooms=arguments.rooms)
     dry = replace(config, augmentation=replace(config.augmentation, room=0.0))
     flac = as_flac(corpus, config)
     cases = {"as it is": (corpus, config), "FLAC": (flac, config), "FLAC, no rooms": (flac, dry)}

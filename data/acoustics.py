@@ -1,9 +1,10 @@
 """What rooms, microphones, backgrounds and telephones do to a conversation, drawn from a generator given by the caller.
 
-A `Scenery` holds a few dozen room responses, equalisers and background tracks and serves a pool of utterances. What a
-window or a recording takes of them is drawn first, as [`Conditions`], and applied then, always in one order:
+A `Scenery` holds a few dozen room responses, equalisers, background tracks and sounds that are nobody, and serves a
+pool of utterances. What a window or a recording takes of them is drawn first, as [`Conditions`], and applied then,
+always in one order:
 
-    loudness and distance -> room -> microphone -> background -> telephone -> codec -> gain
+    loudness -> room and distance -> microphone -> background and sounds -> telephone -> codec -> gain
 
 `Scenery.apply` does this for many windows at once, `Scenery.record` for one recording, piece by piece and without
 seams: a recording of one window's length sounds like that window under the same conditions. An effect more is a field
@@ -14,7 +15,7 @@ Room and microphone are one product of spectra: together they cost one Fourier t
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -26,15 +27,20 @@ import soundfile
 from data.codecs import NARROW, transmit
 from data.conversations import GRID, LEVEL, SAMPLING_RATE, Conversations, Pool
 from data.corpora import CorpusError
+from data.rooms import draw_rooms
+from data.sounds import SoundBank, is_clip, is_held_out, keep_in_silence
 from modeling.audio_fast_diarization import AudioError, to_mono_16k
 
 ROOM_SECONDS = 0.375
 ROOMS, SEATS, EQUALISERS, TELEPHONES, BACKGROUNDS = 8, 3, 24, 4, 6
+SOUNDS = 24
 BACKGROUND_SECONDS = 12
+SOUND_SECONDS = 3
+"""That backgrounds and sounds are longer than a window, which takes them from anywhere."""
 FAR_SHARE = 0.15
 """Of conversations in which people sit at different distances."""
 NOT = -1
-"""In [`Conditions`]: no room, no equaliser, no telephone."""
+"""In [`Conditions`]: no room, no equaliser, no telephone, no sound."""
 MARGIN = 10 * GRID
 """Silence before each piece of a recording, for equalisers and telephones ring to both sides of an impulse."""
 LOOP_FADE = SAMPLING_RATE // 4
@@ -45,12 +51,13 @@ TOGETHER = 4
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Shares of windows that get a room, an equaliser, a telephone band, a loud background.
+    """Shares of windows that get a room, an equaliser, a telephone band, a loud background, a sound that is nobody.
 
     In shares of pools, and of recordings, everybody speaks into one microphone or through one codec. In some windows
     speakers differ by distance, by up to `far_level_db`, and not by `speaker_level_db` (deviation). Every window has
     some background, at `noise_snr` dB where it is loud and at `quiet_snr` dB elsewhere, because the silence of digital
-    zero would give away where speech was pasted.
+    zero would give away where speech was pasted. Sounds are `sound_snr` dB below the speech where both are heard; of
+    their windows a share `sound_in_silence` has them only while nobody speaks.
     """
 
     one_microphone: float = 0.5
@@ -62,54 +69,78 @@ class Augmentation:
     noise: float = 0.6
     noise_snr: tuple[float, float] = (0.0, 30.0)
     quiet_snr: tuple[float, float] = (30.0, 50.0)
+    sound: float = 0.7
+    sound_in_silence: float = 0.5
+    sound_snr: tuple[float, float] = (-5.0, 30.0)
     speaker_level_db: float = 4.0
     far_level_db: float = 15.0
     gain_db: tuple[float, float] = (-40.0, -6.0)
 
 
 CLEAN = Augmentation(
-    one_microphone=0, codec=0, room=0, equaliser=0, telephone=0, noise=0, quiet_snr=(60, 60), speaker_level_db=0
+    one_microphone=0,
+    codec=0,
+    room=0,
+    equaliser=0,
+    telephone=0,
+    noise=0,
+    quiet_snr=(60, 60),
+    sound=0,
+    speaker_level_db=0,
 )
 
 
-def noise_files(directory: str) -> list[Path]:
-    """The background recordings in a directory, sorted by name.
+def noise_files(directories: str | Sequence[str], held_out: bool = False) -> list[Path]:
+    """The recordings of backgrounds and sounds in one directory or several, sorted by name.
+
+    Args:
+        held_out: those kept for evaluation (`data.sounds.is_held_out`), which are left out otherwise.
 
     Raises:
-        CorpusError: no such directory, or no recording in it.
+        CorpusError: no such directory, or no such recording in it.
     """
-    if not Path(directory).is_dir():
-        raise CorpusError(f"noise directory {directory!r} does not exist; leave it out for synthetic noise")
-    files = sorted(f for f in Path(directory).iterdir() if f.suffix.lower() in {".flac", ".wav", ".ogg"})
-    if not files:
-        raise CorpusError(f"noise directory {directory!r} has no .flac, .wav or .ogg file; put some in or leave it out")
-    return files
+    found = []
+    for directory in [directories] if isinstance(directories, str) else directories:
+        if not Path(directory).is_dir():
+            raise CorpusError(f"noise directory {directory!r} does not exist; leave it out for synthetic noise")
+        files = [f for f in Path(directory).iterdir() if f.suffix.lower() in {".flac", ".wav", ".ogg"}]
+        files = sorted(f for f in files if is_held_out(f) == held_out)
+        if not files:
+            kind = "held-out clip" if held_out else ".flac, .wav or .ogg file"
+            raise CorpusError(f"noise directory {directory!r} has no {kind}; put some in or leave it out")
+        found += files
+    return found
 
 
-def noise_digest(directory: str | None) -> str | None:
-    """Of the files of a directory of background recordings, by name."""
-    if directory is None:
+def noise_digest(directories: str | Sequence[str] | None, held_out: bool = False) -> str | None:
+    """Of the files of directories of recordings, by name; see [`noise_files`]."""
+    if not directories:
         return None
     digest = hashlib.sha256()
-    for file in noise_files(directory):
+    for file in noise_files(directories, held_out):
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def load_noises(directory: str | None) -> list[np.ndarray]:
-    """Read background recordings (files libsndfile knows) from a directory, as mono at 16 kHz.
+def load_noises(directories: str | Sequence[str] | None) -> list[np.ndarray]:
+    """Read recordings of backgrounds and of sounds (files libsndfile knows), as mono at 16 kHz.
 
     Raises:
         CorpusError: no such directory, no recording in it, or one that cannot be read or is empty.
     """
-    noises = []
-    for file in noise_files(directory) if directory is not None else ():
-        try:
-            noises.append(_normalise(to_mono_16k(*soundfile.read(file, dtype="float32"))))
-        except (soundfile.LibsndfileError, AudioError) as error:
-            reason = getattr(error, "error_string", error)
-            raise CorpusError(f"noise {file} cannot be read ({reason}); remove or replace it") from None
-    return noises
+    return [read_noise(file) for file in (noise_files(directories) if directories else ())]
+
+
+def read_noise(file: Path) -> np.ndarray:
+    """
+    Raises:
+        CorpusError: it cannot be read or is empty.
+    """
+    try:
+        return _normalise(to_mono_16k(*soundfile.read(file, dtype="float32")))
+    except (soundfile.LibsndfileError, AudioError) as error:
+        reason = getattr(error, "error_string", error)
+        raise CorpusError(f"noise {file} cannot be read ({reason}); remove or replace it") from None
 
 
 @dataclass(frozen=True)
@@ -123,6 +154,9 @@ class Conditions:
         equaliser, telephone: (count,) which one, or `NOT`.
         background, start: (count,) which one, and its first sample.
         snr: (count,) of speech to background, in dB.
+        sound, sound_start: (count,) which one, or `NOT`, and its first sample.
+        sound_snr: (count,) of speech to the sound, in dB.
+        in_silence: (count,) whether the sound is heard only while nobody speaks.
         codec: of all of them, or `None`.
         gain_db: (count,) level of the highest sample.
     """
@@ -135,6 +169,10 @@ class Conditions:
     background: np.ndarray
     start: np.ndarray
     snr: np.ndarray
+    sound: np.ndarray
+    sound_start: np.ndarray
+    sound_snr: np.ndarray
+    in_silence: np.ndarray
     codec: str | None
     gain_db: np.ndarray
 
@@ -146,14 +184,24 @@ class Scenery:
         rng: everything in the scenery is drawn from it.
         samples: length of the windows, or of the pieces in which a recording is filtered.
         pool: its utterances become babble backgrounds.
-        noises: background recordings from [`load_noises`]; without any, all noise is coloured noise and babble.
+        noises: recordings from [`load_noises`]: long ones, or all if none is long, are backgrounds beside coloured
+            noise and babble; clips are sounds beside those made by rule.
+        rooms: measured responses from `data.rooms.load_rooms`, beside simulated ones.
     """
 
-    def __init__(self, rng: np.random.Generator, samples: int, pool: Pool, noises: list[np.ndarray]):
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        samples: int,
+        pool: Pool,
+        noises: list[np.ndarray],
+        rooms: list[np.ndarray] = (),
+    ):
         self.samples, self.narrow = samples, pool.narrow
         self.size = scipy.fft.next_fast_len(samples + int(ROOM_SECONDS * SAMPLING_RATE), real=True)
         frequency = np.fft.rfftfreq(self.size, 1 / SAMPLING_RATE)
-        self.rooms = scipy.fft.rfft(_room_responses(rng), self.size)
+        responses = draw_rooms(rng, ROOMS, SEATS, int(ROOM_SECONDS * SAMPLING_RATE), rooms)
+        self.rooms = scipy.fft.rfft(responses, self.size)
         points = np.log2(1 + np.array([0, 125, 250, 500, 1000, 2000, 4000, 8000]))
         decibels = rng.normal(0, 4, (EQUALISERS, len(points)))
         grid = np.log2(1 + frequency)
@@ -162,7 +210,11 @@ class Scenery:
         low, high = rng.uniform(150, 350, (TELEPHONES, 1)), rng.uniform(3200, 3700, (TELEPHONES, 1))
         slope = 1 / (1 + (low / np.maximum(frequency, 1)) ** 8) / (1 + (frequency / high) ** 24)
         self.telephones = slope.astype(np.complex64)
-        self.backgrounds = [self._background(rng, pool, noises, kind) for kind in range(BACKGROUNDS)]
+        long = [noise for noise in noises if not is_clip(noise)] or noises
+        self.backgrounds = [self._background(rng, pool, long, kind) for kind in range(BACKGROUNDS)]
+        clips = [noise for noise in noises if is_clip(noise)]
+        length = SOUND_SECONDS * SAMPLING_RATE + samples
+        self.sounds = SoundBank(rng, SOUNDS, length, clips, responses.reshape(-1, responses.shape[2]))
 
     @property
     def seconds(self) -> float:
@@ -193,12 +245,15 @@ class Scenery:
         in_room = rng.random(count) < augmentation.room
         equalised = rng.random(count) < augmentation.equaliser
         by_telephone = (rng.random(count) < augmentation.telephone) | self.narrow | (codec in NARROW)
-        room, seat = rng.integers(ROOMS, size=count), rng.integers(SEATS, size=(count, parts))
+        room = rng.integers(ROOMS, size=count)
+        seat = rng.random((count, max(parts, SEATS))).argsort(axis=1)[:, :parts] % SEATS
         equaliser, telephone = rng.integers(EQUALISERS, size=count), rng.integers(TELEPHONES, size=count)
         loud = rng.random(count) < augmentation.noise
         snr = np.where(loud, rng.uniform(*augmentation.noise_snr, count), rng.uniform(*augmentation.quiet_snr, count))
         background = rng.integers(BACKGROUNDS, size=count)
         start = rng.integers(BACKGROUND_SECONDS * SAMPLING_RATE, size=count)
+        gain_db = rng.uniform(*augmentation.gain_db, count)
+        sounding, in_silence = rng.random((2, count)) < [[augmentation.sound], [augmentation.sound_in_silence]]
         return Conditions(
             level=(10 ** (level / 20)).astype(np.float32),
             room=np.where(in_room, room, NOT),
@@ -208,8 +263,12 @@ class Scenery:
             background=background,
             start=start,
             snr=snr,
+            sound=np.where(sounding, rng.integers(SOUNDS, size=count), NOT),
+            sound_start=rng.integers(SOUND_SECONDS * SAMPLING_RATE, size=count),
+            sound_snr=rng.uniform(*augmentation.sound_snr, count),
+            in_silence=in_silence,
             codec=codec,
-            gain_db=rng.uniform(*augmentation.gain_db, count),
+            gain_db=gain_db,
         )
 
     def apply(self, speech: Conversations, conditions: Conditions) -> np.ndarray:
@@ -267,13 +326,19 @@ class Scenery:
         self._filter(mixture, np.flatnonzero((conditions.room != NOT) | (conditions.equaliser != NOT)), sources)
 
     def _hear(self, mixture: np.ndarray, talking: np.ndarray, conditions: Conditions) -> None:
-        """Background, telephone, codec and gain, in place; `talking` is bool (count, steps), somebody every 10 ms."""
+        """Background, sound, telephone, codec, gain, in place; `talking`: bool (count, steps), somebody every 10 ms."""
         samples, fraction = mixture.shape[1], talking.mean(axis=1)
         for c, heard in enumerate(mixture):
             energy = np.sum([np.dot(part, part) for part in _cut(heard, self.samples)])
             power = energy / samples / max(fraction[c], 1e-3) if fraction[c] else LEVEL**2
             amplitude = np.float32(np.sqrt(power) * 10 ** (-conditions.snr[c] / 20))
             heard += amplitude * _looped(self.backgrounds[conditions.background[c]], conditions.start[c], samples)
+            if conditions.sound[c] != NOT:
+                amplitude = np.float32(np.sqrt(power) * 10 ** (-conditions.sound_snr[c] / 20))
+                sound = amplitude * _looped(self.sounds[conditions.sound[c]], conditions.sound_start[c], samples)
+                if conditions.in_silence[c]:
+                    sound = keep_in_silence(sound, talking[c])
+                heard += sound
         # the telephone carries the background too
         telephones = np.flatnonzero(conditions.telephone != NOT)
         if samples <= self.samples:
@@ -346,26 +411,6 @@ def _looped(background: np.ndarray, start: int, samples: int) -> np.ndarray:
 
 def _peak(waveform: np.ndarray) -> np.floating:
     return max(waveform.max(), -waveform.min(), 1e-9)
-
-
-def _room_responses(rng: np.random.Generator) -> np.ndarray:
-    """(ROOMS, SEATS, samples): direct sound, a few early reflections, an exponentially decaying tail (Polack, 1988).
-
-    Reverberation time 0.15 to 0.7 s, direct to reverberant ratio -6 to 15 dB, the direct sound at sample 0 with
-    amplitude 1, so that labels stay where they were.
-    """
-    samples = int(ROOM_SECONDS * SAMPLING_RATE)
-    time = np.arange(samples) / SAMPLING_RATE
-    decay_time = rng.uniform(0.15, 0.7, (ROOMS, 1, 1))
-    tail = rng.standard_normal((ROOMS, SEATS, samples), dtype=np.float32) * np.exp(-6.9 * time / decay_time)
-    tail[..., : int(0.004 * SAMPLING_RATE)] = 0
-    early = rng.integers(int(0.002 * SAMPLING_RATE), int(0.04 * SAMPLING_RATE), (ROOMS, SEATS, 6))
-    strength = rng.uniform(-1, 1, early.shape) * tail.std(axis=-1, keepdims=True) * 8
-    np.put_along_axis(tail, early, np.take_along_axis(tail, early, -1) + strength, -1)
-    ratio = rng.uniform(-6, 15, (ROOMS, SEATS, 1))
-    tail *= 10 ** (-ratio / 20) / np.sqrt(np.square(tail).sum(axis=-1, keepdims=True))
-    tail[..., 0] = 1
-    return tail.astype(np.float32)
 
 
 def _normalise(waveform: np.ndarray) -> np.ndarray:

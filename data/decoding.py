@@ -8,6 +8,7 @@ import numpy as np
 import soundfile
 
 from modeling.audio_fast_diarization import (
+    SAMPLING_RATE,
     AudioError,
     AudioNotice,
     AudioWarning,
@@ -16,6 +17,7 @@ from modeling.audio_fast_diarization import (
 )
 from modeling.container_fast_diarization import HIGHEST_RATE, LOWEST_RATE
 from modeling.headers_fast_diarization import read_header
+from modeling.mixing_fast_diarization import mix
 
 MAX_SECONDS = 60.0
 LONGEST = 2**40
@@ -38,15 +40,18 @@ def decode(audio: bytes) -> np.ndarray:
         RowError: the audio is corrupt, empty, silent throughout, or has NaN or infinite samples.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", AudioWarning)
-            warnings.simplefilter("ignore", AudioNotice)
-            waveform = _by_libsndfile(audio)
-            if waveform is None:
+        waveform = _by_libsndfile(audio)
+        if waveform is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", AudioWarning)
+                warnings.simplefilter("ignore", AudioNotice)
                 waveform = next(audio_blocks(audio, MAX_SECONDS))
     except (AudioError, AudioWarning) as error:
         raise RowError(str(error).removeprefix("audio: ")) from error
-    if not np.dot(waveform, waveform):
+    energy = np.dot(waveform, waveform)
+    if not np.isfinite(energy):
+        raise RowError("NaN or infinite samples")
+    if energy == 0:
         raise RowError("silent throughout")
     return waveform
 
@@ -84,9 +89,8 @@ def _by_libsndfile(audio: bytes) -> np.ndarray | None:
             raise RowError("damaged")  # FFmpeg would leave out what is
         if len(channels) < wanted:
             return None
-        if not np.isfinite(channels).all():
-            raise RowError("NaN or infinite samples")
-        return array_to_16k(channels.T if channels.shape[1] > 1 else channels[:, 0], file.samplerate)
+        mono = mix(channels.T, file.samplerate)
+        return mono if file.samplerate == SAMPLING_RATE else array_to_16k(mono, file.samplerate)
 
 
 def _is_intact(audio: bytes, file: soundfile.SoundFile, channels: np.ndarray) -> bool:

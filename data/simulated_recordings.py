@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.acoustics import EQUALISERS, ROOMS, SEATS, TELEPHONES, Augmentation, Scenery
-from data.codecs import NARROW
+from data.acoustics import Augmentation, Scenery
 from data.conversations import GRID, SAMPLING_RATE, Conversations, Pool, plan_turns, render
 from data.corpora import CorpusError, Utterances
 from data.decoding import RowError, decode
@@ -70,13 +69,12 @@ class SimulatedRecordings:
         rng = np.random.default_rng([self.seed, index])
         cast = [names[i] for i in rng.permutation(len(names))[:num_speakers]]
         turns = plan_turns(rng, 1, seconds, num_speakers)
-        scenery = Scenery(rng, int(PIECE_SECONDS * SAMPLING_RATE), self.pool, self.noises)
         pool, chance = self.pool.of(cast), np.random.default_rng([self.seed, index, 1])
+        scenery = Scenery(chance.spawn(1)[0], int(PIECE_SECONDS * SAMPLING_RATE), self.pool, self.noises)
         channel = draw_channel(chance, self.augmentation)
         if channel.microphone is not None:
             use_one_microphone(pool, channel.microphone)
         conditions = scenery.draw(chance, 1, num_speakers, self.augmentation, channel.codec)
-        _pass_over(rng, num_speakers, self.augmentation, channel.codec in NARROW)
 
         samples = round(seconds * SAMPLING_RATE) // GRID * GRID
         active = []
@@ -90,18 +88,6 @@ class SimulatedRecordings:
 
         waveform = scenery.record(pieces(), samples, conditions)
         return Recording(f"simulated-{self.seed}-{index}", waveform, _turns(np.concatenate(active, axis=1), cast))
-
-
-def _pass_over(rng: np.random.Generator, speakers: int, augmentation: Augmentation, narrow: bool) -> None:
-    """Draw what was once drawn here, from this generator: the turns that follow stay those of the frozen sets."""
-    if rng.random() < augmentation.room:
-        rng.permutation(max(SEATS, speakers))
-        rng.integers(ROOMS)
-    if rng.random() < augmentation.equaliser:
-        rng.integers(EQUALISERS)
-    if rng.random() < augmentation.telephone or narrow:
-        rng.integers(TELEPHONES)
-    rng.normal(0, augmentation.speaker_level_db, speakers)
 
 
 def _turns(active: np.ndarray, cast: list[str]) -> list[tuple[float, float, str]]:

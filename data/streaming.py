@@ -35,6 +35,7 @@ from data.conversations import GRID, Pool, Turns, cast_speakers, plan_windows, r
 from data.corpora import CorpusError, Row, Utterances
 from data.decoding import RowError, decode
 from data.microphones import distort
+from data.rooms import load_rooms, rooms_digest
 from modeling.task_fast_diarization import Task
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ class StreamConfig(Task):
         pool_size: most utterances decoded together.
         windows_per_utterance: windows drawn for every utterance read.
         lanes: blocks open at a time in one process.
-        noise: directory of background recordings, or `None`.
+        noise: directory or directories of recorded backgrounds and sounds, or `None`.
+        rooms: directory of measured room responses, or `None`.
         retry_seconds: how long a unit is tried again, with growing pauses, before the stream gives up.
     """
 
@@ -69,7 +71,8 @@ class StreamConfig(Task):
     pool_size: int = 96
     windows_per_utterance: int = 20
     lanes: int = 4
-    noise: str | None = None
+    noise: str | tuple[str, ...] | None = None
+    rooms: str | None = None
     speeds: tuple[float, ...] = (0.8, 0.9, 1.0, 1.1, 1.2)
     augmentation: Augmentation = Augmentation()
     retry_seconds: float = 900.0
@@ -125,7 +128,7 @@ class ConversationStream(LanedStream):
             raise CorpusError(f"corpus {utterances.corpus.path!r} holds no data; check its split and its files")
         self.utterances, self.config, self.rank, self.world_size = utterances, config, rank, world_size
         self.lanes = config.lanes
-        self.noises = load_noises(config.noise)
+        self.noises, self.rooms = load_noises(config.noise), load_rooms(config.rooms)
         self.skipped = Counter()
         self.state = {"turn": 0, "lanes": [[rank + world_size * k, 0] for k in range(config.lanes)]}
         if state is not None:
@@ -161,7 +164,11 @@ class ConversationStream(LanedStream):
     @cached_property
     def _sources(self) -> dict[str, str | None]:
         """Digests of what is read, found once a stream and not at every checkpoint."""
-        return {"data": self.utterances.fingerprint(), "noise": noise_digest(self.config.noise)}
+        return {
+            "data": self.utterances.fingerprint(),
+            "noise": noise_digest(self.config.noise),
+            "rooms": rooms_digest(self.config.rooms),
+        }
 
     def _restore(self, state: dict) -> None:
         for name, value in self.identity().items():
@@ -244,7 +251,7 @@ class ConversationStream(LanedStream):
             return
         distort(np.random.default_rng([self.config.seed, 6, *key]), pool, self.config.augmentation)
         samples = round(self.seconds_of(key[0]) * 16_000)
-        scenery = Scenery(np.random.default_rng([self.config.seed, 3, *key]), samples, pool, self.noises)
+        scenery = Scenery(np.random.default_rng([self.config.seed, 3, *key]), samples, pool, self.noises, self.rooms)
         size = self.config.batch_size
         rng = np.random.default_rng([self.config.seed, 4, *key])
         turns, begin = plan(rng, wanted.stop * size, scenery, self.config)

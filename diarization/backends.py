@@ -24,15 +24,17 @@ FATAL = 4
 def open_network(model: str) -> tuple[Network, LinkingSettings]:
     """
     Args:
-        model: a directory as `train.py` or `export.py` writes it, a file in it, or a Hub id. A directory with an
-            ONNX file runs on ONNX Runtime, which needs neither torch nor transformers and starts in a second; on a
-            machine with an NVIDIA GPU, and without an ONNX file, it runs on torch. Naming the file decides. Of a Hub
-            id the ONNX file is taken where there is no torch.
+        model: a directory as `train.py` or `export.py` writes it or the one above such a `model/`, a file in it, or a
+            Hub id. A directory with an ONNX file runs on ONNX Runtime, which needs neither torch nor transformers and
+            starts in a second; on a machine with an NVIDIA GPU, and without an ONNX file, it runs on torch. Naming the
+            file decides. Of a Hub id the ONNX file is used where there is no torch.
 
     Raises:
         ModelError: no such model, or what is there cannot be used.
     """
     path = Path(model)
+    if not (path / "config.json").exists() and (path / "model" / "config.json").is_file():
+        path, model = path / "model", str(path / "model")
     if path.suffix == ".onnx":
         return _open_onnx(path)
     if path.name == WEIGHTS_FILE:
@@ -96,17 +98,17 @@ def _open_onnx(file: Path) -> tuple[Network, LinkingSettings]:
         session = onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no base class for what it raises
         raise ModelError(f"model {file} cannot be opened ({first_line(error)}); {REMEDY}") from error
-    settings = _settings_beside(file.parent)
+    settings = LinkingSettings.of(_config_in(file.parent))
     check_graph(session, file)
     try_graph(session, file)
     return onnx_network(session, cores()), settings
 
 
-def _settings_beside(directory: Path) -> LinkingSettings:
-    """How the windows of the model in a directory are linked, from its configuration.
+def _config_in(directory: Path) -> dict:
+    """The configuration of the model in a directory, of which the settings of linking are ours.
 
     Raises:
-        ModelError: the configuration is absent, or holds what no configuration of ours does.
+        ModelError: it is absent, or holds what no configuration of ours does.
     """
     file = directory / CONFIG_FILE
     try:
@@ -117,9 +119,12 @@ def _settings_beside(directory: Path) -> LinkingSettings:
         config = json.loads(text)
         if not isinstance(config, dict):
             raise ValueError(f"it holds a {type(config).__name__} and no mapping")
-        return LinkingSettings.of(config)
+        LinkingSettings.of(config)
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"model {directory}: {CONFIG_FILE} cannot be used ({first_line(error)}); {REMEDY}") from error
+        raise ModelError(
+            f"model {directory} cannot be opened ({CONFIG_FILE}: {first_line(error)}); {REMEDY}"
+        ) from error
+    return config
 
 
 def cores() -> int:
@@ -167,7 +172,9 @@ def load_weights(model: str):
 
     _refuse_absent(model)
     if Path(model).is_dir():
-        _settings_beside(Path(model))
+        config = _config_in(Path(model))
+        if config.get("model_type") != FastDiarizationForAudioFrameClassification.config_class.model_type:
+            raise ModelError(f"model {model} is a network of type {config.get('model_type')!r:.60}; {REMEDY}")
     try:
         network, found = FastDiarizationForAudioFrameClassification.from_pretrained(model, output_loading_info=True)
     except Exception as error:  # a configuration of anything makes transformers raise anything

@@ -7,10 +7,12 @@
     python -m evaluation evaluation/sets/windows.json --dataset path/to/speech --noise path/to/noise
     python -m evaluation voices --dataset path/to/speech                         # equal error rate of embeddings
 
-The oracle knows when anyone speaks and attributes all of it to one speaker. Several models are scored side by side, and
-with --peer segmentation-3.0 on the same windows. An RTTM file of a directory may hold one recording or many; audio and
-reference are matched by name. The output is Markdown. The exit code is 1 if a recording could not be read, 2 for wrong
-usage.
+The oracle knows when anyone speaks and attributes all of it to one speaker. The first window of a recording starts by
+accident where the recording does, which can change its score much: recordings are diarized --shifts times, with
+different parts of a hop of silence before them, and a table gives mean and range. Several models are scored side by
+side, and with --peer segmentation-3.0 on the same windows. An RTTM file of a directory may hold one recording or many;
+audio and reference are matched by name. The output is Markdown. The exit code is 1 if a recording could not be read, 2
+for wrong usage.
 """
 
 import argparse
@@ -20,10 +22,9 @@ import warnings
 from dataclasses import fields
 from pathlib import Path
 
+from common.flags import split_flags
 from common.output import make_directory
-from evaluation.results import TAKEN, Options, evaluate, kind_of
-from evaluation.systems import open_systems
-from evaluation.tables import result_tables
+from common.terminal import report, say, warn
 
 FLAGS = {"counts": "--num_speakers", "hop_seconds": "--hop"}
 """Flags whose names differ from the option they set."""
@@ -32,15 +33,19 @@ DEFAULT_MODEL = Path(__file__).parent.parent / "pretrained" / "lightweight-cnn"
 
 def main() -> int:
     """Run the command line and return its exit code; an error is one line on standard error."""
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: warn(message)
     try:
         return run(parse())
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        report(error)
         return 2
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from evaluation.results import TAKEN, Options, evaluate, kind_of  # takes ten seconds, which --help need not
+    from evaluation.systems import open_systems
+    from evaluation.tables import result_tables
+
     output = Path(arguments.output) if arguments.output else None
     if output:
         make_directory(output, "--output")
@@ -55,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = Options(**given)
     result = evaluate(arguments.source, systems, options)
     text = result_tables(result)
-    print(text)
+    say(text)
     if output:
         (output / "scores.md").write_text(text + "\n")
         (output / "scores.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -98,13 +103,16 @@ def parse() -> argparse.Namespace:
         type=_seconds,
         help="step in seconds between the 3 s windows of recordings (default 1)",
     )
+    add("--uem", metavar="UEM", help="UEM file: the regions of recordings to score (default: whole recordings)")
+    add("--shifts", type=_whole, metavar="N", help="diarize recordings N times, shifted by 1/N of a hop (default 4)")
     add("--dataset", help="corpus of a frozen set or of voices: any that train.py accepts (default demo)")
     add("--noise", metavar="DIR", help="background recordings for a frozen set")
     add("--part", metavar="NAME", help="score only this condition or group of a frozen set")
     add("--split", help="split of the corpus or Hub data set (default validation)")
     add("--config", help="configuration of the Hub data set, such as ihm")
     add("--limit", type=_whole, help="number of recordings to score of a Hub data set (default all)")
-    return parser.parse_args()
+    flags, rest = split_flags(sys.argv[1:])
+    return parser.parse_args([*flags, "--", *rest] if rest else flags)
 
 
 def _count(value: str) -> str | int:

@@ -1,8 +1,8 @@
 """Score systems on one source: a directory, a Hub data set, a frozen set, or pairs of voices.
 
-A result is a JSON dictionary: `kind` (`windows`, `recordings` or `voices`), `source`, `title`, `settings` in words, and
-`parts`, the scores by part of the source and by system (for voices by system only). For recordings, `each` says whether
-each one is of interest by itself, and `failed` names those that could not be read.
+A result is a JSON dictionary: `kind` (`windows`, `recordings`, `sounds` or `voices`), `source`, `title`, `settings` in
+words, and `parts`, the scores by part of the source and by system (for voices by system only). For recordings, `each`
+says whether each one is of interest by itself, and `failed` names those that could not be read.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,9 @@ from pathlib import Path
 
 from data.corpora import open_corpus
 from evaluation.scoring import score_recordings, score_windows, task_of
-from evaluation.sets import FrozenSet, SetError
-from evaluation.sources import Reference, SourceError, from_directory, from_hub, of_simulated
+from evaluation.sets import FrozenSet, SetError, read_definition
+from evaluation.sounds import SoundSet, score_sounds
+from evaluation.sources import Reference, SourceError, from_directory, from_hub, of_simulated, with_regions
 from evaluation.systems import Ours, System
 from evaluation.voices import SECONDS, score_voices
 from modeling.task_fast_diarization import Task
@@ -32,14 +33,17 @@ class Options:
     collar: float = 0.0
     skip_overlap: bool = False
     hop_seconds: float = 1.0
+    uem: str | None = None
+    shifts: int = 4
     output: Path | None = None
 
 
+WHOLE = {"counts", "collar", "skip_overlap", "hop_seconds", "uem", "shifts", "output"}
 TAKEN = {
     "voices": {"dataset", "split", "output"},
     "a frozen set": {"dataset", "noise", "split", "part", "output"},
-    "a directory": {"counts", "collar", "skip_overlap", "hop_seconds", "output"},
-    "a Hub data set": {"split", "config", "limit", "counts", "collar", "skip_overlap", "hop_seconds", "output"},
+    "a directory": WHOLE,
+    "a Hub data set": WHOLE | {"split", "config", "limit"},
 }
 """The options that apply to each kind of source."""
 
@@ -82,19 +86,23 @@ def evaluate(source: str, systems: Sequence[System], options: Options) -> dict:
 def _recordings(source: str, systems: Sequence[System], references, title: str, options: Options) -> dict:
     parts, failed = score_recordings(
         systems,
-        references,
+        with_regions(references, options.uem) if options.uem else references,
         tuple(dict.fromkeys(options.counts)),
         options.collar,
         options.skip_overlap,
         options.hop_seconds,
         options.output,
+        options.shifts,
     )
     settings = _of_recordings(task_of(systems), options.hop_seconds)
+    settings += f" Only the regions of {Path(options.uem).name}." if options.uem else ""
     result = _result("recordings", source, title, settings, {"all recordings": parts}) | {"each": True}
     return result | ({"failed": failed} if failed else {})
 
 
 def _frozen(source: str, systems: Sequence[System], options: Options) -> dict:
+    if "sounds" in read_definition(source):
+        return _sounds(source, systems, options)
     frozen = FrozenSet(source, options.dataset, options.split, options.noise)
     title = f"{frozen.definition['title']}, {options.split} speakers"
     known = [*frozen.conditions, *frozen.groups]
@@ -114,6 +122,12 @@ def _frozen(source: str, systems: Sequence[System], options: Options) -> dict:
         parts[group], _ = score_recordings(systems, made, ("unknown", "known"), hop_seconds=hop, output=options.output)
     settings = _of_recordings(task_of(systems), hop)
     return _result("recordings", source, title, settings, parts) | {"each": False}
+
+
+def _sounds(source: str, systems: Sequence[System], options: Options) -> dict:
+    sounds = SoundSet(source, options.dataset, options.split, options.noise)
+    settings = "Speech said where nobody speaks, number of speakers unknown."
+    return _result("sounds", source, sounds.definition["title"], settings, score_sounds(systems, sounds, options.part))
 
 
 def _voices(systems: Sequence[System], options: Options) -> dict:

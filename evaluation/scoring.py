@@ -8,13 +8,14 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from pyannote.core import Annotation
+from pyannote.core import Annotation, Timeline
 
 from data.conversations import GRID, SAMPLING_RATE
 from diarization.formats import to_annotation, to_rttm
 from diarization.timeline import plot_timeline
 from evaluation.diarization_error_rate import count_errors
 from evaluation.recording_scores import RecordingScores
+from evaluation.shifts import over_shifts, shift_samples, shifted, shifted_back
 from evaluation.sources import Reference, SourceError
 from evaluation.systems import Ours, System
 from evaluation.window_scores import WindowScores
@@ -83,11 +84,22 @@ def best_tracks(predictions: np.ndarray, references: np.ndarray, most: int) -> n
 
 
 def windows_of(
-    waveform: np.ndarray, turns: Annotation, hop_seconds: float, task: Task = Task()
+    waveform: np.ndarray,
+    turns: Annotation,
+    hop_seconds: float,
+    task: Task = Task(),
+    regions: Timeline | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of windows of a recording, whole ones only, with their reference every 10 ms."""
+    """Batches of windows of a recording, whole ones only, with their reference every 10 ms.
+
+    With `regions` to score, only the windows within one of them.
+    """
     samples, step = round(task.window_seconds * SAMPLING_RATE), round(hop_seconds * SAMPLING_RATE)
     starts = np.arange(0, len(waveform) - samples + 1, step)
+    if regions is not None:
+        first = starts / SAMPLING_RATE
+        inside = [(r.start <= first) & (first + task.window_seconds <= r.end + 1e-6) for r in regions.support()]
+        starts = starts[np.any(inside, axis=0)]
     active = _frames(turns, len(waveform) // GRID, task.num_speakers)
     for first in range(0, len(starts), BATCH):
         part = starts[first : first + BATCH]
@@ -125,6 +137,7 @@ def score_recordings(
     skip_overlap: bool = False,
     hop_seconds: float = 1.0,
     output: Path | None = None,
+    shifts: int = 1,
 ) -> tuple[dict[str, dict], list[str]]:
     """Diarize recordings whole with each of our models, and score all systems on their windows.
 
@@ -132,19 +145,21 @@ def score_recordings(
         counts: what is told of the number of speakers: `"unknown"`, `"known"` (that of the reference), or a number.
         hop_seconds: between the windows, which are those of `task_of(systems)`.
         output: directory for hypotheses, `output/system/count/NAME.rttm` and a picture beside each.
+        shifts: how many times each recording is diarized, with as many lengths of silence before it (`over_shifts`).
 
     Returns:
         by system: `whole`, for each of `counts` the `RecordingScores.result` and `count_right`, the share of
-        recordings whose number of speakers was found; `windows`, what `score_windows` gives. And the names of the
-        recordings that could not be read.
+        recordings whose number of speakers was found, all without silence before, and `shifts`, what `over_shifts`
+        gives of several; `windows`, what `score_windows` gives. And the names of the recordings that could not be
+        read.
 
     Raises:
         SourceError: none could be.
     """
+    ours = [system for system in systems if isinstance(system, Ours)]
     whole = {
-        (system.name, count): RecordingScores(collar, skip_overlap)
-        for system in systems
-        if isinstance(system, Ours)
+        (system.name, count): [RecordingScores(collar, skip_overlap) for _ in range(shifts)]
+        for system in ours
         for count in counts
     }
     task, failed = task_of(systems), []
@@ -157,38 +172,51 @@ def score_recordings(
                 print(f"error: {error}", file=sys.stderr)
                 failed.append(reference.name)
                 continue
-            for system in systems:
-                if isinstance(system, Ours):
-                    for count, segments in _segments(system, waveform, reference.turns, counts):
-                        hypothesis = to_annotation(reference.name, segments)
-                        whole[system.name, count].add(reference.turns, hypothesis)
-                        if output:
+            for system in ours:
+                for number, samples in enumerate(shift_samples(system.settings, shifts)):
+                    for count, segments in _segments(system, waveform, samples, reference.turns, counts):
+                        _add(whole[system.name, count][number], reference, segments, len(waveform))
+                        if output and not samples:
                             _write(output / system.name.replace("/", "_") / str(count), reference, segments)
-            for windows, active in windows_of(waveform, reference.turns, hop_seconds, task):
+            for windows, active in windows_of(waveform, reference.turns, hop_seconds, task, reference.regions):
                 yield windows, active, reference.name
 
     windows = score_windows(systems, batches(), task)
     results: dict[str, dict] = {system.name: {"whole": {}, "windows": windows.get(system.name)} for system in systems}
-    for (name, count), scores in whole.items():
-        try:
-            result = scores.result()
-        except ValueError:
-            raise SourceError(f"none of the recordings could be read: {', '.join(failed) or 'there is none'}") from None
-        right = [scored["speaker_count_error"] == 0 for scored in result["recordings"].values()]
-        results[name]["whole"][str(count)] = result | {"count_right": sum(right) / len(right)}
+    for system in ours:
+        seconds = [samples / SAMPLING_RATE for samples in shift_samples(system.settings, shifts)]
+        for count in counts:
+            try:
+                found = [scores.result() for scores in whole[system.name, count]]
+            except ValueError:
+                raise SourceError(
+                    f"none of the recordings could be read: {', '.join(failed) or 'there is none'}"
+                ) from None
+            result = found[0] | {"count_right": found[0]["total"]["count_exact"]}
+            result |= {"shifts": over_shifts(seconds, found)} if shifts > 1 else {}
+            results[system.name]["whole"][str(count)] = result
     return results, failed
 
 
 def _segments(
-    system: Ours, waveform: np.ndarray, turns: Annotation, counts: Sequence[str | int]
+    system: Ours, waveform: np.ndarray, shift: int, turns: Annotation, counts: Sequence[str | int]
 ) -> Iterator[tuple[str | int, list[Segment]]]:
-    """The network runs once; its answers are linked for each of `counts`."""
+    """The network runs once; its answers are linked for each of `counts`.
+
+    Args:
+        shift: samples of silence before the recording.
+    """
     linker = Linker(system.settings)
-    for starts, windows in sliding_windows([waveform], system.settings):
+    for starts, windows in sliding_windows([shifted(waveform, shift)], system.settings):
         linker.add(starts, *system.network(windows))
     for count in counts:
         told = {"unknown": None, "known": len(turns.labels()) or None}.get(count, count)
-        yield count, linker.segments(SpeakerCount(num_speakers=told))
+        yield count, shifted_back(linker.segments(SpeakerCount(num_speakers=told)), shift)
+
+
+def _add(scores: RecordingScores, reference: Reference, segments: list[Segment], samples: int) -> None:
+    hypothesis = to_annotation(reference.name, segments)
+    scores.add(reference.turns, hypothesis, reference.regions, samples / SAMPLING_RATE)
 
 
 def _write(directory: Path, reference: Reference, segments: list[Segment]) -> None:

@@ -23,12 +23,10 @@ from data.acoustics import Augmentation, load_noises, noise_digest
 from data.corpora import CorpusError, open_corpus
 from data.simulated_recordings import Recording, SimulatedRecordings
 from data.streaming import ConversationStream, StreamConfig
+from evaluation.definitions import SetError, corpus_digest, read_definition
 from evaluation.fingerprint import TOLERANCE_DB, WINDOWS_TOGETHER, difference_db, fingerprint, levels
+from evaluation.sounds import SoundSet
 from modeling.task_fast_diarization import Task
-
-
-class SetError(ValueError):
-    """A frozen set that cannot be made as it was; the message is one line with the remedy."""
 
 
 class FrozenSet:
@@ -147,23 +145,12 @@ class FrozenSet:
             )
 
 
-def read_definition(file: str | Path) -> dict:
-    """
-    Raises:
-        SetError: the file is no definition of a set.
-    """
-    try:
-        definition = json.loads(Path(file).read_text())
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SetError(f"set {str(file)!r} cannot be read ({reason}); there are some in evaluation/sets/") from None
-    if not isinstance(definition, dict) or not {"conditions", "groups"} & set(definition):
-        raise SetError(f"set {str(file)!r} has neither conditions nor groups; see evaluation/sets/windows.json")
-    return definition
-
-
 def freeze(file: str | Path, dataset: str, split: str, noise: str | None) -> dict:
     """Make all of a set and return its digests: of corpus, background recordings and references, and its sound."""
+    if "sounds" in read_definition(file):
+        sounds = SoundSet(file, dataset, split, noise, check=False)
+        sounds.make()
+        return sounds.digests
     made = FrozenSet(file, dataset, split, noise, check=False)
     for condition in made.conditions:
         for _ in made.windows(condition):
@@ -172,16 +159,6 @@ def freeze(file: str | Path, dataset: str, split: str, noise: str | None) -> dic
         for _ in made.recordings(group):
             pass
     return made.digests
-
-
-def corpus_digest(utterances) -> str:
-    """Of every unit, speaker and encoded utterance of a corpus, in order."""
-    digest = hashlib.sha256()
-    for unit in range(len(utterances)):
-        digest.update(f"unit {unit}\n".encode())
-        for row in utterances.read(unit):
-            digest.update(row.speaker.encode() + b"\0" + hashlib.sha256(row.audio).digest())
-    return digest.hexdigest()
 
 
 def main() -> None:

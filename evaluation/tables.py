@@ -1,10 +1,12 @@
 """Results as Markdown: one heading and a few tables for each source, every rate with its floor."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from common.markdown import table
 from evaluation.rates import beside_floor
-from evaluation.recording_scores import recording_table
+from evaluation.recording_scores import count_shares, recording_table
+from evaluation.shifts import spread
+from evaluation.sounds import sound_tables
 from evaluation.window_scores import several_speaker_groups, window_table
 
 GROUPS = {
@@ -28,6 +30,8 @@ def result_tables(result: dict) -> str:
     elif result["kind"] == "recordings":
         for part, systems in result["parts"].items():
             lines += [f"**{part}**", *_recordings(systems)]
+    elif result["kind"] == "sounds":
+        lines += sound_tables(result["parts"])
     else:
         lines += _voices(result["parts"])
     if result.get("failed"):
@@ -82,21 +86,55 @@ def by_group(systems: Mapping[str, dict]) -> str:
 
 
 def _cell(groups: Mapping[str, dict], group: str) -> str:
-    return beside_floor(groups[group], "diarization_error_rate") if group in groups else "-"
+    if not groups.get(group, {}).get("speech"):
+        return "-"
+    return beside_floor(groups[group], "diarization_error_rate")
 
 
 def _recordings(systems: Mapping[str, dict]) -> list[str]:
     lines = []
     for name, scores in systems.items():
         for count, result in scores["whole"].items():
-            right = f"; right in {100 * result['count_right']:.0f} % of recordings" if count == "unknown" else ""
             given = f"number of speakers {count}" if not count.isdigit() else f"{count} speakers given"
+            right = f"; {_counted(result)}" if count == "unknown" else ""
             lines += [f"{name}, whole recordings, {given}{right}:", recording_table(result)]
+            lines += [shift_table(result["shifts"])] if "shifts" in result else []
     in_windows = {name: scores["windows"] for name, scores in systems.items() if scores["windows"]}
     if in_windows:
         lines += ["3 s windows of these recordings, each with its own best mapping:", by_group(in_windows)]
         lines.append(_by("by_origin", in_windows, "DER in % (floor), windows of"))
     return lines
+
+
+def _counted(result: dict) -> str:
+    shares = count_shares(result["recordings"])
+    exact, within_one = (f"{100 * shares[name]:.0f} %" for name in ("count_exact", "count_within_one"))
+    return f"right in {exact} of recordings, within one in {within_one}"
+
+
+def shift_table(shifts: dict) -> str:
+    """Of what `over_shifts` gives: mean and range of the diarization error rate and of the number of speakers."""
+    rows = [
+        [name, _error_range(found), _range(found["hypothesis_speakers"])]
+        for name, found in shifts["recordings"].items()
+    ]
+    counts = (_range(shifts["total"][name], " %", 100) for name in ("count_exact", "count_within_one"))
+    rows.append(["total", _error_range(shifts["total"]), "exact in {}, within one in {}".format(*counts)])
+    caption = (
+        f"Over {len(shifts['seconds'])} shifts by up to {max(shifts['seconds']):.3g} s of silence before the start:"
+    )
+    return f"{caption}\n\n{table(['mean (lowest to highest)', 'DER (%)', 'speakers'], rows)}"
+
+
+def _error_range(found: Mapping[str, Sequence[float]]) -> str:
+    if alarm := found.get("false_alarm_seconds"):
+        return _range(alarm, " s of false alarm")
+    return _range(found["diarization_error_rate"], scale=100)
+
+
+def _range(values: Sequence[float], unit: str = "", scale: float = 1) -> str:
+    mean, low, high = (f"{scale * value:.1f}" for value in spread(values))
+    return f"{mean} ({low} to {high}){unit}"
 
 
 def _voices(systems: Mapping[str, dict]) -> list[str]:

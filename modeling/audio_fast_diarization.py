@@ -153,8 +153,7 @@ def _rows(recording: Recording, track: int | None, channels: Channels) -> Iterat
     tracks = [Track(recording, stream, channels) for stream in streams]
     if track is None:
         _say_tracks(recording, streams)
-    damage: list = []
-    rows = _decoded(recording, streams, tracks, damage)
+    rows = _decoded(recording, streams, tracks)
     side_by_side = SideBySide(len(tracks))
     mixer = Mixer(len(tracks), SAMPLING_RATE) if channels == MIX and len(tracks) > 1 else None
     if len(tracks) == 1:
@@ -165,7 +164,7 @@ def _rows(recording: Recording, track: int | None, channels: Channels) -> Iterat
     if not any(one.timeline.position for one in tracks):
         raise AudioError(f"{recording.name}: {recording.reason_for_silence}")
     for one in tracks:
-        _say_track(recording, one, damage)
+        _say_track(recording, one)
     _say_mix(recording.name, [mixer] if mixer else [], "track")
     if side_by_side.lost:
         _warn(
@@ -176,22 +175,22 @@ def _rows(recording: Recording, track: int | None, channels: Channels) -> Iterat
         _notice(f"{recording.name}: the header declares less sound than there is; all of it is read")
 
 
-def _decoded(recording: Recording, streams: list, tracks: list[Track], damage: list) -> Iterator:
-    """(place among the tracks, rows) as they come in the file; packets cut short or failing are noted in `damage`."""
+def _decoded(recording: Recording, streams: list, tracks: list[Track]) -> Iterator[tuple[int, np.ndarray]]:
+    """(place among the tracks, rows) as they come in the file, without what cannot be decoded."""
     av = pyav()
     places = {stream.index: place for place, stream in enumerate(streams)}
     try:
         for packet in recording.container.demux(*streams):
             place = places[packet.stream.index]
-            if packet.is_corrupt and not recording.has_short_packets:
-                damage.append(packet)
+            track = tracks[place]
+            track.damaged |= packet.is_corrupt and not recording.has_short_packets
             try:
                 for frame in packet.decode():
-                    yield from ((place, rows) for rows in tracks[place].push(frame))
-            except av.FFmpegError as error:
-                damage.append(error)
-    except av.FFmpegError as error:
-        damage.append(error)
+                    yield from ((place, rows) for rows in track.push(frame))
+            except av.FFmpegError:
+                track.damaged = True
+    except av.FFmpegError:
+        tracks[0].damaged = True
     for place, track in enumerate(tracks):
         yield from ((place, rows) for rows in track.flush())
 
@@ -205,7 +204,7 @@ def _say_tracks(recording: Recording, heard: list):
         _notice(f"{recording.name}: audio track {numbers} of {count} is heard; track (--track) picks another")
 
 
-def _say_track(recording: Recording, track: Track, damage: list):
+def _say_track(recording: Recording, track: Track):
     name, timeline = recording.name, track.timeline
     _warn_removed(name, track.removed)
     _say_mix(name, track.mixers)
@@ -217,19 +216,20 @@ def _say_track(recording: Recording, track: Track, damage: list):
     if timeline.broken:
         _warn(f"{name}: time stamps that cannot be true; what follows them is put right after what was before")
     position, declared = timeline.position, track.declared_end
-    if damage or (declared and not timeline.broken and position < declared - SHORTEST_MISSING):
+    if track.damaged or (declared and not timeline.broken and position < declared - SHORTEST_MISSING):
         whole = f" of {declared:.1f} s" if declared and position < declared - 0.1 else ""
         _warn(f"{name}: seems truncated or damaged, {position:.1f} s{whole} could be read")
 
 
 def _say_mix(name: str, mixers: list[Mixer], what: str = "channel"):
     """Which channels, or tracks, of the mix were heard otherwise than they are."""
+    flag = "channels (--channels)" if what == "channel" else "track (--track)"
     for mixer in mixers:
         for number, (turned, left_out) in enumerate(zip(mixer.turned, mixer.left_out), 1):
             if turned > mixer.segments / 2:
                 _notice(f"{name}: {what} {number} is the inverse of another and is turned over")
             if left_out > 0.9 * mixer.segments:
-                _notice(f"{name}: {what} {number} carries no speech and is left out; {what} (--{what}s) picks others")
+                _notice(f"{name}: {what} {number} carries no speech and is left out; {flag} picks it")
         if what == "channel" and mixer.unlike:
             _notice(
                 f"{name}: two channels with little in common, perhaps one speaker each, are mixed; channels "

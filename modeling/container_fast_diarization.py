@@ -153,7 +153,7 @@ def _binary(source: Source) -> contextlib.AbstractContextManager[BinaryIO]:
 
 
 def _reason(error: Exception, header: Header | None) -> str:
-    if header is None or not isinstance(error, pyav().InvalidDataError):
+    if header is None or not isinstance(error, pyav().InvalidDataError | EOFError):
         return error.strerror or str(error)
     if header.empty:
         return "the file is empty"

@@ -6,8 +6,8 @@ from .settings_fast_diarization import check_number
 
 MOST_TRACKS = 8
 """Speakers that may be told apart in one window: losses and linking try every order of them."""
-SILENT, ALONE = 0.03, 0.30
-"""Shares of windows without anybody, and with one speaker where three or more are told apart."""
+SILENT, ALONE = 0.10, 0.30
+"""Shares of windows without anybody, most of them a sound, and with one speaker where three or more are told apart."""
 RARER = 0.6
 """How much less common windows with one speaker more are, from two on: what 3 s of conversation can still hold."""
 
@@ -55,12 +55,12 @@ def usual_shares(num_speakers: int) -> tuple[float, ...]:
 
     Cut out of talk anywhere, two windows of three have one speaker and teach little of who speaks: of three people
     11 % of 3 s have nobody, 62 one, 19 two and 8 three speakers, of four people 1 % four. Here every further speaker
-    from the second on is 0.6 times as common as the one before: 3, 30, 42 and 25 % for three.
+    from the second on is 0.6 times as common as the one before: 10, 30, 37 and 23 % for three.
     """
     if num_speakers == 1:
         return SILENT, 1 - SILENT
     if num_speakers == 2:
-        return SILENT, 0.37, 0.60
+        return SILENT, 0.36, 0.54
     weights = [RARER**n for n in range(num_speakers - 1)]
     together = [round((1 - SILENT - ALONE) * weight / sum(weights), 2) for weight in weights[1:]]
     return SILENT, ALONE, round(1 - SILENT - ALONE - sum(together), 2), *together

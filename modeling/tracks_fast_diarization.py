@@ -35,16 +35,10 @@ def choose_tracks(recording: Recording, track: int | None, channels: Channels) -
             raise AudioError(f"{recording.name}: there is no track {track}; it has audio tracks 1 to {len(streams)}")
         chosen = [streams[track - 1]]
     else:
-        best = recording.container.streams.best("audio")
-        chosen = [
-            stream
-            for stream in streams
-            if stream is best
-            or (stream.language in (None, "und", best.language) and not any(_is(stream, v) for v in OTHER_VERSIONS))
-        ]
-        chosen = (
-            [best] if isinstance(channels, int) else [stream for stream in chosen if stream.codec_context] or [best]
-        )
+        best = recording.container.streams.best("audio") or streams[0]
+        chosen = [best]
+        if not isinstance(channels, int):
+            chosen = [stream for stream in streams if stream.codec_context and _belongs(stream, best)] or [best]
     for stream in chosen:
         if stream.codec_context is None:
             raise AudioError(f"{recording.name}: FFmpeg has no decoder for its audio")
@@ -53,8 +47,11 @@ def choose_tracks(recording: Recording, track: int | None, channels: Channels) -
     return chosen
 
 
-def _is(stream, version: str) -> bool:
-    return bool(stream.disposition & getattr(type(stream.disposition), version))
+def _belongs(stream, best) -> bool:
+    """Whether a track is no other version of the best one."""
+    versions = type(stream.disposition)
+    is_other = any(stream.disposition & versions[name] for name in OTHER_VERSIONS if name in versions.__members__)
+    return stream is best or (stream.language in (None, "und", best.language) and not is_other)
 
 
 def through(stage, items: Iterable) -> Iterator[np.ndarray]:
@@ -134,7 +131,7 @@ class Track:
         self.start, self.tick = recording.start, float(stream.time_base)
         self.timeline = Timeline(restarts=recording.restarts)
         self.declared_end = recording.declared_end(stream)
-        self.removed = 0
+        self.removed, self.damaged = 0, False
         self.stages: list[ChannelStage] = []
         self.shape: tuple[int, int] | None = None
 

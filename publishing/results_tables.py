@@ -116,7 +116,7 @@ def _of_group(scores: Mapping[str, float], on: str) -> KeyRate:
 def _of_real_recordings(whole: dict) -> list[KeyRate]:
     if "unknown" not in whole:
         return []
-    scores = whole["unknown"]["recordings"]
+    scores = {name: one for name, one in whole["unknown"]["recordings"].items() if one["speech"]}
     shown = list(scores)
     if len(shown) > MOST_RECORDINGS:
         shown = sorted(shown, key=lambda name: -scores[name][DER])[:2]
@@ -167,6 +167,8 @@ def recordings_table(results: Sequence[dict]) -> str:
         for scores in result["parts"].values():
             first = scores[models[0]]["whole"]["unknown"]["recordings"]
             for name, one in first.items():
+                if not one["speech"]:
+                    continue
                 cells = [_of_model(scores[model]["whole"], name) for model in models]
                 words = RECORDINGS.get(name, name)
                 floor = _percent(one[f"floor_{DER}"])

@@ -19,7 +19,8 @@ import gradio as gr
 import numpy as np
 
 from diarization.backends import ONNX_FILE, open_network
-from diarization.formats import FORMATS, recording_name
+from diarization.formats import FORMATS
+from diarization.names import recording_name, recording_stem
 from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, audio_blocks
 from modeling.segments_fast_diarization import Segment, join_segments
 from modeling.streaming_fast_diarization import StreamingDiarizer
@@ -106,8 +107,8 @@ def answer_of(segments: list[Segment], seconds: float, recording: str, directory
     downloads = []
     for name in DOWNLOADS:
         suffix, to_text = FORMATS[name]
-        target = directory / f"{file.stem}{suffix}"
-        target.write_text(to_text(recording_name(file.stem), segments), encoding="utf-8")
+        target = directory / f"{recording_stem(file)}{suffix}"
+        target.write_text(to_text(recording_name(recording_stem(file)), segments), encoding="utf-8")
         downloads.append(gr.DownloadButton(value=target, interactive=True))
     summary = f"**{found} speaker{'s' * (found > 1)}** in {len(segments)} segments of {clock(seconds)}"
     bars = timeline(segments, 0.0, seconds)

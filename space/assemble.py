@@ -13,6 +13,7 @@ PAGE = ("app.py", "requirements.txt", "README.md")
 MODULES = (
     "diarization/__init__.py",
     "diarization/formats.py",
+    "diarization/names.py",
     "diarization/backends.py",
     "diarization/onnx_graph.py",
     "common/__init__.py",
@@ -23,8 +24,8 @@ MODULES = (
     *(
         f"modeling/{name}_fast_diarization.py"
         for name in (
-            *("audio", "clustering", "linking", "path", "segments"),
-            *("settings", "streaming", "task", "tracklets", "windows"),
+            *("audio", "clustering", "container", "headers", "linking", "mixing", "path", "segments"),
+            *("settings", "streaming", "task", "timeline", "tracklets", "tracks", "windows"),
         )
     ),
 )

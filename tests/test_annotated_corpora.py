@@ -119,7 +119,7 @@ def wrong_directories(path: Path, made: list) -> dict[str, str]:
         "nameless": "names one speaker in each recording .such as 'speaker'.; to tell people apart",
         "nobody": "has references without a single turn",
         "broken": "talk0.rttm:1: start is 'zero'; expected seconds",
-        "region": "talk0.uem:1: from 5 to 4 s",
+        "region": "talk0.uem:1: start is 5 and end is 4",
         "twice": "are both recording 'talk0'; give each its own name",
         "loose": r"has audio and no RTTM file \(talk0.flac and others\)",
         "untrained": "has a directory validation and none called train",

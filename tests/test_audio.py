@@ -415,3 +415,31 @@ def test_an_mp4_through_a_pipe_says_where_its_index_is():
 def test_an_empty_pipe_is_empty():
     with pipe(b"") as file, pytest.raises(AudioError, match="the file is empty"):
         load_audio(file)
+
+
+def test_a_codec_that_nobody_knows_is_one_line():
+    unknown = encode("matroska", "pcm_s16le", WHOLE).replace(b"A_PCM/INT/LIT", b"A_PCM/ODD/LIT")
+    with pytest.raises(AudioError, match="FFmpeg has no decoder for its audio"):
+        load_audio(unknown)
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_damaged_bytes_give_an_error_or_sound_of_bounded_length(data):
+    recording = bytearray(DAMAGED[data.draw(st.integers(0, len(DAMAGED) - 1))])
+    for at, byte in data.draw(st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=20)):
+        recording[int(at**3 * len(recording))] = byte
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            waveform = load_audio(bytes(recording))
+        except AudioError as error:
+            assert "\n" not in str(error)
+        else:
+            assert np.isfinite(waveform).all() and len(waveform) / RATE < LONGEST_HOLE + 10 * SECONDS
+
+
+DAMAGED = [
+    encode(container, codec, speech_like(1, rate), rate=rate)
+    for container, codec, rate in (("matroska", "pcm_s16le", RATE), ("mp4", "aac", 48_000), ("ogg", "flac", RATE))
+]

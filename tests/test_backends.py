@@ -131,7 +131,9 @@ def test_a_configuration_of_anything_is_one_line(kind, model, weights, tmp_path)
         if isinstance(content, dict):
             content = json.loads((source / "config.json").read_text()) | content
         config.write_text(content if isinstance(content, str) else json.dumps(content))
-        with pytest.raises(ModelError, match=f"^model {directory}: config.json cannot be used .*{message}") as refused:
+        with pytest.raises(
+            ModelError, match=rf"^model {directory} cannot be opened \(config.json: .*{message}"
+        ) as refused:
             open_network(str(directory))
         assert "\n" not in str(refused.value) and len(str(refused.value)) < 600
 

@@ -51,9 +51,15 @@ class Arguments:
     speaker_column: str | None = field(
         default=None, metadata={"help": "Column with the speaker, if it has an unusual name."}
     )
-    noise: str | None = field(
+    noise: list[str] | None = field(
         default=None,
-        metadata={"help": "Directory of background recordings (WAV, FLAC, OGG); synthetic noise without it."},
+        metadata={
+            "help": "Directories of recorded backgrounds, and of clips of up to 10 s of sounds that are nobody (WAV, "
+            "FLAC, OGG), beside synthetic ones."
+        },
+    )
+    rooms: str | None = field(
+        default=None, metadata={"help": "Directory of measured room impulse responses, beside simulated ones."}
     )
     encoder_type: str | None = field(
         default=None,

@@ -1,9 +1,54 @@
-"""Losses of the Fast Diarization network: who is active, which frames share a voice, who the voices are."""
+"""Losses of the Fast Diarization network: who is active, which frames share a voice, who the voices are.
+
+A new term is a function here, a line of `training_losses`, and its weight in the configuration.
+"""
 
 from itertools import permutations
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from .configuration_fast_diarization import FastDiarizationConfig
+
+
+def training_losses(
+    config: "FastDiarizationConfig",
+    scores: torch.Tensor,
+    membership: torch.Tensor,
+    affinity_states: torch.Tensor,
+    embeddings: torch.Tensor,
+    labels: torch.Tensor,
+    frame_mask: torch.Tensor | None = None,
+    speaker_labels: torch.Tensor | None = None,
+    voice_labels: torch.Tensor | None = None,
+    voices: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """The terms of the loss by name, each a scalar before its weight `NAME_loss_weight`; none whose weight is 0.
+
+    `"segmentation"`, of weight 1, is [`permutation_invariant_loss`], `"affinity"` [`affinity_loss`], `"speaker"`
+    [`contrastive_speaker_loss`] if there are speaker labels, `"distillation"` and `"teacher"` the two of
+    [`distillation_loss`] if there are a teacher's voices. Shapes are those of these functions.
+    """
+    losses = {"segmentation": permutation_invariant_loss(scores, labels, membership, frame_mask)}
+    if config.affinity_loss_weight:
+        losses["affinity"] = affinity_loss(affinity_states, labels, frame_mask)
+    if speaker_labels is not None and config.speaker_loss_weight:
+        losses["speaker"] = contrastive_speaker_loss(embeddings, speaker_labels, labels)
+    if voice_labels is not None:
+        distance, confusion = distillation_loss(embeddings, voice_labels, voices, labels)
+        losses |= {"distillation": distance, "teacher": confusion}
+    return losses
+
+
+def total_loss(config: "FastDiarizationConfig", losses: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The weighted sum of `training_losses`."""
+    loss = losses["segmentation"]
+    for name, term in losses.items():
+        if name != "segmentation":
+            loss = loss + getattr(config, f"{name}_loss_weight") * term
+    return loss
 
 
 def permutation_invariant_loss(
