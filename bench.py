@@ -5,7 +5,7 @@
     python bench.py recording --model runs/demo/model --minutes 1 10 60
     python bench.py train --dataset demo
 
-Exit code: 0, 1 if something cannot be measured, 2 if the GPU asked for is not there.
+Exit code: 0 on success, 1 if something cannot be measured, 2 if the requested GPU is not available.
 """
 
 import argparse
@@ -19,10 +19,10 @@ from common.output import OutputError, make_directory
 from data.corpora import CorpusError
 
 COMMANDS = {
-    "latency": (latency, "waveform to logits: percentiles, batches, memory, cold start"),
-    "data": (training_windows, "training windows made a second, by stage"),
-    "recording": (whole_recordings, "whole recordings: CPU time over audio time"),
-    "train": (training_steps, "training steps a second, by part"),
+    "latency": (latency, "latency from waveform to logits: percentiles, batches, memory, cold start"),
+    "data": (training_windows, "training windows per second, by stage"),
+    "recording": (whole_recordings, "CPU time over audio time of whole recordings"),
+    "train": (training_steps, "training steps per second, by part"),
 }
 
 

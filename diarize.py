@@ -4,13 +4,15 @@
     python diarize.py *.mp4 --output answers --plot             many files, videos too, and a picture of each
     python diarize.py interview.mp3 --num_speakers 2 --format rttm,srt,audacity
     python diarize.py call.wav --reference call.rttm            scored: DER and its parts
+    python diarize.py call.wav --channels separate              a call with one speaker on each channel
+    ffmpeg -i ... -f wav - | python diarize.py -                standard input
     python diarize.py call.wav --model runs/demo/model          a model of your own
     python diarize.py call.wav --model model.onnx               numpy and onnxruntime only, no torch
     accelerate launch --multi_gpu diarize.py *.wav              a share of the files for every process
     accelerate launch diarize.py --dataset user/name --split test --output answers
 
 The last one spreads a data set over all processes and machines it is launched on, writes the answers as a data set
-(`load_dataset("answers")`), and goes on where it was when it is given again.
+(`load_dataset("answers")`), and continues where it stopped if the command is run again.
 
 Exit code: 0 if every recording was done, 1 if one or more could not be (the others are), 2 for wrong usage.
 """
@@ -19,21 +21,25 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-
+from common.flags import split_flags
 from common.output import make_directory
 from common.processes import gather, join
+from common.terminal import report, say, warn
 from diarization.backends import open_network
-from diarization.formats import FORMATS, recording_name, to_annotation
-from diarization.timeline import plot_timeline, text_timeline
-from modeling.audio_fast_diarization import SAMPLING_RATE, AudioWarning, audio_blocks, declared_seconds
+from diarization.formats import FORMATS, to_annotation
+from diarization.names import find_recordings
+from diarization.outputs import Outputs
+from diarization.progress import with_progress
+from diarization.timeline import text_timeline
+from modeling.audio_fast_diarization import MIX, SAMPLING_RATE, SEPARATE, AudioNotice, AudioWarning, check_choice
 from modeling.linking_fast_diarization import diarize
 from modeling.segments_fast_diarization import Segment
+from modeling.separate_fast_diarization import diarize_channels
 from modeling.settings_fast_diarization import SpeakerCount
 
+KINDS = {AudioWarning: "warning", AudioNotice: "note"}
 DEFAULT_MODEL = os.path.relpath(Path(__file__).parent / "pretrained" / "lightweight-cnn")
 
 
@@ -43,18 +49,20 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # of a terminal that knows no block characters
     with warnings.catch_warnings():
         warnings.simplefilter("always", AudioWarning)
+        warnings.simplefilter("always", AudioNotice)
         warnings.showwarning = show_warning
         try:
             return run(parse(arguments))
         except ImportError as error:
-            print_error(f"{error}; pip install -r requirements.txt has all that is needed")
+            report(f"{error}; pip install -r requirements.txt has all that is needed")
         except (ValueError, OSError) as error:
-            print_error(error)
+            report(error)
     return 2
 
 
 def run(arguments: argparse.Namespace) -> int:
     count = SpeakerCount(arguments.num_speakers, arguments.min_speakers, arguments.max_speakers)
+    check_choice(arguments.track, arguments.channels)
     output = Path(arguments.output)
     if arguments.dataset:
         from diarization.hub_dataset import diarize_dataset
@@ -62,57 +70,94 @@ def run(arguments: argparse.Namespace) -> int:
         make_directory(output, "--output")
         return diarize_dataset(arguments.dataset, arguments.config, arguments.split, arguments.model, output, count)
 
-    names = output_names(arguments.files)
-    references = read_references(arguments.reference, names, output) if arguments.reference else {}
+    recordings = find_recordings(arguments.files)
+    references = find_references(arguments, list(recordings))
     network, settings = open_network(arguments.model)
     make_directory(output, "--output")
+    outputs = Outputs(output, arguments.format, arguments.plot, arguments.overwrite, inputs(arguments, recordings))
+    outputs.check(recordings)
     rank, world_size = join()
-    answers: dict[str, list[Segment]] = {}
-    for number, (file, name) in list(enumerate(zip(arguments.files, names), 1))[rank::world_size]:
+    found: dict[str, tuple[list[Segment], float]] = {}
+    for number, (name, file) in list(enumerate(recordings.items(), 1))[rank::world_size]:
+        samples: list[int] = []
         try:
-            blocks = with_progress(file, f"{number}/{len(names)} {name}", rank)
-            segments = diarize(network, blocks, settings, count)
-            targets = [output / f"{name}{FORMATS[choice][0]}" for choice in arguments.format]
-            for choice, target in zip(arguments.format, targets):
-                write(target, FORMATS[choice][1](recording_name(name), segments))
-            if arguments.plot:
-                targets.append(output / f"{name}.png")
-                plot_timeline(targets[-1], name, segments, _segments(references.get(name)))
+            heard = {"track": arguments.track, "channels": arguments.channels}
+            blocks = with_progress(file, f"{number}/{len(recordings)} {name}", rank, samples, **heard)
+            if arguments.channels == SEPARATE:
+                segments = diarize_channels(network, blocks, settings)
+            else:
+                segments = diarize(network, blocks, settings, count)
+            turns = to_segments(references[name].turns) if name in references else ()
+            targets = outputs.write(name, segments, turns, about=asked(count))
         except (ValueError, OSError) as error:
-            print_error(error)
+            report(error)
             continue
-        answers[name] = segments
-        print(f"{file} -> {', '.join(map(str, targets))}\n{text_timeline(segments)}", flush=True)
-    answers = {name: segments for share in gather(answers, world_size) for name, segments in share.items()}
-    if references and answers and rank == 0:
-        print_scores(references, {name: answers[name] for name in names if name in answers})
+        found[name] = segments, sum(samples) / SAMPLING_RATE
+        say(f"{file} -> {', '.join(map(str, targets))}\n{text_timeline(segments)}")
+        check_count(file, len({s.speaker for s in segments}), count)
+    found = {name: one for share in gather(found, world_size) for name, one in share.items()}
+    if references and found and rank == 0:
+        print_scores(references, {name: found[name] for name in recordings if name in found})
     gather(None, world_size)  # a process that left with an error would end the one that prints
-    return 0 if len(answers) == len(names) else 1
+    return 0 if len(found) == len(recordings) else 1
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("files", nargs="*", metavar="FILE", help="recordings: any container FFmpeg reads, video too")
-    parser.add_argument("--output", default="results", metavar="DIR", help="where answers go (default: %(default)s)")
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="recordings in any container FFmpeg reads, video too, or directories of them; - is standard input, and "
+        "names that begin with a hyphen follow a --",
+    )
+    parser.add_argument("--output", default="results", metavar="DIR", help="where results go (default: %(default)s)")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files that are there already and are not as diarize.py wrote them (never an input)",
+    )
     parser.add_argument(
         "--format", type=formats, metavar="NAMES", help=f"one or more of {','.join(FORMATS)} (default: rttm)"
     )
     parser.add_argument("--plot", action="store_true", help="a picture of each recording beside its answer, PNG")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="directory, ONNX file or Hub id (default: %(default)s)")
     parser.add_argument("--num_speakers", type=int, metavar="N", help="how many people speak in each, if known")
-    parser.add_argument("--min_speakers", type=int, metavar="N", help="at least so many")
-    parser.add_argument("--max_speakers", type=int, metavar="N", help="at most so many")
-    parser.add_argument("--reference", metavar="RTTM", help="RTTM file or directory of them, to score the answers with")
+    parser.add_argument("--min_speakers", type=int, metavar="N", help="least number of speakers")
+    parser.add_argument("--max_speakers", type=int, metavar="N", help="largest number of speakers")
+    parser.add_argument("--track", type=int, metavar="N", help="the audio track to hear (default: all but dubs, mixed)")
+    parser.add_argument(
+        "--channels",
+        type=lambda value: int(value) if value.isdecimal() else value,
+        default=MIX,
+        metavar="WHICH",
+        help=f"{MIX}, the number of a channel, or {SEPARATE}: one speaker on each (default: %(default)s)",
+    )
+    parser.add_argument("--reference", metavar="RTTM", help="RTTM file or directory of them, to score against")
+    parser.add_argument("--uem", metavar="UEM", help="UEM file: the regions to score (default: whole recordings)")
+    parser.add_argument(
+        "--ignore_reference_name",
+        action="store_true",
+        help="score one recording against the one reference given, even if that names another recording",
+    )
     parser.add_argument("--dataset", metavar="HUB_ID", help="data set with an audio column, instead of files")
     parser.add_argument("--config", metavar="NAME", help="configuration of the data set, such as ihm")
     parser.add_argument("--split", default="test", help="of the data set (default: %(default)s)")
-    arguments = parser.parse_intermixed_args(arguments)
+    flags, files = split_flags(sys.argv[1:] if arguments is None else arguments)
+    arguments = parser.parse_intermixed_args(flags)
+    arguments.files += files
     if bool(arguments.files) == bool(arguments.dataset):
         parser.error("give one or more recordings, or --dataset HUB_ID")
-    if arguments.dataset and (arguments.format or arguments.plot or arguments.reference):
-        parser.error("--dataset writes Parquet; --format, --plot and --reference are for files")
+    if arguments.dataset and (arguments.format or arguments.plot or arguments.reference or arguments.overwrite):
+        parser.error("--dataset writes Parquet; --format, --plot, --overwrite and --reference are for files")
+    if arguments.dataset and (arguments.track or arguments.channels != MIX):
+        parser.error("--track and --channels are for files")
+    if arguments.channels == SEPARATE and (arguments.num_speakers or arguments.min_speakers or arguments.max_speakers):
+        parser.error(f"with --channels {SEPARATE} there is one speaker on each channel; give no number of speakers")
+    if (arguments.uem or arguments.ignore_reference_name) and not arguments.reference:
+        parser.error("--uem and --ignore_reference_name are for scoring; add --reference")
     if arguments.config and not arguments.dataset:
         parser.error("--config is for --dataset")
     arguments.format = arguments.format or ["rttm"]
@@ -127,96 +172,54 @@ def formats(names: str) -> list[str]:
     return names.split(",")
 
 
-def output_names(files: list[str]) -> list[str]:
-    """The name of each recording, its file name without the suffix.
+def inputs(arguments: argparse.Namespace, recordings: dict[str, str]) -> dict[str, list]:
+    """Every file that is read, by what it is, so that none is written to."""
+    model = Path(arguments.model)
+    found = {"recording": list(recordings.values()), "model": [model, *model.glob("*"), *model.glob("model/*")]}
+    if arguments.reference:
+        from evaluation.references import reference_files
 
-    Raises:
-        ValueError: two recordings of one name.
-    """
-    by_name: dict[str, str] = {}
-    for file in files:
-        other = by_name.setdefault(Path(file).stem, file)
-        if other is not file:
-            raise ValueError(f"{other} and {file} would both be written as {Path(file).stem!r}; do them apart")
-    return list(by_name)
-
-
-def write(target: Path, text: str):
-    """Write a file whole or not at all."""
-    part = target.with_name(f".{target.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, target)
-
-
-def with_progress(file: str, title: str, line: int) -> Iterator[np.ndarray]:
-    """The recording in blocks, with a bar in minutes on a terminal, so many lines down."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield from audio_blocks(file)
-        return
-    seconds = declared_seconds(file) if Path(file).is_file() else None  # a pipe can be read but once
-    total = seconds and round(seconds / 60, 1)
-    with tqdm(desc=title, total=total, unit="min", disable=None, leave=False, position=line) as bar:
-        for block in audio_blocks(file):
-            yield block
-            bar.update(round(len(block) / SAMPLING_RATE / 60, 3))
-
-
-def print_error(error: Exception | str):
-    print("error:", *str(error).split(), file=sys.stderr)
+        found |= {"reference": reference_files(arguments.reference), "UEM file": [arguments.uem or ""]}
+    return found
 
 
 def show_warning(message, category, *location):
-    print(f"{'warning' if category is AudioWarning else category.__name__}: {message}", file=sys.stderr)
+    say(" ".join([f"{KINDS.get(category, category.__name__)}:", *str(message).split()]), sys.stderr)
 
 
-def read_references(path: str, names: list[str], output: Path) -> dict:
-    """References by recording, from an RTTM file or all those of a directory.
-
-    Raises:
-        ValueError: a file that cannot be read, or that an answer would replace, or no reference for a recording.
-    """
-    from data.rttm import read_rttm
-
-    files = sorted(Path(path).glob("*.rttm")) if Path(path).is_dir() else [Path(path)]
-    for name in names:
-        if (output / f"{name}.rttm").resolve() in [file.resolve() for file in files]:
-            raise ValueError(f"the answer would replace the reference {output / name}.rttm; name another --output")
-    found = {}
-    try:
-        for file in files:
-            turns = read_rttm(file)
-            if twice := found.keys() & turns.keys():
-                raise ValueError(f"--reference {path} has more than one reference of {min(twice)!r}; keep the true one")
-            found |= turns
-    except OSError as error:
-        raise ValueError(
-            f"--reference {path}: {error.strerror}; give an RTTM file or a directory of RTTM files"
-        ) from error
-    if len(names) == len(found) == 1:
-        return dict(zip(names, found.values()))
-    for name in names:
-        if recording_name(name) not in found:
-            raise ValueError(
-                f"--reference {path} has no recording {recording_name(name)!r}, only: {', '.join(found) or 'none'}; "
-                "a recording is known there by its file name"
-            )
-    return {name: found[recording_name(name)] for name in names}
+def asked(count: SpeakerCount) -> dict[str, int]:
+    """What was asked for, for JSON."""
+    return {f"{name}_requested": value for name, value in vars(count).items() if value is not None}
 
 
-def print_scores(references: dict, answers: dict[str, list[Segment]]):
+def check_count(file: str, speakers: int, count: SpeakerCount) -> None:
+    """Warn of a number of speakers other than asked for."""
+    fewest = count.num_speakers or count.min_speakers or 0
+    if not fewest <= speakers <= count.most:
+        asked_for = f"--num_speakers {fewest}" if count.num_speakers else f"--min_speakers {fewest}"
+        warn(f"{file}: {speakers} speakers found, {asked_for} asked for")
+
+
+def find_references(arguments: argparse.Namespace, names: list[str]) -> dict:
+    if not arguments.reference:
+        return {}
+    from evaluation.references import read_references
+
+    return read_references(arguments.reference, names, arguments.uem, arguments.ignore_reference_name)
+
+
+def print_scores(references: dict, found: dict[str, tuple[list[Segment], float]]) -> None:
     from evaluation.recording_scores import RecordingScores, recording_table
 
     scores = RecordingScores()
-    for name, segments in answers.items():
-        scores.add(references[name], to_annotation(name, segments))
-    print(recording_table(scores.result()))
+    for name, (segments, seconds) in found.items():
+        truth = references[name]
+        scores.add(truth.turns, to_annotation(name, segments), truth.regions, seconds)
+    say(recording_table(scores.result()))
 
 
-def _segments(annotation) -> list[Segment]:
-    turns: Iterable = annotation.itertracks(yield_label=True) if annotation else ()
-    return [Segment(turn.start, turn.end, speaker, 1.0) for turn, _, speaker in turns]
+def to_segments(turns) -> list[Segment]:
+    return [Segment(turn.start, turn.end, speaker, 1.0) for turn, _, speaker in turns.itertracks(yield_label=True)]
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Export a trained model to ONNX through Optimum, checked against torch on real sound.
+"""Export a trained model to ONNX through Optimum, and check it against torch on speech.
 
     python export.py --model runs/demo/model
     python export.py --model user/name --output runs/onnx
     python export.py --model runs/demo/model --quantize int8 --dataset demo
     python export.py --model runs/demo/model --fp16
 
-`ORTModelForAudioFrameClassification.from_pretrained(output)` loads the result as it is. int8 is for CPUs: it
-is calibrated on speech of the training split, and its price in DER is measured on unseen speakers.
-fp16 is for GPUs. The log-mel stays float32 in both.
+`ORTModelForAudioFrameClassification.from_pretrained(output)` loads the result. int8 is for CPUs: it is calibrated on
+training speech, and the DER it costs is measured on unseen speakers. fp16 is for GPUs. Both compute the log-mel
+spectrogram in float32.
 """
 
 import json
@@ -32,6 +32,7 @@ from optimum.exporters.onnx.base import OnnxConfig
 from optimum.utils import DummyAudioInputGenerator, NormalizedConfig
 from transformers import HfArgumentParser
 
+from common.errors import unknown_argument
 from common.output import OutputError, make_directory
 from data.corpora import CorpusError, open_corpus
 from data.decoding import decode
@@ -39,41 +40,41 @@ from data.streaming import ConversationStream, StreamConfig
 from diarization.backends import ModelError, load_weights
 from evaluation.window_scores import WindowScores
 from modeling import FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
+from modeling.task_fast_diarization import Task
+from training.arguments import Help
 
 TOLERANCE = 1e-4
 LENGTHS = (0.5, 3.0, 10.0, 60.0)
 FP16_TOLERANCE = 0.02
-"""Of a probability; half precision has 11 bits."""
+"""Largest difference of a probability; half precision has 11 significant bits."""
 INT8_DER_POINTS = 0.5
 CALIBRATION_BATCHES, SCORED_BATCHES = 2, 10
 KEPT_FLOAT = "log_mel"
-"""Part of the names of the nodes whose range of values needs float32."""
+"""Part of the names of nodes whose values need the range of float32."""
 
 
 @dataclass
 class Arguments:
-    """What to export where."""
+    """What to export, and where to."""
 
     model: str = field(metadata={"help": "Model directory or Hub id."})
-    output: str | None = field(
-        default=None, metadata={"help": "Directory to write to; by default that of the model, if it is one."}
-    )
+    output: str | None = field(default=None, metadata={"help": "Directory to write to (default: the model directory)."})
     quantize: Literal["int8"] | None = field(default=None, metadata={"help": "Also write model_int8.onnx, for CPUs."})
     fp16: bool = field(default=False, metadata={"help": "Also write model_fp16.onnx, for GPUs."})
     dataset: str = field(
-        default="demo", metadata={"help": "Corpus, as train.py takes it, that int8 is calibrated and scored on."}
+        default="demo", metadata={"help": "Corpus to calibrate and score int8 on: any that train.py accepts."}
     )
 
 
 class WaveformInputGenerator(DummyAudioInputGenerator):
-    """Two waveforms of a window: with a batch of one a tracer may freeze the batch."""
+    """Two waveforms of one window each, for a tracer may freeze a batch of one."""
 
     def generate(self, input_name: str, framework: str = "pt", int_dtype: str = "int64", float_dtype: str = "fp32"):
         return self.random_float_tensor([2, 48_000], framework=framework, dtype=float_dtype)
 
 
 class FastDiarizationOnnxConfig(OnnxConfig):
-    """Waveform in, log-odds and embeddings out; batch and time are free."""
+    """Waveform in, log-odds and embeddings out; batch size and length are dynamic."""
 
     NORMALIZED_CONFIG_CLASS = NormalizedConfig
     DUMMY_INPUT_GENERATOR_CLASSES = (WaveformInputGenerator,)
@@ -85,7 +86,7 @@ class FastDiarizationOnnxConfig(OnnxConfig):
 
     @property
     def outputs(self) -> dict[str, dict[int, str]]:
-        # The name of an output axis is a formula of the input, which Optimum evaluates to allocate output buffers.
+        # Optimum evaluates the name of an output axis as a formula to allocate output buffers.
         return {"logits": {0: "batch_size", 1: "sequence_length // 320"}, "speaker_embeddings": {0: "batch_size"}}
 
 
@@ -94,7 +95,7 @@ def main(arguments: Arguments) -> None:
     try:
         model = load_weights(arguments.model)
         if not (arguments.output or output.is_dir()):
-            raise OutputError(f"model {arguments.model} is no directory to write to; name one by --output")
+            raise OutputError(f"model {arguments.model} is not a directory to write to; name one with --output")
         make_directory(output, "--output")
     except (ModelError, OutputError) as error:
         raise SystemExit(f"error: {error}") from None
@@ -106,9 +107,9 @@ def main(arguments: Arguments) -> None:
             warnings.filterwarnings("ignore", "Constant folding", UserWarning)
             export(model, config, file, opset=17, do_constant_folding=True)
         difference, scale = compare(model, file)
-        if difference > TOLERANCE * max(1.0, scale / 10):
+        if not difference <= TOLERANCE * max(1.0, scale / 10):
             raise SystemExit(
-                f"error: ONNX differs from torch by {difference:.1e} on logits of up to {scale:.0f}; not kept"
+                f"error: logits of ONNX and torch differ by {difference:.1e} (largest logit {scale:.0f}); not written"
             )
         shutil.move(file, output / "model.onnx")
     if output != Path(arguments.model):
@@ -117,21 +118,21 @@ def main(arguments: Arguments) -> None:
     print(f"{output / 'model.onnx'}: logits within {difference:.1e} of torch at {LENGTHS} s, batch 1 and 8")
     report = {"opset": 17, "difference": difference}
     if arguments.quantize:
-        report["int8"] = quantize(output, arguments.dataset)
+        report["int8"] = quantize(output, arguments.dataset, model.config.num_speakers)
     if arguments.fp16:
         report["fp16"] = halve(output)
     (output / "export.json").write_text(json.dumps(report, indent=2))
 
 
 def compare(model: FastDiarizationForAudioFrameClassification, file: Path) -> tuple[float, float]:
-    """Largest difference of the logits of torch and ONNX Runtime on speech at several lengths and batches.
+    """Largest difference between the logits of torch and ONNX Runtime, on speech of several lengths and batch sizes.
 
     Returns:
-        the difference, and the largest logit, which float32 rounding is proportional to.
+        the difference, and the largest logit, to which rounding errors of float32 are proportional.
     """
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     speech = np.concatenate([decode(row.audio) for row in open_corpus("demo", "validation").read(0)])
-    worst = scale = 0.0
+    differences, scales = [], []
     for seconds in LENGTHS:
         for batch in (1, 8):
             length = int(seconds * 16_000)
@@ -139,41 +140,43 @@ def compare(model: FastDiarizationForAudioFrameClassification, file: Path) -> tu
             with torch.no_grad():
                 expected = model(torch.from_numpy(waveforms)).logits.numpy()
             logits = session.run(["logits"], {"input_values": waveforms})[0]
-            worst = max(worst, float(np.abs(expected - logits).max()))
-            scale = max(scale, float(np.abs(expected).max()))
-    return worst, scale
+            differences.append(np.abs(expected - logits).max())
+            scales.append(np.abs(expected).max())
+    return float(np.max(differences)), float(np.max(scales))  # unlike max(), NaN if one is
 
 
 class Windows(CalibrationDataReader):
-    """Windows of training speakers, one at a time."""
+    """Windows of training speakers for calibration, one at a time."""
 
-    def __init__(self, dataset: str):
-        self.batches = (batch["input_values"] for batch in batches_of(dataset, "train", CALIBRATION_BATCHES))
+    def __init__(self, dataset: str, num_speakers: int):
+        batches = batches_of(dataset, "train", CALIBRATION_BATCHES, num_speakers)
+        self.batches = (batch["input_values"] for batch in batches)
         self.windows = ({"input_values": window[None]} for batch in self.batches for window in batch)
 
     def get_next(self) -> dict | None:
         return next(self.windows, None)
 
 
-def batches_of(dataset: str, split: str, count: int) -> Iterator[dict]:
+def batches_of(dataset: str, split: str, count: int, num_speakers: int) -> Iterator[dict]:
     """
     Raises:
-        SystemExit: a corpus that cannot be used.
+        SystemExit: the corpus cannot be used.
     """
     try:
-        yield from islice(ConversationStream(open_corpus(dataset, split), StreamConfig(seed=1, speeds=(1.0,))), count)
+        config = StreamConfig(num_speakers=num_speakers, seed=1, speeds=(1.0,))
+        yield from islice(ConversationStream(open_corpus(dataset, split), config), count)
     except CorpusError as error:
         raise SystemExit(f"error: {error}") from None
 
 
-def quantize(output: Path, dataset: str) -> dict:
-    """Write `model_int8.onnx`: convolutions and matrices in int8, one scale a channel of the weights.
+def quantize(output: Path, dataset: str, num_speakers: int = Task.num_speakers) -> dict:
+    """Write `model_int8.onnx`: convolutions and matrix products in int8, with one scale per weight channel.
 
-    Weights have 7 bits, because without VNNI instructions the CPU adds up products of 8 bits in 16 and saturates.
-    GRUs, of which ONNX Runtime has no int8 ones, compute in float32; their weights are stored in int8.
+    Weights use 7 bits, because CPUs without VNNI instructions add up products of 8 bits in 16 bits, which saturates.
+    ONNX Runtime has no int8 GRU: GRUs compute in float32 from weights that are stored in int8.
 
     Raises:
-        SystemExit: it costs more than `INT8_DER_POINTS`.
+        SystemExit: int8 costs more than `INT8_DER_POINTS` of DER.
     """
     file = output / "model_int8.onnx"
     with tempfile.TemporaryDirectory(dir=output) as temporary:
@@ -185,7 +188,7 @@ def quantize(output: Path, dataset: str) -> dict:
         quantize_static(
             prepared,
             quantized,
-            Windows(dataset),
+            Windows(dataset, num_speakers),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,
@@ -196,17 +199,19 @@ def quantize(output: Path, dataset: str) -> dict:
         store_recurrent_weights_in_int8(quantized)
         files = {"float32": output / "model.onnx", "int8": quantized}
         sessions = {k: onnxruntime.InferenceSession(f, providers=["CPUExecutionProvider"]) for k, f in files.items()}
-        scores = {name: WindowScores() for name in sessions}
+        scores = {name: WindowScores(num_speakers) for name in sessions}
         windows = 0
-        for batch in batches_of(dataset, "validation", SCORED_BATCHES):
+        for batch in batches_of(dataset, "validation", SCORED_BATCHES, num_speakers):
             windows += len(batch["labels"])
             for name, session in sessions.items():
                 logits = session.run(["logits"], {"input_values": batch["input_values"]})[0]
                 scores[name].add(logits > 0, batch["labels"] > 0.5)
         der = {name: 100 * score.result()["all_windows"]["diarization_error_rate"] for name, score in scores.items()}
         points = der["int8"] - der["float32"]
-        if points > INT8_DER_POINTS:
-            raise SystemExit(f"error: int8 costs {points:.2f} points of DER, more than {INT8_DER_POINTS}; not kept")
+        if not points <= INT8_DER_POINTS:
+            raise SystemExit(
+                f"error: int8 costs {points:.2f} points of DER, more than {INT8_DER_POINTS}; it is not written"
+            )
         shutil.move(quantized, file)
     print(f"{file}: DER {points:+.2f} points on {windows} windows of unseen speakers ({dataset})")
     return {"file": file.name, "bytes": file.stat().st_size, "der_points": points} | {
@@ -216,7 +221,7 @@ def quantize(output: Path, dataset: str) -> dict:
 
 
 def store_recurrent_weights_in_int8(file: Path) -> None:
-    """Store the weights of GRUs as int8, one scale a unit, before a DequantizeLinear."""
+    """Store the weights of GRUs as int8 with one scale per unit, in front of a DequantizeLinear."""
     model = onnx.load(file)
     recurrent = {weight for node in model.graph.node if node.op_type == "GRU" for weight in node.input[1:3]}
     for array in [array for array in model.graph.initializer if array.name in recurrent]:
@@ -234,11 +239,11 @@ def halve(output: Path) -> dict:
     """Write `model_fp16.onnx`: half precision inside, float32 in and out.
 
     Raises:
-        SystemExit: a speaker's probability in a frame differs by more than `FP16_TOLERANCE`.
+        SystemExit: the probability of a speaker in a frame differs by more than `FP16_TOLERANCE`.
     """
     model, file = onnx.load(output / "model.onnx"), output / "model_fp16.onnx"
     mel = [name for node in model.graph.node if KEPT_FLOAT in node.name for name in node.output][-1]
-    # Only what follows is converted, as a graph of its own: around single nodes the converter would put casts.
+    # The rest is converted as a graph of its own, for the converter would put casts around single nodes.
     extractor = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model))
     front = extractor.extract_model(["input_values"], [mel])
     front = onnx.compose.add_prefix(front, "float/").graph
@@ -262,16 +267,20 @@ def halve(output: Path) -> dict:
     difference = float(np.abs(probabilities[0] - probabilities[1]).max())
     if not difference <= FP16_TOLERANCE:
         raise SystemExit(
-            f"error: fp16 differs by {difference:.3f} of a probability, more than {FP16_TOLERANCE}; not kept"
+            f"error: fp16 changes a probability by {difference:.3f}, more than {FP16_TOLERANCE}; it is not written"
         )
     onnx.save(half, file)
     print(f"{file}: probabilities within {difference:.1e} of float32, on the CPU")
     return {"file": file.name, "bytes": file.stat().st_size, "difference": difference}
 
 
-if __name__ == "__main__":
-    parser = HfArgumentParser(Arguments, description=__doc__)
+def parse() -> Arguments:
+    parser = HfArgumentParser(Arguments, description=__doc__, formatter_class=Help)
     arguments, unknown = parser.parse_args_into_dataclasses(return_remaining_strings=True)
     if unknown:
-        parser.error(f"unknown arguments: {' '.join(unknown)}")
-    main(arguments)
+        parser.error(unknown_argument(unknown[0]))
+    return arguments
+
+
+if __name__ == "__main__":
+    main(parse())

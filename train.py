@@ -4,10 +4,11 @@
     accelerate launch train.py --dataset path/to/speech --max_steps 20000 --resume
     accelerate launch train.py --config configs/librispeech.yaml --resume
     accelerate launch train.py --start_from runs/librispeech/model --dataset path/to/speech --output_dir runs/tuned
+    accelerate launch train.py --config configs/fine_tune.yaml --dataset path/to/calls demo   # on annotated recordings
 
-Two-speaker conversations are made on the fly from single-speaker utterances. Run the same command with `--resume`
-after any interruption and it goes on exactly where it was. `accelerate launch -q` leaves out accelerate's own traceback
-where training ends with an error.
+Conversations are simulated on the fly from utterances of single speakers, or cut out of annotated recordings. After an
+interruption, run the same command with `--resume` to continue exactly where it stopped. `accelerate launch -q` hides
+accelerate's own traceback when training ends with an error.
 """
 
 import json
@@ -18,7 +19,6 @@ import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,9 +29,8 @@ from transformers import set_seed
 from common.errors import first_line
 from common.output import OutputError, make_directory
 from common.retry import limit_silence
-from data.acoustics import CLEAN, Augmentation
-from data.corpora import CORPORA, CorpusError, open_corpus
-from data.streaming import ConversationStream, StreamConfig
+from common.version import __version__
+from data.corpora import CORPORA, Corpus, CorpusError
 from evaluation.window_scores import window_table
 from modeling import (
     FastDiarizationConfig,
@@ -39,31 +38,36 @@ from modeling import (
     FastDiarizationForAudioFrameClassification,
 )
 from publishing.card import write_card
+from training.anchor import EmbeddingAnchor
 from training.arguments import Arguments, Training, UsageError, network_of, parse
 from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, newest_local, open_drive
 from training.curves import plot_curves
+from training.divergence import Diverged, refuse_divergence
 from training.hub import HubRepository
 from training.norms import measure_norms
 from training.ownership import Drive, RunDirectory
+from training.restoring import read_stream_state
 from training.sealing import digest_of, run_of, step_of
 from training.settings_kept import compare_settings, settings_of
+from training.streams import annotated_of, corpus_labels, open_streams
+from training.teacher_segmentation import LICENCE
 from training.teacher_voices import TeacherVoices
-from training.trainer import Clock, SaveAndLeave, StreamingTrainer, read_stream_state
+from training.trainer import Clock, SaveAndLeave, StreamingTrainer
 
 TOKEN_FLAGS = ("hub_token", "hub-token", "push_to_hub_token", "push-to-hub-token")
 OF_OLDER_WEIGHTS = ("evaluation", "latency", "export")
-"""What else a run that is trained on may find beside its model."""
+"""Files beside a model that describe its weights, and are removed once these have changed."""
 
 
 def main():
     try:
         run(*parse(__doc__))
-    except (CorpusError, CheckpointError, OutputError, UsageError, FileNotFoundError) as error:
+    except (CorpusError, CheckpointError, OutputError, UsageError, Diverged, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from None
 
 
 def run(arguments: Arguments, training: Training) -> None:
-    """Train, or go on, then save, score and export."""
+    """Train, or resume training; then save, score and export."""
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
@@ -76,24 +80,19 @@ def run(arguments: Arguments, training: Training) -> None:
     with ExitStack() as held:
         directory, drive = hold_places(arguments, training, held)
         checkpoint = find_checkpoint(arguments, training, directory, drive, hub)
-        train, evaluation = open_streams(arguments, training, checkpoint)
-        model = make_model(arguments, checkpoint)
-        logging.info(
-            "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
-        )
-        voices = TeacherVoices(arguments.teacher_voices, training.device) if arguments.teacher_voices else None
         settings = settings_of(arguments, training)
         if checkpoint:
             compare_settings(checkpoint, settings)
-        elif arguments.freeze_norms:
+        model = make_model(arguments, checkpoint)
+        state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
+        train, evaluation = open_streams(arguments, training, state, model.config.num_speakers)
+        if arguments.tune_linking and not annotated_of(arguments, evaluation):
+            raise UsageError("--tune_linking needs annotated recordings: give --dataset a directory of audio and RTTM")
+        logging.info(
+            "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
+        )
+        if arguments.freeze_norms and checkpoint is None:
             measure_norms(model.to(training.device), train)
-        if directory:
-            directory.begin(checkpoint and run_of(checkpoint) or drive and drive.run)
-        if drive:
-            drive.begin(directory.name)
-        upload = hub.upload_checkpoint if hub else None
-        keeper = Keeper(drive.directory, upload, drive.check) if drive else Keeper(None, upload)
-        held.callback(keeper.close)
         leave = SaveAndLeave()
         trainer = StreamingTrainer(
             model=model,
@@ -103,25 +102,29 @@ def run(arguments: Arguments, training: Training) -> None:
             callbacks=[leave, Clock()],
             processing_class=FastDiarizationFeatureExtractor(),
             workers=training.dataloader_num_workers,
-            eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size),
-            keeper=keeper,
+            eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size // len(evaluation)),
+            keeper=begin(directory, drive, hub, checkpoint, held),
             run=directory,
             settings=settings,
-            voices=voices,
+            voices=TeacherVoices(arguments.teacher_voices, training.device) if arguments.teacher_voices else None,
             frozen_norms=arguments.freeze_norms,
+            anchor=make_anchor(arguments, training),
         )
         trainer.train(resume_from_checkpoint=checkpoint)
         if leave.signal:
             saved = newest_local(Path(training.output_dir))
             said = f"saved at step {step_of(saved)}" if saved else "nothing could be saved"
-            logging.info("%s; run the same command with --resume to go on", said)
+            logging.info("%s; run the same command with --resume to continue", said)
             raise SystemExit(128 + leave.signal)
         finish(arguments, training, trainer, hub)
 
 
 def open_hub(training: Training) -> HubRepository | None:
-    """The run's repository. The Trainer's own pushes skip a checkpoint while one is in flight and fail with the
-    network, ours do neither. The token goes no further: the Trainer would keep it in every checkpoint."""
+    """The run's repository on the Hub, or `None`.
+
+    The Trainer's own pushes skip a checkpoint while another is being pushed, and fail when the network does; ours do
+    neither. The token is taken out of the arguments, which the Trainer would write into every checkpoint.
+    """
     asked, token = training.push_to_hub, training.hub_token
     training.push_to_hub, training.hub_token, training.push_to_hub_token = False, None, None
     if not asked or training.process_index:
@@ -154,28 +157,51 @@ def find_checkpoint(
     drive: Drive | None,
     hub: HubRepository | None,
 ) -> Path | None:
-    """The checkpoint to go on from, the same for all processes. Without `--resume` a place in use is refused."""
+    """The checkpoint to resume from, the same for all processes; without `--resume`, refuse a place in use."""
     checkpoint = None
     if directory:
         place = drive and drive.directory
         if arguments.resume:
             name = directory.name or drive and drive.run
             checkpoint = newest(directory.directory, place, hub.download_checkpoint if hub else None, name)
-            logging.info("going on from %s", checkpoint or "the start: there is no checkpoint yet")
+            logging.info("resuming from %s", checkpoint or "the start: there is no checkpoint yet")
         elif drive and any((place / slot).exists() for slot in SLOTS):
-            raise CheckpointError(f"{place} already holds a run; add --resume to go on, or choose another directory")
+            raise CheckpointError(
+                f"{place} already holds a run; add --resume to continue it, or choose another directory"
+            )
         elif hub and hub.has_checkpoint():
-            raise CheckpointError(f"{hub.name} on the Hub already holds a run; add --resume, or another --hub_model_id")
+            raise CheckpointError(
+                f"{hub.name} on the Hub already holds a run; add --resume to continue it, or choose another "
+                "--hub_model_id"
+            )
     (checkpoint,) = broadcast_object_list([checkpoint])
     if checkpoint and not checkpoint.is_dir():
         raise CheckpointError(
-            f"{checkpoint} is not there for process {training.process_index}; all need one output_dir"
+            f"process {training.process_index} does not see {checkpoint}; all processes need the same --output_dir"
         )
     return checkpoint
 
 
+def begin(
+    directory: RunDirectory | None,
+    drive: Drive | None,
+    hub: HubRepository | None,
+    checkpoint: Path | None,
+    held: ExitStack,
+) -> Keeper:
+    """Give the run its name, that of its checkpoint or a new one; what keeps its checkpoints ends before its places."""
+    if directory:
+        directory.begin(checkpoint and run_of(checkpoint) or drive and drive.run)
+    if drive:
+        drive.begin(directory.name)
+    upload = hub.upload_checkpoint if hub else None
+    keeper = Keeper(drive.directory, upload, drive.check) if drive else Keeper(None, upload)
+    held.callback(keeper.close)
+    return keeper
+
+
 def make_model(arguments: Arguments, checkpoint: Path | None) -> FastDiarizationForAudioFrameClassification:
-    """A new network, that of `--start_from`, or one like the checkpoint's, whose weights the Trainer loads."""
+    """A new network, the one of `--start_from`, or one of the checkpoint's shape, whose weights the Trainer loads."""
     given = network_of(arguments)
     if checkpoint:
         config = FastDiarizationConfig.from_pretrained(checkpoint)
@@ -190,67 +216,57 @@ def make_model(arguments: Arguments, checkpoint: Path | None) -> FastDiarization
     return FastDiarizationForAudioFrameClassification(FastDiarizationConfig(**given))
 
 
+def make_anchor(arguments: Arguments, training: Training) -> EmbeddingAnchor | None:
+    """What holds the embeddings near those of `--start_from`, if asked for."""
+    if not arguments.keep_embeddings:
+        return None
+    return EmbeddingAnchor(load_weights(arguments.start_from, {}).to(training.device), arguments.keep_embeddings)
+
+
 def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassification:
-    """The network of a model directory or Hub id, but for the fields of its configuration that are given.
+    """The network of a model directory or Hub id, with the configuration fields in `given` changed.
 
     Raises:
-        UsageError: there is no Fast Diarization model.
+        UsageError: `name` holds no Fast Diarization model.
     """
     remedy = "give a model directory that train.py wrote (such as runs/demo/model) or a Hub id"
     try:
-        kind = FastDiarizationConfig.get_config_dict(name)[0].get("model_type")
+        saved = FastDiarizationConfig.get_config_dict(name)[0]
+        kind, speakers = saved.get("model_type"), saved.get("num_speakers", FastDiarizationConfig().num_speakers)
         if kind != FastDiarizationConfig.model_type:
             held = f"a model of type {kind!r}" if kind else "no model"
             raise UsageError(f"--start_from {name} holds {held}; {remedy}")
+        if given.get("num_speakers", speakers) != speakers:
+            raise UsageError(
+                f"--start_from {name} has num_speakers {speakers} and this run {given['num_speakers']}; leave "
+                "--num_speakers out, or train from scratch without --start_from"
+            )
         return FastDiarizationForAudioFrameClassification.from_pretrained(name, **given)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"--start_from {name} cannot be loaded ({first_line(error)}); {remedy}") from None
 
 
-def open_streams(
-    arguments: Arguments, training: Training, checkpoint: Path | None
-) -> tuple[ConversationStream, ConversationStream]:
-    """The stream to train on, at the checkpoint's place, and that of held-out speakers."""
-    state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
-    config = StreamConfig(
-        seed=training.seed,
-        batch_size=training.per_device_train_batch_size,
-        window_seconds=arguments.window_seconds,
-        long_window_seconds=arguments.long_window_seconds,
-        noise=arguments.noise,
-        windows_per_utterance=arguments.windows_per_utterance,
-        units_per_block=arguments.units_per_block,
-        turn_taking=arguments.turn_taking,
-        shares=None if arguments.measured_shares else StreamConfig.shares,
-        augmentation=Augmentation() if arguments.augment else CLEAN,
-    )
-    revision = state and state["stream"].get("revision")
-    utterances = open_corpus(arguments.dataset, "train", arguments.speaker_column, revision)
-    train = ConversationStream(utterances, config, training.process_index, training.world_size, state)
-    held_out = open_corpus(arguments.dataset, "validation", arguments.speaker_column, revision)
-    same_for_all = {"seed": 1, "speeds": (1.0,), "turn_taking": "measured", "augmentation": Augmentation()}
-    config = replace(config, shares=StreamConfig.shares, long_window_seconds=None, **same_for_all)
-    return train, ConversationStream(held_out, config)
-
-
 def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> None:
-    """Save, score and export the trained model, push it if asked, and say where everything is.
+    """Save, score and export the trained model, push it if asked to, and print where everything is.
 
     Raises:
         OutputError: the model cannot be written; one that was there before stays as it was.
     """
     final = Path(training.output_dir) / "model"
+    refuse_divergence(trainer.model, Path(training.output_dir), trainer.state.global_step)
     if not trainer.is_world_process_zero():
         return
     try:
-        result = write_model(arguments, training, trainer, hub, final)
+        scores = write_model(arguments, training, trainer, hub, final)
     except (OSError, SafetensorError) as error:
         raise OutputError(
             f"{final} cannot be written ({first_line(error)}); make room and run the same command with --resume: the "
             "checkpoints are kept"
         ) from None
-    print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({arguments.dataset}), floor in brackets:\n")
-    print(window_table(result))
+    for corpus, result in scores.pop("corpora", {arguments.dataset[0]: scores}).items():
+        print(f"\n{arguments.window_seconds:g} s windows of unseen speakers ({corpus});")
+        print("in brackets the floor, the score of a one-speaker oracle:\n")
+        print(window_table(result))
     print(f"\nmodel and ONNX: {final}\ncheckpoints:    {training.output_dir}")
     print(f"curves:         {final / 'curves.png'}, tensorboard --logdir {training.output_dir}")
     if hub:
@@ -278,36 +294,52 @@ def write_model(
     if changed:
         for file in (*final.glob("*.onnx"), *(final / f"{name}.json" for name in OF_OLDER_WEIGHTS)):
             file.unlink(missing_ok=True)
-    result = trainer.score_windows().result()
-    (final / "windows.json").write_text(json.dumps(result, indent=2))
+    scores = trainer.score_windows()
+    (final / "windows.json").write_text(json.dumps(scores, indent=2))
     (final / "training.json").write_text(json.dumps(describe(arguments, training, trainer, hub), indent=2))
+    if arguments.tune_linking:
+        tune_linking(final, annotated_of(arguments, trainer.eval_dataset))
     exported = subprocess.run([sys.executable, Path(__file__).parent / "export.py", "--model", final])
     if exported.returncode:
         logging.error("the export failed (see above); the model itself is complete in %s", final)
     plot_curves(trainer.state.log_history, final / "curves.png")
     write_card(final)
-    return result
+    return scores
+
+
+def tune_linking(model: Path, corpora: list[str]) -> None:
+    """Write the linking settings into a model's configuration that suit held-out recordings best."""
+    settings = json.loads((model / "config.json").read_text())
+    flags = ["--windows", settings["sliding_window_seconds"], "--hops", settings["hop_seconds"], "--write"]
+    command = [sys.executable, "-m", "evaluation.tuning", "--model", model, "--recordings", *corpora, *flags]
+    if subprocess.run(list(map(str, command)), cwd=Path(__file__).parent).returncode:
+        logging.error("linking settings could not be chosen (see above); those of the weights are kept")
 
 
 def weights_digest(model: Path) -> str | None:
-    """Of the weights in a model directory, or `None` where there are none."""
+    """SHA-256 of the weights in a model directory, or `None` where there are none."""
     file = model / "model.safetensors"
     return digest_of(file) if file.is_file() else None
 
 
 def describe(arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None) -> dict:
-    """What the model card says of the training."""
+    """The facts about the training that the model card shows."""
     clock = trainer.state.stateful_callbacks["Clock"]
     command = " ".join(["accelerate launch train.py", *sys.argv[1:]])
-    corpus = CORPORA.get(arguments.dataset)
-    source = corpus.path if corpus else arguments.dataset
+    corpora = {name: CORPORA.get(name, Corpus(name.partition(":")[0])) for name in arguments.dataset}
+    on_hub = [corpus.path for corpus in corpora.values() if not Path(corpus.path).is_dir()]
+    shares = arguments.shares or [1 / len(corpora)] * len(corpora)
     cuda = training.device.type == "cuda"
     return {
+        "version": __version__,
         "name": hub.name if hub else Path(training.output_dir).resolve().name,
         "parameters": trainer.model.num_parameters(),
-        "dataset": arguments.dataset,
-        "hub_dataset": None if Path(source).is_dir() else source.partition(":")[0],
-        "licence": corpus.licence if corpus else "unknown",
+        "dataset": ", ".join(arguments.dataset),
+        "hub_dataset": on_hub[0] if on_hub and len(corpora) == 1 else None,
+        "hub_datasets": on_hub,
+        "licence": ", ".join(dict.fromkeys(corpus.licence for corpus in corpora.values())),
+        "teacher": LICENCE if arguments.teacher else None,
+        "shares": dict(zip(corpus_labels(arguments.dataset), shares)) if len(corpora) > 1 else None,
         "window_seconds": arguments.window_seconds,
         "long_window_seconds": arguments.long_window_seconds,
         "steps": trainer.state.global_step,

@@ -1,4 +1,4 @@
-"""Waveform to logits: percentiles of single windows, batches, memory, cold start."""
+"""Latency from waveform to logits: percentiles of single windows, batches, memory, cold start."""
 
 import argparse
 import json
@@ -48,15 +48,20 @@ with torch.no_grad():
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="directory written by export.py")
     parser.add_argument("--file_name", default="model.onnx", help="ONNX file in it (default %(default)s)")
-    parser.add_argument("--provider", choices=PROVIDERS, default="cpu", help="default %(default)s; never replaced")
-    parser.add_argument("--threads", type=int, default=1, help="threads of one call on the CPU (default %(default)s)")
-    parser.add_argument("--window_seconds", type=float, default=3.0, help="default %(default)s")
-    parser.add_argument("--windows", type=int, default=1000, help="timed windows (default %(default)s)")
-    parser.add_argument("--peer", help="segmentation-3.0 as ONNX, timed in turn with ours")
+    parser.add_argument(
+        "--provider",
+        choices=PROVIDERS,
+        default="cpu",
+        help="ONNX Runtime provider (default %(default)s); an unavailable one is an error",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads per call (default %(default)s)")
+    parser.add_argument("--window_seconds", type=float, default=3.0, help="window length (default %(default)s)")
+    parser.add_argument("--windows", type=int, default=1000, help="windows to time (default %(default)s)")
+    parser.add_argument("--peer", help="segmentation-3.0 as ONNX, timed in alternation with the model")
 
 
 def run(arguments: argparse.Namespace) -> dict:
-    """Percentiles of single windows, the peer's in the same loop if one is given, and what else there is to pay."""
+    """Percentiles of single windows, with the peer in the same loop if given; throughput, costs and cold start."""
     file = Path(arguments.model) / arguments.file_name
     window = speech(round(arguments.window_seconds * 16_000))[None]
     session = open_model(file, arguments.provider, arguments.threads)
@@ -66,7 +71,7 @@ def run(arguments: argparse.Namespace) -> dict:
         waveform = peer.get_inputs()[0]
         if len(waveform.shape) != 3:
             raise ValueError(
-                f"peer {arguments.peer} takes {waveform.shape}, not (batch, 1, samples) as segmentation-3.0"
+                f"peer {arguments.peer} takes {waveform.shape}, not (batch, 1, samples); give segmentation-3.0 as ONNX"
             )
         calls["peer_"] = lambda: peer.run(None, {waveform.name: window[:, None]})
     times = interleaved(calls, arguments.windows)
@@ -88,7 +93,7 @@ def run(arguments: argparse.Namespace) -> dict:
 
 
 def interleaved(calls: dict, count: int) -> dict[str, np.ndarray]:
-    """Milliseconds of `count` runs of each call, in turn, after a warm-up."""
+    """Milliseconds of `count` runs of each call, alternating, after a warm-up."""
     times = {name: [] for name in calls}
     for number in range(WARM_UP + count):
         for name, call in calls.items():
@@ -100,7 +105,7 @@ def interleaved(calls: dict, count: int) -> dict[str, np.ndarray]:
 
 
 def throughput(file: Path, window: np.ndarray, arguments: argparse.Namespace) -> dict[str, float]:
-    """Windows a second by batch size, the median of five batches or more."""
+    """Windows per second by batch size: the median of five or more batches."""
     found = {}
     for batch in BATCHES:
         session = open_session(file, arguments.provider, arguments.threads)  # a CUDA graph holds one shape
@@ -116,7 +121,7 @@ def throughput(file: Path, window: np.ndarray, arguments: argparse.Namespace) ->
 
 
 def largest_costs(file: Path, window: np.ndarray, arguments: argparse.Namespace) -> dict[str, float]:
-    """Shares of the time of a window that the three dearest kinds of operators take, by ONNX Runtime's own profile."""
+    """Shares of the time of a window taken by the three most expensive operators, from ONNX Runtime's profile."""
     with tempfile.TemporaryDirectory() as directory:
         session = open_session(file, arguments.provider, arguments.threads, profile=Path(directory) / "profile")
         call = runner(session, arguments.provider, window)
@@ -131,7 +136,7 @@ def largest_costs(file: Path, window: np.ndarray, arguments: argparse.Namespace)
 
 
 def macs(file: Path, window: np.ndarray) -> int:
-    """Multiplications and additions of convolutions, matrix products and GRUs for one window, from its shapes."""
+    """Multiply-accumulates of the convolutions, matrix products and GRUs for one window."""
     model = onnx.load(file)
     shapes = value_shapes(model, window)
     total = Counter()
@@ -148,7 +153,7 @@ def macs(file: Path, window: np.ndarray) -> int:
 
 
 def value_shapes(model: onnx.ModelProto, window: np.ndarray) -> dict[str, tuple[int, ...]]:
-    """Shapes of all weights and, by running it once, of everything the graph computes."""
+    """Shapes of all weights and, from one run, of all intermediate values."""
     import onnxruntime
 
     names = [name for node in model.graph.node for name in node.output if name]
@@ -165,7 +170,7 @@ def value_shapes(model: onnx.ModelProto, window: np.ndarray) -> dict[str, tuple[
 
 
 def cold_start(file: Path) -> dict[str, dict[str, float]]:
-    """Seconds from the start of a process to its first answer on the CPU, and its memory; median of a few."""
+    """Median seconds from the start of a process to its first output on the CPU, and its peak memory."""
     root = str(Path(__file__).parent.parent)
     found = {}
     for runtime, body in RUNTIMES.items():

@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""The machine a measurement was made on."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from data.decoding import decode
 
 
 def machine() -> dict:
-    """Processor, cores and versions, for every result."""
+    """Processor, cores and versions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -26,5 +26,5 @@ def machine() -> dict:
 
 
 def speech(samples: int) -> np.ndarray:
-    """Synthetic voices of the demo corpus, one after the other, over and over: float32 (samples,)."""
+    """Utterances of the demo corpus, concatenated and repeated: float32 (samples,)."""
     return np.resize(np.concatenate([decode(row.audio) for row in open_corpus("demo", "validation").read(0)]), samples)

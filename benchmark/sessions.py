@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions on exactly the provider asked for."""
+"""ONNX Runtime sessions on the requested provider, without a silent fallback."""
 
 from pathlib import Path
 
@@ -6,23 +6,23 @@ import numpy as np
 import onnxruntime
 
 from common.errors import first_line
-from diarization.backends import check_graph
+from diarization.onnx_graph import check_graph
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
 
 class NoProvider(RuntimeError):
-    """The provider asked for is not to be had here."""
+    """The requested provider is not available."""
 
 
 def open_session(file: Path, provider: str, threads: int, profile: Path | None = None) -> onnxruntime.InferenceSession:
     """
     Args:
-        profile: beginning of the name of the file that `end_profiling` writes.
+        profile: prefix of the file that `end_profiling` writes.
 
     Raises:
-        ValueError: no such file, or it is no ONNX model.
-        NoProvider: the provider is not there; ONNX Runtime would silently run on the CPU.
+        ValueError: there is no such file, or it is not an ONNX model.
+        NoProvider: the provider is not available; ONNX Runtime alone would silently use the CPU.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -37,8 +37,8 @@ def open_session(file: Path, provider: str, threads: int, profile: Path | None =
         session = onnxruntime.InferenceSession(file, options, providers=settings)
     except Exception as error:  # onnxruntime has no base class for what it raises
         raise ValueError(
-            f"model {file} cannot be opened ({first_line(error)}); write it anew with python export.py, or download it "
-            "again"
+            f"model {file} cannot be opened ({first_line(error)}); export it again with python export.py, or download "
+            "it again"
         ) from error
     if session.get_providers()[0] != name:
         raise NoProvider(f"provider {provider} could not start here (no GPU or no driver); use --provider cpu")
@@ -46,10 +46,10 @@ def open_session(file: Path, provider: str, threads: int, profile: Path | None =
 
 
 def open_model(file: Path, provider: str, threads: int) -> onnxruntime.InferenceSession:
-    """As [`open_session`], for a file of export.py.
+    """Like [`open_session`], for a file written by export.py.
 
     Raises:
-        ModelError: it is a model of another kind.
+        ModelError: the file is another kind of model.
     """
     if not file.is_file():
         raise FileNotFoundError(f"model {file} does not exist; run python export.py --model {file.parent} first")
@@ -59,7 +59,7 @@ def open_model(file: Path, provider: str, threads: int) -> onnxruntime.Inference
 
 
 def runner(session: onnxruntime.InferenceSession, provider: str, windows: np.ndarray):
-    """A call from waveforms to logits, copies to and from the device included."""
+    """A function that computes logits from waveforms, including the copies to and from the device."""
     if provider == "cpu":
         return lambda: session.run(["logits"], {"input_values": windows})
     binding = session.io_binding()

@@ -1,4 +1,4 @@
-"""Training steps a second, and what part of a step is data, network, optimizer and checkpoint."""
+"""Training steps per second, and the time of data, network, optimizer and checkpoint in a step."""
 
 import argparse
 import tempfile
@@ -22,19 +22,26 @@ CHECKPOINTS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it (default %(default)s)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default %(default)s; never replaced")
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 on the CPU too, as train.py --bf16 --use_cpu")
-    parser.add_argument("--encoder_type", default="lightweight-cnn", help="default %(default)s")
-    parser.add_argument("--batch_size", type=int, default=32, help="default %(default)s")
+    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="default %(default)s; an unavailable device is an error",
+    )
+    parser.add_argument(
+        "--bf16", action="store_true", help="use bfloat16 on the CPU, as train.py --bf16 --use_cpu does"
+    )
+    parser.add_argument("--encoder_type", default="lightweight-cnn", help="encoder (default %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=32, help="windows per batch (default %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that make windows (default %(default)s)")
     parser.add_argument("--steps", type=int, default=30, help="timed steps (default %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> dict:
-    """Seconds a step by part, with half precision on a GPU as train.py chooses it, and seconds a checkpoint."""
+    """Seconds per step, by part, and seconds per checkpoint; on a GPU in the half precision that train.py chooses."""
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise NoProvider("device cuda is not there (no GPU or no driver); use --device cpu")
+        raise NoProvider("device cuda is not available (no GPU or no driver); use --device cpu")
     half = half_precision() if arguments.device == "cuda" else torch.bfloat16
     autocast = arguments.device == "cuda" or arguments.bf16
     torch.manual_seed(0)
@@ -79,7 +86,7 @@ def run(arguments: argparse.Namespace) -> dict:
 
 
 def largest_costs(pass_both_ways: Callable[[], None], device: str) -> dict[str, float]:
-    """Shares of the time of a forward and backward pass that the three dearest operators take, by torch's profiler."""
+    """Shares of the time of a forward and backward pass taken by the three most expensive operators."""
     with torch.profiler.profile() as profile:
         pass_both_ways()
     times = Counter()
@@ -100,7 +107,7 @@ def now(device: str) -> float:
 
 
 def checkpoint_seconds(model, optimizer) -> float:
-    """Mean time of writing weights and optimizer and of their digests."""
+    """Mean time to write weights and optimizer and to compute their digests."""
     start = time.perf_counter()
     for _ in range(CHECKPOINTS):
         with tempfile.TemporaryDirectory() as directory:

@@ -1,4 +1,4 @@
-"""Training windows made a second, by stage."""
+"""Training windows per second, by stage."""
 
 import argparse
 import cProfile
@@ -29,16 +29,17 @@ STAGES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it (default %(default)s)")
-    parser.add_argument("--noise", help="directory of background recordings")
+    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
+    parser.add_argument("--noise", nargs="+", metavar="DIR", help="directories of recorded backgrounds and sounds")
+    parser.add_argument("--rooms", metavar="DIR", help="directory of measured room responses")
     parser.add_argument("--workers", type=int, default=2, help="processes that make windows (default %(default)s)")
     parser.add_argument("--batches", type=int, default=688, help="timed batches (default %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> dict:
-    """Windows a second as the corpus is encoded, then from FLAC, dry, and the share of each stage."""
+    """Windows per second from the corpus as it is, from FLAC, and from FLAC without rooms; the cost of each stage."""
     corpus = open_corpus(arguments.dataset, "train")
-    config = StreamConfig(noise=arguments.noise)
+    config = StreamConfig(noise=arguments.noise, rooms=arguments.rooms)
     dry = replace(config, augmentation=replace(config.augmentation, room=0.0))
     flac = as_flac(corpus, config)
     cases = {"as it is": (corpus, config), "FLAC": (flac, config), "FLAC, no rooms": (flac, dry)}
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> dict:
 
 
 def speed(corpus: Utterances, config: StreamConfig, workers: int, batches: int) -> float:
-    """Windows a second that a training loop is given, after the first pools are filled."""
+    """Windows per second that a training loop receives, after the first pools are filled."""
     loader = iter(PositionedLoader(ConversationStream(corpus, config), workers))
     for _ in range(8 * max(workers, 1)):
         next(loader)
@@ -71,7 +72,7 @@ def speed(corpus: Utterances, config: StreamConfig, workers: int, batches: int) 
 
 
 def profile(corpus: Utterances, config: StreamConfig, batches: int) -> dict[tuple[str, str], tuple[float, float]]:
-    """Milliseconds of CPU time a window, own and with what is called, of each (file, function) in one process."""
+    """Milliseconds of CPU time per window, own and cumulative, of each (file, function) in one process."""
     batches_made = iter(ConversationStream(corpus, config))
     profiler = cProfile.Profile(time.process_time)
     profiler.enable()
@@ -88,26 +89,26 @@ def profile(corpus: Utterances, config: StreamConfig, batches: int) -> dict[tupl
 
 
 def stages(found: dict[tuple[str, str], tuple[float, float]]) -> dict[str, float]:
-    """What `profile` found, in all and by stage."""
+    """The times of `profile`, in total and by stage."""
     spent = {name: found.get(place, (0.0, 0.0))[1] for name, place in STAGES.items()}
     total = sum(own for own, _ in found.values())
     return {"all": total, **spent, "the rest": total - sum(spent.values())}
 
 
 def largest_costs(found: dict[tuple[str, str], tuple[float, float]]) -> dict[str, float]:
-    """Shares of the time of the three functions that take most by themselves, without what they call."""
+    """Shares of the time of the three functions with the largest own time."""
     own = {f"{function} ({file})" if file != "~" else function: times[0] for (file, function), times in found.items()}
     return {name: own[name] / sum(own.values()) for name in sorted(own, key=own.get, reverse=True)[:3]}
 
 
 def bytes_per_window(corpus: Utterances, config: StreamConfig) -> float:
-    """Encoded bytes read for a window: the mean over the first units of the corpus."""
+    """Encoded bytes read per window: the mean over the first units of the corpus."""
     sizes = [len(row.audio) for unit in range(min(len(corpus), 4)) for row in corpus.read(unit)]
     return sum(sizes) / len(sizes) / config.windows_per_utterance
 
 
 def as_flac(corpus: Utterances, config: StreamConfig) -> Utterances:
-    """The first units of a corpus encoded as FLAC, in memory, without the rows that cannot be decoded."""
+    """The first units of a corpus as FLAC in memory, without the rows that cannot be decoded."""
     encoded = {}
     for unit in range(min(len(corpus), config.units_per_block)):
         rows = []

@@ -1,4 +1,4 @@
-"""Whole recordings: CPU time over audio time from file to segments, by length and threads."""
+"""CPU time over audio time of whole recordings, from file to segments, by length and threads."""
 
 import argparse
 import json
@@ -26,14 +26,16 @@ SOURCE_SECONDS = 600.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="directory written by export.py")
     parser.add_argument("--file_name", default="model.onnx", help="ONNX file in it (default %(default)s)")
-    parser.add_argument("--dataset", default="demo", help="corpus the recordings are made of (default %(default)s)")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10, 60, 300], help="lengths of recordings")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="windows computed side by side")
-    parser.add_argument("--hop_seconds", type=float, help="step of the windows, instead of the model's")
+    parser.add_argument("--dataset", default="demo", help="corpus to make the recordings of (default %(default)s)")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10, 60, 300], help="lengths of the recordings")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="numbers of windows computed in parallel"
+    )
+    parser.add_argument("--hop_seconds", type=float, help="step between windows (default: the model's)")
 
 
 def run(arguments: argparse.Namespace) -> dict:
-    """CPU seconds a second of audio, in all and of decoding, network and linking."""
+    """CPU seconds per second of audio: in total, and for decoding, network and linking."""
     model = Path(arguments.model)
     session = open_model(model / arguments.file_name, "cpu", threads=1)
     settings = LinkingSettings.of(json.loads((model / "config.json").read_text()))
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> dict:
                 found.append({"minutes": minutes, "threads": threads} | measure(file.name, network, settings))
     return {
         "recordings": found,
-        "source": f"simulated conversation of two speakers ({arguments.dataset}), {SOURCE_SECONDS:g} s over and over",
+        "source": f"simulated conversation of two speakers ({arguments.dataset}), {SOURCE_SECONDS:g} s, repeated",
         "window_seconds": settings.sliding_window_seconds,
         "hop_seconds": settings.hop_seconds,
         "file": arguments.file_name,
@@ -58,14 +60,14 @@ def run(arguments: argparse.Namespace) -> dict:
 
 
 def write(file: str, source: np.ndarray, samples: int) -> None:
-    """A FLAC of `samples` samples, the source over and over."""
+    """Write a FLAC of `samples` samples that repeats the source."""
     with soundfile.SoundFile(file, "w", SAMPLING_RATE, 1, format="FLAC") as flac:
         for at in range(0, samples, len(source)):
             flac.write(source[: samples - at])
 
 
 def measure(file: str, network: Network, settings: LinkingSettings) -> dict[str, float]:
-    """Real-time factors, in CPU time of all threads, and the real-time factor by the clock."""
+    """Real-time factors: in CPU time of all threads, and in elapsed time."""
     spent = {"decoding": 0.0, "network": 0.0}
     seconds = 0.0
 
@@ -83,9 +85,9 @@ def measure(file: str, network: Network, settings: LinkingSettings) -> dict[str,
 
     def timed(windows: np.ndarray):
         start = time.process_time()
-        answer = network(windows)
+        outputs = network(windows)
         spent["network"] += time.process_time() - start
-        return answer
+        return outputs
 
     start, clock = time.process_time(), time.perf_counter()
     diarize(timed, blocks(), settings)

@@ -1,1 +1,1 @@
-"""What every program needs and nothing about speech: errors in one line, output directories, retries, tables."""
+"""Helpers without knowledge of speech: one-line errors, output directories, retries, Markdown tables, the version."""

@@ -1,6 +1,14 @@
 """Errors of libraries in one line."""
 
+LONGEST = 300
+"""Characters; some libraries quote whole files."""
+
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says, without its full stop."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    """The first line of an error message, without its full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:LONGEST]
+
+
+def unknown_argument(argument: str) -> str:
+    """What is said of an argument nobody asked for: of a flag its name only, for its value may be a token."""
+    return f"unknown flag {argument.partition('=')[0]:.60}" if argument.startswith("-") else "a value without a flag"

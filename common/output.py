@@ -1,18 +1,18 @@
-"""Where answers go: a directory that can be written, found out before hours of work and not after."""
+"""Output directories, checked before hours of work and not after."""
 
 import tempfile
 from pathlib import Path
 
 
 class OutputError(ValueError):
-    """A place where nothing can be written; the message is one line with the remedy."""
+    """A directory that cannot be written; the message is one line with the remedy."""
 
 
 def make_directory(directory: Path, flag: str) -> None:
-    """Make a directory, if it is not there, and try whether a file can be written to it.
+    """Create a directory if it does not exist, and check that a file can be written to it.
 
     Args:
-        flag: that named it, for the message.
+        flag: the flag that named it, for the message.
 
     Raises:
         OutputError: nothing can be written there.

@@ -1,3 +1,3 @@
-"""The version of this code, kept in every checkpoint."""
+"""The version of this project, for its package, its models and their cards; CHANGELOG.md says what each one brought."""
 
 __version__ = "0.2.0"

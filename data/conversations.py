@@ -1,8 +1,8 @@
-"""Conversations made on the fly: turns drawn from measured statistics, filled with speech cut where it starts and ends.
+"""Simulated conversations: turns drawn from measured statistics and filled with speech, cut by its activity.
 
-A turn is planned first (who, from when to when), then rendered: speech of that speaker is laid into it from the
-utterances at hand, aligned to the speech activity of the utterance and not to the edges of its file. Labels are the
-speech activity of what was laid, on a grid of 10 ms, so they mean speech and not turns.
+Turns are planned first (who speaks from when to when), then rendered: each is filled with speech of its speaker from
+the available utterances, aligned to the speech activity of the utterance and not to the edges of its file. Labels are
+the activity of that speech on a grid of 10 ms, so they mark speech and not turns.
 """
 
 import hashlib
@@ -21,20 +21,20 @@ LEVEL = 0.05
 TURN_TAKING = json.loads((Path(__file__).parent / "turn_taking.json").read_text())
 QUANTILES = np.array(TURN_TAKING["quantiles_percent"]) / 100
 STYLES = ("primock57", "voxconverse_2spk", "lively")
-"""Two measured styles, and `lively`: short turns, most changes overlapping by 0.3 to 2.5 s."""
+"""Two measured styles, and `lively`: short turns, most of whose changes overlap by 0.3 to 2.5 s."""
 LENGTHS = {
     quantity: np.array([TURN_TAKING[style][quantity] for style in STYLES[:2]])
     for quantity in TURN_TAKING[STYLES[0]]
     if quantity.endswith("_seconds")
 }
-# Higher than measured, by as much as is lost to changes that do not fit: what comes out is the measured probability.
+# Higher than measured, to make up for changes that do not fit: the resulting probabilities are the measured ones.
 CHANGE_PROBABILITIES = (0.93, 0.58, 0.95)
 OVERLAP_PROBABILITIES = (0.5, 0.51, 0.9)
 ATTEMPTS = 6
 LEANING = 0.6
 DEPTH = 0.4
 SHORTEST_PAUSE = 0.2
-# A conversation begins with everybody silent; half a minute later long turns are as common as they stay.
+# A conversation starts in silence; after half a minute the distribution of turn lengths is stationary.
 EXCERPTS_FROM, EXCERPTS_UNTIL = 30.0, 60.0
 
 
@@ -53,12 +53,12 @@ class Turns:
 def plan_turns(
     rng: np.random.Generator, count: int, seconds: float, num_speakers: int = 2, style_shares=(0.45, 0.45, 0.1)
 ) -> Turns:
-    """Draw who speaks when, in the order of starts, until a turn of every conversation starts after `seconds`.
+    """Draw turns in the order of their starts, until each conversation has a turn that starts after `seconds`.
 
     Turn, pause, gap and overlap lengths come from `turn_taking.json`, measured between turns that follow each other
-    by start, on PriMock57 and on the two-speaker recordings of VoxConverse. Nobody overlaps himself and an overlap
-    cannot be longer than the turn it goes into, so a change that does not fit is drawn again. As in the recordings,
-    deep overlaps go into long turns and turns that start inside another one are short.
+    by start, on PriMock57 and on the two-speaker recordings of VoxConverse. Turns of one speaker never overlap, and an
+    overlap cannot be longer than the turn it falls into, so a change that does not fit is drawn again. As in the
+    recordings, long overlaps fall into long turns, and turns that start inside another one are short.
     """
     style = rng.choice(len(STYLES), size=count, p=style_shares)
     lively = style == 2
@@ -101,7 +101,7 @@ def plan_turns(
 
 
 def _quantile(quantity: str, style: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """Lengths in seconds at ranks in [0, 1), between quantiles that are evenly spaced."""
+    """Lengths in seconds at ranks in [0, 1), interpolated between evenly spaced quantiles."""
     table = LENGTHS[quantity]
     place = rank * (table.shape[1] - 1)
     below = place.astype(np.int64)
@@ -110,9 +110,9 @@ def _quantile(quantity: str, style: np.ndarray, rank: np.ndarray) -> np.ndarray:
 
 
 def plan_independent_turns(rng: np.random.Generator, count: int, seconds: float, num_speakers: int = 2) -> Turns:
-    """Everybody talks without listening: exponential turns (3 s) and silences (2 s) of each speaker by himself.
+    """Draw each speaker independently: exponential turns (mean 3 s) and silences (mean 2 s).
 
-    The mixtures of Fujita et al. (Interspeech 2019), to measure against what turn-taking statistics are worth.
+    These are the mixtures of Fujita et al. (Interspeech 2019), a baseline for turn-taking statistics.
     """
     shape = (count, num_speakers, 20 + int(seconds / 2))
     turn, silence = rng.exponential(3.0, shape), rng.exponential(2.0, shape)
@@ -134,7 +134,7 @@ def speaker_number(name: str) -> int:
 class Pool:
     """Decoded utterances at one level, trimmed to their speech, with the speech activity of every 10 ms.
 
-    `add` takes float32 mono 16 kHz waveforms and answers whether the utterance held any speech.
+    `add` takes float32 mono 16 kHz waveforms and returns whether the utterance held any speech.
     """
 
     audio: list = field(default_factory=list)
@@ -165,7 +165,7 @@ class Pool:
         return True
 
     def of(self, speakers: list[str]) -> "Pool":
-        """A pool of these speakers alone."""
+        """A pool with only these speakers."""
         some = Pool()
         for speaker in speakers:
             some.speakers[speaker] = list(range(len(some.audio), len(some.audio) + len(self.speakers[speaker])))
@@ -178,8 +178,8 @@ class Pool:
     ) -> list[tuple[int, int, int, int]]:
         """Choose speech of a speaker for a turn of `length` grid steps.
 
-        With `onset` it begins where speech begins; with `offset` it ends where speech ends if it may be anywhere
-        from 80 to 100 % as long, else it is cut short. A turn longer than an utterance goes on with another.
+        With `onset` it starts at an onset of speech; with `offset` it ends at an end of speech if one lies at 80 to
+        100 % of the length, and is cut off otherwise. A turn longer than an utterance continues with another one.
 
         Returns:
             list of (utterance, first grid step in the utterance, grid steps, grid step in the turn).
@@ -188,7 +188,7 @@ class Pool:
         chosen, done = [], 0
 
         def one_of(number: int) -> int:
-            return int(rng.random() * number)  # ten times as fast as rng.integers
+            return int(rng.random() * number)  # ten times faster than rng.integers
 
         while done < length:
             utterance = utterances[one_of(len(utterances))]
@@ -223,9 +223,9 @@ class Conversations:
     """Rendered speech before any augmentation.
 
     Args:
-        tracks: float32 (count, num_speakers, samples), the speech of each speaker apart.
+        tracks: float32 (count, num_speakers, samples), one track per speaker.
         active: bool (count, num_speakers, samples // 160), speech activity every 10 ms.
-        speakers: names, `count` lists of `num_speakers`; `None` where a track is silent.
+        speakers: names, `count` lists of `num_speakers`; `None` for silent tracks.
     """
 
     tracks: np.ndarray
@@ -234,11 +234,11 @@ class Conversations:
 
 
 def render(rng: np.random.Generator, pool: Pool, turns: Turns, cast: list[list[str]], begin, seconds: float):
-    """Lay speech into the turns that fall into [begin, begin + seconds) of each conversation.
+    """Fill the turns within [begin, begin + seconds) of each conversation with speech.
 
     Args:
-        cast: for every conversation the speaker of the pool who plays each part.
-        begin: start of the excerpt, one number a conversation, in seconds.
+        cast: for each conversation, the speaker of the pool behind each track.
+        begin: start of the excerpt in seconds, one number per conversation.
 
     Returns:
         [`Conversations`]
@@ -265,10 +265,10 @@ def render(rng: np.random.Generator, pool: Pool, turns: Turns, cast: list[list[s
 
 
 def cast_speakers(rng: np.random.Generator, pool: Pool, count: int, num_speakers: int) -> list[list[str]]:
-    """Choose who plays the parts: different people in one conversation, the same few over a batch of them.
+    """Assign speakers of the pool: different ones within a conversation, the same few throughout a batch.
 
-    A batch keeps to about half as many people as it has parts, so that the contrastive loss finds each voice in
-    several windows.
+    A batch has about half as many speakers as tracks, so that the contrastive loss finds each of them in several
+    windows.
     """
     names = sorted(pool.speakers)
     few = max(num_speakers, count * num_speakers // 4)
@@ -281,14 +281,14 @@ def plan_windows(
     count: int,
     seconds: float,
     num_speakers: int,
-    shares: tuple[float, float, float] | None,
+    shares: tuple[float, ...] | None,
     turn_taking: str = "measured",
 ) -> tuple[Turns, np.ndarray]:
-    """Plan `count` windows cut out of longer conversations at random places.
+    """Plan `count` windows, cut out of longer conversations at random positions.
 
     Args:
-        shares: wanted shares of windows with none, one, and two or more speakers; `None` keeps the shares that
-            the turn-taking statistics give.
+        shares: wanted shares of windows with 0, 1, ... `num_speakers` speakers; `None` keeps the shares that the
+            turn-taking statistics give. Of windows too rare to be as many as wanted, others take the place.
         turn_taking: one of `TURN_PLANS`.
 
     Returns:
@@ -303,9 +303,9 @@ def plan_windows(
         return turns, begin
     inside = np.minimum(turns.end, begin[:, None] + seconds) - np.maximum(turns.start, begin[:, None])
     heard = np.stack([np.where(turns.speaker == s, inside, 0).max(axis=1) > 0.02 for s in range(num_speakers)])
-    kind = np.minimum(heard.sum(axis=0), 2)
-    wanted = rng.choice(3, size=count, p=shares)
-    order = np.concatenate([np.flatnonzero(kind == k)[: (wanted == k).sum()] for k in range(3)])
+    kind = heard.sum(axis=0)
+    wanted = rng.choice(len(shares), size=count, p=shares)
+    order = np.concatenate([np.flatnonzero(kind == k)[: (wanted == k).sum()] for k in range(len(shares))])
     rest = np.setdiff1d(np.arange(len(source)), order)[: count - len(order)]
     keep = rng.permutation(np.concatenate([order, rest]))
     return turns[keep], begin[keep]

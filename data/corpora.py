@@ -1,15 +1,15 @@
-"""Speech corpora as lists of units that can be read in any order: nothing is downloaded beyond what is read.
+"""Speech corpora as lists of units that can be read in any order; only what is read is downloaded.
 
 A unit is the smallest part of a corpus that can be fetched alone: a Parquet row group, a WebDataset tar, or the
 folder of one speaker. `datasets` resolves the files of a Hub repository or directory and streams what is neither
 Parquet nor tar. Parquet row groups are read by byte range, because `datasets` (4.4 to 4.8) cannot start inside a file;
-tars are read here, because it takes a damaged header for the end of the archive and says nothing.
+tars are read here, because `datasets` silently takes a damaged header for the end of the archive.
 """
 
 import hashlib
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from common.errors import first_line
 from common.hub_files import open_file
 from common.retry import GaveUp, is_forbidden, persist
 from data import fingerprints
-from data.decoding import AUDIO_FILES
+from data.annotations import AUDIO_SUFFIXES, Conversation
 from data.own_files import UnreadableFile, check_card, open_own_file, own_file
 from data.solo_speech import cut, solo_stretches
 from data.webdataset import Tar, TarReader, samples
@@ -30,18 +30,21 @@ from modeling.audio_fast_diarization import AudioError
 AUDIO_COLUMNS = ("audio", "m4a", "wav", "flac", "mp3", "ogg", "opus")
 SPEAKER_COLUMNS = ("speaker_id", "speaker", "speaker_name", "client_id", "spk_id", "label")
 TURN_COLUMNS = ("timestamps_start", "timestamps_end", "speakers")
+AUDIO_FILES = AUDIO_SUFFIXES
 HELD_OUT_PERCENT = 3
 READABLE_AMONG = 3
-"""Of so many tars one must be readable for a run to start."""
+"""A run starts only if one of this many first tars can be read."""
+READ_AHEAD = 1 << 23
+"""Bytes of a column of conversations held in memory beside the current row."""
 OPENING_SECONDS = 20.0
-"""How long a corpus that cannot be reached is tried again before a run starts."""
+"""How long opening a corpus is retried before a run starts."""
 
 
 SIGN_IN = "sign in with hf auth login and, for a gated corpus, accept the terms on its page"
 
 
 class CorpusError(ValueError):
-    """A corpus that cannot be used; the message names it and the remedy."""
+    """A corpus that cannot be used; the message names the corpus and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,9 @@ class Corpus:
     Args:
         path: Hub repository id or local directory.
         config: configuration of the repository.
-        train, validation: names of splits; `None` finds them: splits named `train*` and `validation*`, and where
-            there is no validation split, speakers are held out by a hash of their name.
-        audio_column, speaker_column: `None` finds them among the usual names.
+        train, validation: names of splits. By default splits named `train*` and `validation*`; without a validation
+            split, speakers are held out by a hash of their name.
+        audio_column, speaker_column: by default the first of the usual names.
         speaker_prefix: the speaker is the part of `speaker_column` before the first `/`.
         licence: of the recordings.
     """
@@ -86,14 +89,17 @@ CORPORA = {
         licence="CC BY-SA 4.0 by its card (the recordings belong to their uploaders)",
     ),
     "ami": Corpus("diarizers-community/ami", config="ihm", licence="CC BY 4.0"),
+    "voxconverse": Corpus("diarizers-community/voxconverse", train=("dev",), licence="CC BY 4.0"),
+    "simsamu": Corpus("diarizers-community/simsamu", licence="MIT"),
+    "callhome": Corpus("talkbank/callhome", config="eng", train=("data",), licence="research terms of TalkBank"),
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """One utterance as it lies in the corpus: encoded `audio`, `speaker` (empty if unnamed), a `name` for messages.
+    """One utterance of a corpus: encoded `audio`, `speaker` (empty if unnamed), and a `name` for messages.
 
-    `fault` is why there is no audio, where that is known.
+    `fault` is why there is no audio, if that is known.
     """
 
     audio: bytes
@@ -103,7 +109,7 @@ class Row:
 
 
 def is_held_out(speaker: str) -> bool:
-    """Whether a speaker belongs to validation where the corpus has no split of its own: 3 % of all names."""
+    """Whether a speaker is held out for validation if the corpus has no such split: 3 % of all names."""
     return _percentile(speaker) < HELD_OUT_PERCENT
 
 
@@ -114,9 +120,8 @@ def _percentile(speaker: str) -> int:
 class Utterances:
     """The utterances of one split, unit by unit.
 
-    `len()` is the number of units; `read(unit)` yields the rows of one, and may raise whatever the network or the
-    decoder of the container raises. `revision` is the commit of the Hub repository they are of, `files` are those of
-    a directory.
+    `len()` is the number of units; `read(unit)` yields the rows of one unit, and may raise any error of the network or
+    the container format. `revision` is the commit of the Hub repository, `files` are those of a local directory.
     """
 
     def __init__(
@@ -139,11 +144,15 @@ class Utterances:
         return str(self.units[unit])
 
     def fingerprint(self) -> str:
-        """A digest of the names and sizes of the units in order, the same wherever a directory lies."""
+        """A digest of the names and sizes of the units in order, independent of where a directory is."""
         return fingerprints.of_units(self.units, self.held_out)
 
     def read(self, unit: int) -> Iterator[Row]:
-        for number, (audio, speaker, path) in enumerate(self.reader(self.units[unit])):
+        return self.named(unit, self.reader(self.units[unit]))
+
+    def named(self, unit: int, rows: Iterable[tuple[bytes | None, object, str | None]]) -> Iterator[Row]:
+        """The rows of a unit that belong to this split, each with its name."""
+        for number, (audio, speaker, path) in enumerate(rows):
             speaker = "" if speaker is None else str(speaker)
             if self.corpus.speaker_prefix:
                 speaker = speaker.split("/")[0]
@@ -172,12 +181,12 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None, revisi
         name: a name in `CORPORA`, a Hub repository id (`user/name`, or `user/name:configuration`), or a local directory
             of Parquet files or of one folder of audio files a speaker. Rows that are whole conversations (audio,
             timestamps_start, timestamps_end, speakers) give the stretches in which one person speaks alone.
-        split: `"train"`, `"validation"`, or any split the corpus has.
-        speaker_column: the column that tells speakers apart, where it has an unusual name.
-        revision: commit of the Hub repository, or `None` for the newest.
+        split: `"train"`, `"validation"`, or any other split of the corpus.
+        speaker_column: the column with the speaker, if it has an unusual name.
+        revision: commit of the Hub repository; the newest by default.
 
     Raises:
-        CorpusError: what is missing, and what was found instead.
+        CorpusError: the corpus cannot be used; the message says what is missing and what was found.
     """
     path, _, config = (name, "", "") if Path(name).is_dir() else name.partition(":")
     corpus = CORPORA.get(name) or Corpus(path, config or None)
@@ -193,7 +202,7 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None, revisi
             )
     elif corpus.path.startswith((".", "/")) or corpus.path.count("/") != 1:
         raise CorpusError(
-            f"corpus {corpus.path!r} is no directory, no Hub id (user/name) and none of: {', '.join(CORPORA)}"
+            f"corpus {corpus.path!r} is not a directory, a Hub id (user/name) or one of: {', '.join(CORPORA)}"
         )
     builder = _open_builder(corpus, revision)
     files = builder.config.data_files or {}
@@ -234,14 +243,14 @@ def _open_builder(corpus: Corpus, revision: str | None):
         raise CorpusError(f"corpus {corpus.path!r} cannot be opened: {first_line(error)}; {remedy}") from None
 
 
-def _parquet(corpus: Corpus, urls: list[str]) -> tuple[list[RowGroup], "_RowGroupReader | _ConversationReader"]:
+def _parquet(corpus: Corpus, urls: list[str]) -> tuple[list[RowGroup], "_RowGroupReader | ConversationReader"]:
     with ThreadPoolExecutor(8) as pool:
         footers = list(pool.map(_footer, urls))
     columns = footers[0].schema.to_arrow_schema().names
     conversations = corpus.speaker_column is None and set(TURN_COLUMNS) <= set(columns)
     audio, speaker = _choose_columns(corpus, columns, conversations)
     units = [RowGroup(url, i, m) for url, m in zip(urls, footers) for i in range(m.num_row_groups)]
-    return units, _ConversationReader(audio) if conversations else _RowGroupReader(audio, speaker)
+    return units, ConversationReader(audio) if conversations else _RowGroupReader(audio, speaker)
 
 
 def _tars(corpus: Corpus, urls: list[str]) -> tuple[list[Tar], "TarReader"]:
@@ -257,7 +266,7 @@ def _tars(corpus: Corpus, urls: list[str]) -> tuple[list[Tar], "TarReader"]:
 
 def _streamed(corpus: Corpus, builder, splits: list[str], root: str, urls: list[str]) -> tuple[list, "_ShardReader"]:
     try:
-        # Rows as they lie in the files: the features of datasets would encode audio, which needs torchcodec.
+        # Raw rows: the features of datasets would encode audio, which needs torchcodec.
         streams = {s: IterableDataset(builder.as_streaming_dataset(split=s)._ex_iterable) for s in splits}
         columns = streams[splits[0]].column_names or persist(
             lambda: list(next(iter(streams[splits[0]]), {})), corpus.path, OPENING_SECONDS
@@ -272,14 +281,15 @@ def _streamed(corpus: Corpus, builder, splits: list[str], root: str, urls: list[
 
 
 def _choose_splits(corpus: Corpus, split: str, available: list[str]) -> tuple[list[str], bool | None]:
-    named = {"train": corpus.train, "validation": corpus.validation}.get(split)
-    chosen = [s for s in named or available if s in available and (named or s.startswith(split))]
-    if chosen:
-        alone = split == "train" and not any(s.startswith("validation") for s in available)
-        return chosen, False if alone else None
-    if split == "validation" and (train := [s for s in available if s.startswith("train")]):
+    def of(part: str) -> list[str]:
+        named = {"train": corpus.train, "validation": corpus.validation}.get(part)
+        return [s for s in named or available if s in available and (named or s.startswith(part))]
+
+    if chosen := of(split):
+        return chosen, False if split == "train" and not of("validation") else None
+    if split == "validation" and (train := of("train")):
         return train, True
-    raise CorpusError(f"corpus {corpus.path!r} has no split {split!r}, only: {', '.join(available) or 'none'}")
+    raise CorpusError(f"corpus {corpus.path!r} has no split {split!r}; its splits: {', '.join(available) or 'none'}")
 
 
 def _choose_columns(corpus: Corpus, columns: list[str], conversations: bool) -> tuple[str, str | None]:
@@ -292,8 +302,8 @@ def _choose_columns(corpus: Corpus, columns: list[str], conversations: bool) -> 
     if speaker not in columns and not conversations:
         missing = f"column {speaker!r}" if speaker else "speaker column"
         raise CorpusError(
-            f"corpus {corpus.path!r} has no {missing} among its columns: {', '.join(columns)}; name the one that tells "
-            "speakers apart with --speaker_column, or give each speaker a folder of audio files"
+            f"corpus {corpus.path!r} has no {missing} among its columns: {', '.join(columns)}; name the "
+            "column with the speaker by --speaker_column, or give each speaker a folder of audio files"
         )
     return audio, speaker
 
@@ -330,25 +340,35 @@ class _RowGroupReader:
 
 
 @dataclass
-class _ConversationReader:
-    """Rows that are whole conversations, one in memory at a time; a speaker's name holds for his row only."""
+class ConversationReader:
+    """Rows that are whole conversations, one in memory at a time; speaker names are local to their row."""
 
     audio: str
 
-    def __call__(self, unit: RowGroup) -> Iterator[tuple[bytes, str, str]]:
+    def conversations(self, unit: RowGroup) -> Iterator[Conversation]:
         with open_file(unit.url) as file:
-            batches = pq.ParquetFile(file, metadata=unit.metadata).iter_batches(
+            batches = pq.ParquetFile(file, metadata=unit.metadata, buffer_size=READ_AHEAD).iter_batches(
                 1, [unit.index], columns=[self.audio, *TURN_COLUMNS], use_threads=False
             )
             for number, batch in enumerate(batches):
                 (row,) = batch.to_pylist()
-                encoded, path = row[self.audio]["bytes"] or b"", row[self.audio]["path"]
-                stretches = solo_stretches(*(row[column] or [] for column in TURN_COLUMNS))
-                try:
-                    for utterance, speaker in cut(encoded, stretches):
-                        yield utterance, f"{unit}, row {number}, {speaker}", path
-                except AudioError:
-                    yield encoded, f"{unit}, row {number}", path  # skipped and counted when it is decoded
+                turns = tuple(zip(*(row[column] or [] for column in TURN_COLUMNS)))
+                yield Conversation(f"{unit}, row {number}", (row[self.audio] or {}).get("bytes") or b"", turns)
+
+    def __call__(self, unit: RowGroup) -> Iterator[tuple[bytes, str, str]]:
+        for conversation in self.conversations(unit):
+            yield from solo_speech_of(conversation)
+
+
+def solo_speech_of(conversation: Conversation) -> Iterator[tuple[bytes, str, str]]:
+    """Audio, speaker and name of the stretches in which one person speaks alone."""
+    name, audio = conversation.name, conversation.audio
+    encoded = audio if isinstance(audio, bytes) else Path(audio).read_bytes()
+    try:
+        for utterance, speaker in cut(encoded, solo_stretches(*zip(*conversation.turns))) if conversation.turns else ():
+            yield utterance, f"{name}, {speaker}", name
+    except AudioError:
+        yield encoded, name, name  # skipped and counted when it is decoded
 
 
 @dataclass
@@ -385,10 +405,10 @@ def _speaker_folders(directory: Path) -> list[Path]:
 
 
 def _folders_of_split(corpus: Corpus, folders: list[Path], split: str) -> list[Path]:
-    """Folders of speakers held out by name, at least two of them, or of the others."""
+    """Folders of the held-out speakers, at least two, or of all others."""
     if len(folders) < 4:
         raise CorpusError(
-            f"corpus {corpus.path!r} has {len(folders)} speaker folders; at least 4 are needed, 2 of them held out"
+            f"corpus {corpus.path!r} has {len(folders)} speaker folders; at least 4 are needed, of which 2 are held out"
         )
     ordered = sorted(folders, key=lambda folder: (_percentile(folder.name), folder.name))
     held_out = ordered[: max(2, sum(is_held_out(folder.name) for folder in folders))]

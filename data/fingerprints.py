@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.decoding import AUDIO_FILES
+from data.annotations import AUDIO_SUFFIXES
 
 MOST_FILES = 10_000
 """Of more files so many are looked into, evenly spread."""
@@ -20,7 +20,9 @@ def of_units(units: Sequence, held_out: bool | None) -> str:
 
 def _of_folder(folder: Path) -> str:
     """The name of a speaker's folder with those and the sizes of its audio files."""
-    files = sorted((f.name, f.stat().st_size) for f in os.scandir(folder) if Path(f.name).suffix.lower() in AUDIO_FILES)
+    files = sorted(
+        (f.name, f.stat().st_size) for f in os.scandir(folder) if Path(f.name).suffix.lower() in AUDIO_SUFFIXES
+    )
     return repr((folder.name, files))
 
 

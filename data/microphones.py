@@ -1,50 +1,66 @@
-"""What all utterances of a pool have in common: one microphone, one codec.
+"""One microphone and one codec for all utterances of a pool.
 
-A corpus of single speakers was recorded by as many microphones in as many rooms, so two voices of a simulated
-conversation differ by far more than their voices, and a network learns to tell microphones apart. Around one table
-there is only one. Here every utterance is filtered towards the long-term average spectrum of the utterances beside
-it, in broad bands, so that what still tells two people apart is their voices. Codecs are those of libsndfile.
+Each speaker of a corpus was recorded by another microphone in another room, so two speakers of a simulated conversation
+differ by much more than their voices, and a network learns to tell microphones apart. A real conversation often has a
+single microphone. Here each utterance is filtered, in broad bands, towards the long-term average spectrum of its pool,
+so that mostly the voices differ.
 """
 
-import io
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
 import scipy.signal
-import soundfile
 
 from data.acoustics import Augmentation
+from data.codecs import CODECS, NARROW, transmit
 from data.conversations import GRID, LEVEL, SAMPLING_RATE, Pool
-
-CODECS = {
-    "GSM": {"format": "WAV", "subtype": "GSM610"},
-    "G.711": {"format": "WAV", "subtype": "ULAW"},
-    "MP3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "compression_level": 0.99},
-}
-"""Mobile and fixed telephones at 8 kHz, and MP3 at its lowest rate (8 to 24 kbit/s) at 16 kHz."""
-TELEPHONES = ("GSM", "G.711")
 
 TAPS = 255
 FRAME = 512
 BANDS = 16
 LOWEST, HIGHEST = (2595 * np.log10(1 + frequency / 700) for frequency in (60, SAMPLING_RATE / 2))
 EDGES = 700 * (10 ** (np.linspace(LOWEST, HIGHEST, BANDS + 1) / 2595) - 1)
-"""Of the bands in Hz: evenly spaced on the mel scale from 60 Hz up."""
+"""Band edges in Hz, evenly spaced on the mel scale from 60 Hz up."""
 FIRST_BINS = np.searchsorted(np.fft.rfftfreq(FRAME, 1 / SAMPLING_RATE), EDGES)
 LARGEST_GAIN_DB = 15.0
 
 
-def distort(rng: np.random.Generator, pool: Pool, augmentation: Augmentation) -> None:
-    """Give a pool one microphone, one codec, both or neither, in place."""
+@dataclass(frozen=True)
+class Channel:
+    """The channel shared by all speakers.
+
+    Args:
+        microphone: strength of the filters towards one microphone; `None` leaves each speaker's own.
+        codec: one of `data.codecs.CODECS`, or `None`.
+    """
+
+    microphone: float | None
+    codec: str | None
+
+
+def draw_channel(rng: np.random.Generator, augmentation: Augmentation) -> Channel:
+    """One microphone, one codec, both or neither."""
     microphone, codec = rng.random(2) < (augmentation.one_microphone, augmentation.codec)
-    if microphone:
-        use_one_microphone(pool, rng.uniform(*augmentation.microphone_strength))
-    if codec:
-        use_codec(pool, list(CODECS)[rng.integers(len(CODECS))])
+    strength = rng.uniform(*augmentation.microphone_strength) if microphone else None
+    return Channel(strength, list(CODECS)[rng.integers(len(CODECS))] if codec else None)
+
+
+def distort(rng: np.random.Generator, pool: Pool, augmentation: Augmentation) -> None:
+    """Draw the channel of a pool and apply it to its utterances, in place.
+
+    Windows share the codec of their pool, applied to the speech only: encoding each window would cost more than
+    everything else. A recording is one signal and is encoded as a whole (`Scenery.record`).
+    """
+    channel = draw_channel(rng, augmentation)
+    if channel.microphone is not None:
+        use_one_microphone(pool, channel.microphone)
+    if channel.codec is not None:
+        use_codec(pool, channel.codec)
 
 
 def use_one_microphone(pool: Pool, strength: float) -> None:
-    """Filter the utterances of a pool in place towards their average spectrum; levels and activity stay.
+    """Filter the utterances of a pool in place towards their average spectrum; levels and activity do not change.
 
     Args:
         strength: 0 changes nothing, 1 makes the average spectra of all utterances the same in every band.
@@ -58,17 +74,10 @@ def use_one_microphone(pool: Pool, strength: float) -> None:
 
 
 def use_codec(pool: Pool, name: str) -> None:
-    """Send every utterance of a pool through one of `CODECS`, in place; behind a telephone's the pool is narrow."""
-    pool.narrow = name in TELEPHONES
-    rate = SAMPLING_RATE // 2 if pool.narrow else SAMPLING_RATE
+    """Encode and decode each utterance of a pool with one of `CODECS`, in place; telephones make the pool narrow."""
+    pool.narrow = name in NARROW
     for utterance, waveform in enumerate(pool.audio):
-        sent = scipy.signal.resample_poly(waveform, 1, 2) if pool.narrow else waveform
-        file = io.BytesIO()
-        soundfile.write(file, sent, rate, **CODECS[name])
-        file.seek(0)
-        heard, _ = soundfile.read(file, dtype="float32")
-        heard = scipy.signal.resample_poly(heard, 2, 1) if pool.narrow else heard
-        pool.audio[utterance] = np.resize(heard, len(waveform)).astype(np.float32)
+        pool.audio[utterance] = transmit(waveform, name)
 
 
 def _band_levels(waveform: np.ndarray, active: np.ndarray) -> np.ndarray:
@@ -80,7 +89,7 @@ def _band_levels(waveform: np.ndarray, active: np.ndarray) -> np.ndarray:
 
 
 def _filter(gains: np.ndarray) -> np.ndarray:
-    """A symmetric impulse response with these gains in dB at the middles of the bands."""
+    """A symmetric impulse response with the given gains in dB at the centres of the bands."""
     grid = np.linspace(0, SAMPLING_RATE / 2, 257)
     response = 10 ** (np.interp(grid, (EDGES[:-1] + EDGES[1:]) / 2, gains) / 20)
     taps = np.roll(np.fft.irfft(response), TAPS // 2)[:TAPS]

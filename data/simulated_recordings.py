@@ -4,20 +4,18 @@ Turns come from measured statistics, speech from a corpus of single speakers, ro
 a `Scenery`, as for training windows. A recording is a function of (seed, index) alone.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 
-from data.acoustics import SEATS, Augmentation, Scenery
-from data.conversations import GRID, LEVEL, SAMPLING_RATE, Pool, Turns, plan_turns, render
+from data.acoustics import Augmentation, Scenery
+from data.conversations import GRID, SAMPLING_RATE, Conversations, Pool, plan_turns, render
 from data.corpora import CorpusError, Utterances
 from data.decoding import RowError, decode
-from data.microphones import distort
+from data.microphones import draw_channel, use_one_microphone
 
 PIECE_SECONDS = 8.0
-MARGIN = 5 * GRID
-"""Silence around each piece, for equalisers and telephones ring to both sides of an impulse."""
 
 
 @dataclass(frozen=True)
@@ -71,49 +69,25 @@ class SimulatedRecordings:
         rng = np.random.default_rng([self.seed, index])
         cast = [names[i] for i in rng.permutation(len(names))[:num_speakers]]
         turns = plan_turns(rng, 1, seconds, num_speakers)
-        scenery = Scenery(rng, int(PIECE_SECONDS * SAMPLING_RATE), self.pool, self.noises)
         pool, chance = self.pool.of(cast), np.random.default_rng([self.seed, index, 1])
-        distort(chance, pool, self.augmentation)
-        waveform, active = self._record(rng, turns, pool, cast, seconds, scenery)
-        return Recording(f"simulated-{self.seed}-{index}", waveform, _turns(active, cast))
-
-    def _record(self, rng, turns: Turns, pool: Pool, cast: list[str], seconds: float, scenery: Scenery):
-        """What one microphone hears, piece by piece: the same room, equaliser and telephone throughout."""
-        augmentation, speakers = self.augmentation, len(cast)
-        response = np.ones((speakers, scenery.size // 2 + 1), np.complex64)
-        if rng.random() < augmentation.room:
-            seats = rng.permutation(max(SEATS, speakers))[:speakers] % SEATS
-            response *= scenery.rooms[rng.integers(len(scenery.rooms)), seats]
-        if rng.random() < augmentation.equaliser:
-            response *= scenery.equalisers[rng.integers(len(scenery.equalisers))]
-        if rng.random() < augmentation.telephone or pool.narrow:
-            response *= scenery.telephones[rng.integers(len(scenery.telephones))]
-        level = 10 ** (rng.normal(0, augmentation.speaker_level_db, speakers) / 20)
-        response *= level.astype(np.float32)[:, None]
+        scenery = Scenery(chance.spawn(1)[0], int(PIECE_SECONDS * SAMPLING_RATE), self.pool, self.noises)
+        channel = draw_channel(chance, self.augmentation)
+        if channel.microphone is not None:
+            use_one_microphone(pool, channel.microphone)
+        conditions = scenery.draw(chance, 1, num_speakers, self.augmentation, channel.codec)
 
         samples = round(seconds * SAMPLING_RATE) // GRID * GRID
-        mixture = np.zeros(MARGIN + samples + scenery.size, np.float32)
         active = []
-        for at in range(0, samples, scenery.samples - 2 * MARGIN):
-            length = min(scenery.samples - 2 * MARGIN, samples - at)
-            speech = render(rng, pool, turns, [cast], [at / SAMPLING_RATE], length / SAMPLING_RATE)
-            padded = np.zeros((speakers, scenery.size), np.float32)
-            padded[:, MARGIN : MARGIN + length] = speech.tracks[0]
-            heard = scipy.fft.irfft((scipy.fft.rfft(padded) * response).sum(axis=0), scenery.size)
-            mixture[at : at + scenery.size] += heard
-            active.append(speech.active[0])
-        mixture, active = mixture[MARGIN : MARGIN + samples], np.concatenate(active, axis=1)
 
-        loud = rng.random() < augmentation.noise
-        snr = rng.uniform(*(augmentation.noise_snr if loud else augmentation.quiet_snr))
-        fraction = active.any(axis=0).mean()
-        power = np.square(mixture).mean(dtype=np.float64) / fraction if fraction else LEVEL**2
-        background = scenery.backgrounds[rng.integers(len(scenery.backgrounds))]
-        background = np.resize(np.roll(background, -rng.integers(len(background))), samples)
-        mixture += np.float32(np.sqrt(power) * 10 ** (-snr / 20)) * background
-        gain = 10 ** (rng.uniform(*augmentation.gain_db) / 20)
-        mixture *= np.float32(gain / max(np.abs(mixture).max(), 1e-9))
-        return mixture, active
+        def pieces() -> Iterator[Conversations]:
+            for at in range(0, samples, scenery.longest_piece):
+                length = min(scenery.longest_piece, samples - at)
+                piece = render(rng, pool, turns, [cast], [at / SAMPLING_RATE], length / SAMPLING_RATE)
+                active.append(piece.active[0])
+                yield piece
+
+        waveform = scenery.record(pieces(), samples, conditions)
+        return Recording(f"simulated-{self.seed}-{index}", waveform, _turns(np.concatenate(active, axis=1), cast))
 
 
 def _turns(active: np.ndarray, cast: list[str]) -> list[tuple[float, float, str]]:

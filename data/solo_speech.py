@@ -1,4 +1,4 @@
-"""Utterances of one person cut out of recorded conversations, where the corpus says who speaks when."""
+"""Utterances of single speakers, cut out of recorded conversations by their annotated turns."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import soundfile
 
-from modeling.audio_fast_diarization import SAMPLING_RATE, load_audio
+from data.decoding import open_with_libsndfile
+from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, load_audio
+from modeling.mixing_fast_diarization import mix
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 15.0
 MOST_PER_CONVERSATION = 64
@@ -15,9 +17,9 @@ MOST_PER_CONVERSATION = 64
 def solo_stretches(
     starts: Sequence[float], ends: Sequence[float], speakers: Sequence[str]
 ) -> list[tuple[float, float, str]]:
-    """(start, end, speaker) in seconds of every stretch of `SHORTEST_SECONDS` or more in which one person speaks alone.
+    """(start, end, speaker) in seconds of each stretch of non-overlapped speech of at least `SHORTEST_SECONDS`.
 
-    Longer ones are cut to `LONGEST_SECONDS`; of more than `MOST_PER_CONVERSATION`, so many spread evenly are kept.
+    Longer stretches are cut to `LONGEST_SECONDS`; at most `MOST_PER_CONVERSATION` are kept, evenly spread.
     """
     people, who = np.unique(np.array(speakers, str), return_inverse=True)
     edges = np.unique(np.r_[starts, ends])
@@ -40,27 +42,37 @@ def solo_stretches(
 
 
 def cut(audio: bytes, stretches: Sequence[tuple[float, float, str]]) -> Iterator[tuple[bytes, str]]:
-    """FLAC and speaker of each stretch of an encoded recording; what lies beyond its end is left out.
+    """FLAC and speaker of each stretch of an encoded recording; stretches beyond its end are dropped.
 
-    Only the stretches are decoded where libsndfile can go to any place in the file, else all of it.
+    If that can be done exactly (FLAC and WAV) only the stretches are decoded, otherwise all of it.
 
     Raises:
         AudioError: the recording cannot be read.
     """
-    try:
-        with soundfile.SoundFile(io.BytesIO(audio)) as file:
-            for start, end, speaker in stretches:
-                first, last = (min(round(at * file.samplerate), file.frames) for at in (start, end))
-                if last > first:
-                    file.seek(first)
-                    samples = file.read(last - first, dtype="float32", always_2d=True).mean(axis=1)
-                    yield _flac(samples, file.samplerate), speaker
-    except soundfile.LibsndfileError:
-        waveform = load_audio(audio)
+    file = open_with_libsndfile(audio)
+    if file is not None and file.format in ("FLAC", "WAV"):
+        yield from _cut_by_libsndfile(file, stretches)
+        return
+    waveform = load_audio(audio)
+    for start, end, speaker in stretches:
+        samples = waveform[round(start * SAMPLING_RATE) : round(end * SAMPLING_RATE)]
+        if samples.size:
+            yield _flac(samples, SAMPLING_RATE), speaker
+
+
+def _cut_by_libsndfile(
+    file: soundfile.SoundFile, stretches: Sequence[tuple[float, float, str]]
+) -> Iterator[tuple[bytes, str]]:
+    with file:
         for start, end, speaker in stretches:
-            samples = waveform[round(start * SAMPLING_RATE) : round(end * SAMPLING_RATE)]
-            if samples.size:
-                yield _flac(samples, SAMPLING_RATE), speaker
+            first, last = (min(round(at * file.samplerate), file.frames) for at in (start, end))
+            if last > first:
+                try:
+                    file.seek(first)
+                    samples = file.read(last - first, dtype="float32", always_2d=True)
+                except soundfile.LibsndfileError as error:
+                    raise AudioError("damaged") from error
+                yield _flac(mix(samples.T, file.samplerate), file.samplerate), speaker
 
 
 def _flac(samples: np.ndarray, sampling_rate: int) -> bytes:

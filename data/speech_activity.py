@@ -1,15 +1,15 @@
-"""Where a single-speaker utterance holds speech: the labels of the training data."""
+"""Speech activity of single-speaker utterances, from which the training labels are made."""
 
 import numpy as np
 
 FRAME = 160
 BEFORE, AFTER = 3, 8
-"""What is added to loud frames: last sounds fade more softly than first ones rise (docs/SPEECH_ACTIVITY.md)."""
+"""Frames added around loud ones: speech fades out more slowly than it starts (docs/SPEECH_ACTIVITY.md)."""
 BRIDGE = 30
-"""Shorter pauses are speech: 19 of 20 pauses in the references of PriMock57 and VoxConverse are longer than 0.4 s."""
+"""Shorter pauses count as speech: 95 % of pauses in the references of PriMock57 and VoxConverse exceed 0.4 s."""
 MINIMUM = 5
 RANGE_DB = 27
-"""What lies further below the loud frames of an utterance is background, however quiet the rest is."""
+"""Frames further below the loud frames of an utterance are background, however quiet the others are."""
 
 
 def speech_segments(waveform: np.ndarray) -> np.ndarray:
@@ -19,7 +19,7 @@ def speech_segments(waveform: np.ndarray) -> np.ndarray:
 
     Returns:
         (segments, 2) int64 array of the first and the past-the-end sample of each stretch of speech, ascending and
-        apart. Silence throughout has none.
+        disjoint; empty for silence.
     """
     frames = len(waveform) // FRAME
     if frames < 2:

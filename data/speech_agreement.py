@@ -1,8 +1,8 @@
-"""How far the speech activity of the labels agrees with silero-vad, frame by frame, and what it costs.
+"""Compare the speech activity of the labels with silero-vad, frame by frame, and measure its cost.
 
 python -m data.speech_agreement --dataset path/to/speech
 
-needs requirements-dev.txt. Neither detector is the truth: the table shows how much the convention alone is worth.
+needs requirements-dev.txt. Neither detector is a reference: the table shows how much the convention alone matters.
 """
 
 import argparse
@@ -22,11 +22,11 @@ SAMPLING_RATE = 16_000
 FRAME = 320
 BRIDGES_MS = (100, 200, 300, 500)
 NEAR = 10
-"""Frames: a difference that begins within 0.2 s of an onset or an end is put down to that boundary."""
+"""Frames: a difference within 0.2 s of an onset or end is attributed to that boundary."""
 
 
 def frames_of(segments: np.ndarray, samples: int) -> np.ndarray:
-    """(segments, 2) samples to bool (frames of 20 ms,): those whose middle lies in a segment."""
+    """(segments, 2) samples to bool (frames of 20 ms,): frames whose centre lies in a segment."""
     middles = np.arange(samples // FRAME) * FRAME + FRAME // 2
     segments = np.asarray(segments).reshape(-1, 2)
     return (np.searchsorted(segments[:, 0], middles, "right") - np.searchsorted(segments[:, 1], middles, "right")) > 0
@@ -35,8 +35,8 @@ def frames_of(segments: np.ndarray, samples: int) -> np.ndarray:
 def disagreement(ours: list[np.ndarray], theirs: list[np.ndarray]) -> dict[str, float]:
     """Shares of all frames, given bool (frames,) of every utterance: `differ`, and its parts.
 
-    `missed` is speech to them alone, `extra` to us alone. Each is told apart by where in their answer it lies: at an
-    onset, at an end, inside (a pause we do not bridge, a stretch we do), or elsewhere.
+    `missed` is speech for them only, `extra` for us only. Each is split by its place in their speech: at an onset, at
+    an end, inside (a pause that we do not bridge, or that we do), or elsewhere.
     """
     total = sum(map(len, ours))
     counts = dict.fromkeys(
@@ -61,7 +61,7 @@ def _near(edges: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
 
 def boundary_shifts(ours: list[np.ndarray], theirs: list[np.ndarray], sign: int) -> np.ndarray:
-    """Seconds from each of their onsets (`sign` 1) or ends (-1) to our nearest one within 0.5 s; positive is later."""
+    """Seconds from each of their onsets (`sign` 1) or ends (-1) to our nearest within 0.5 s; positive is later."""
     shifts = []
     for mine, their in zip(ours, theirs):
         mine, their = (np.flatnonzero(np.diff(f.astype(int), prepend=0, append=0) == sign) for f in (mine, their))
@@ -72,7 +72,7 @@ def boundary_shifts(ours: list[np.ndarray], theirs: list[np.ndarray], sign: int)
 
 
 def sample(utterances: Utterances, count: int) -> list[np.ndarray]:
-    """Waveforms of `count` utterances taken in turn from units spread over the corpus."""
+    """Waveforms of `count` utterances from units spread over the corpus."""
     waveforms = []
     units = np.random.default_rng(0).permutation(len(utterances))
     for unit in units:
@@ -85,7 +85,7 @@ def sample(utterances: Utterances, count: int) -> list[np.ndarray]:
 
 
 def our_frames(waveforms: list[np.ndarray], bridge_ms: int) -> list[np.ndarray]:
-    """Our rule's answers when pauses up to `bridge_ms` are bridged."""
+    """The frames of our rule when pauses up to `bridge_ms` are bridged."""
     usual, rule.BRIDGE = rule.BRIDGE, bridge_ms // 10
     try:
         return [frames_of(rule.speech_segments(waveform), len(waveform)) for waveform in waveforms]
@@ -94,18 +94,18 @@ def our_frames(waveforms: list[np.ndarray], bridge_ms: int) -> list[np.ndarray]:
 
 
 def silero_frames(waveforms: list[np.ndarray], bridge_ms: int) -> list[np.ndarray]:
-    """silero-vad's answers at its default threshold when pauses up to `bridge_ms` are bridged."""
+    """The frames of silero-vad at its default threshold when pauses up to `bridge_ms` are bridged."""
     from silero_vad import get_speech_timestamps, load_silero_vad
 
-    model, answers = load_silero_vad(), []
+    model, frames = load_silero_vad(), []
     for waveform in waveforms:
         found = get_speech_timestamps(torch.from_numpy(waveform), model, min_silence_duration_ms=bridge_ms)
-        answers.append(frames_of(np.array([[s["start"], s["end"]] for s in found]), len(waveform)))
-    return answers
+        frames.append(frames_of(np.array([[s["start"], s["end"]] for s in found]), len(waveform)))
+    return frames
 
 
 def report(waveforms: list[np.ndarray]) -> str:
-    """Markdown tables: who bridges how much, where the two differ, and the cost."""
+    """Markdown tables: the effect of bridging, where the two differ, and the cost."""
     seconds = sum(map(len, waveforms)) / SAMPLING_RATE
     usual = 10 * rule.BRIDGE
     ours = {bridge: our_frames(waveforms, bridge) for bridge in BRIDGES_MS}
@@ -138,7 +138,7 @@ def report(waveforms: list[np.ndarray]) -> str:
         ["cost", "share of real time, one thread"],
         [[name, f"{_seconds(detect, waveforms, usual) / seconds:.5f}"] for name, detect in costs],
     )
-    head = f"{len(waveforms)} utterances, {seconds / 60:.1f} min; both bridge {usual} ms where nothing else is said."
+    head = f"{len(waveforms)} utterances, {seconds / 60:.1f} min; both bridge {usual} ms unless stated otherwise."
     return "\n\n".join([head, differ, where, shifts, cost])
 
 
@@ -150,8 +150,10 @@ def _seconds(detect: Callable, waveforms: list[np.ndarray], bridge_ms: int) -> f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it")
-    parser.add_argument("--utterances", type=int, default=150, help="how many of its validation split to compare")
+    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
+    parser.add_argument(
+        "--utterances", type=int, default=150, help="number of validation utterances to compare (default %(default)s)"
+    )
     arguments = parser.parse_args()
     if arguments.utterances < 1:
         raise SystemExit(f"error: --utterances must be at least 1, got {arguments.utterances}")

@@ -7,20 +7,23 @@ person. Blocks are numbered without end: block g belongs to pass g // blocks_per
 has its own order. Batch i of block g is a function of (seed, g, i) alone: no state of a random generator, no shuffle
 buffer, nothing that depends on which worker makes it.
 
-The blocks are dealt out to a fixed number of lanes. Batch n of the whole stream comes from lane n mod lanes, so the
-sequence is the same for every number of workers that divides the lanes, and the state of the stream is one block
-number and one batch number a lane.
+The blocks are dealt out to a fixed number of lanes. Batch n of the whole stream comes from lane n mod lanes and is made
+by worker n mod workers, so the sequence is the same for every number of workers, and the state of the stream is one
+block number and one batch number a lane. As many workers as divide the lanes do nothing twice. Workers beyond the lanes
+share them: each reads and decodes all of a lane's block and makes its part of the batches, which pays less.
 """
 
 import json
 import logging
+import math
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -33,52 +36,82 @@ from data.corpora import CorpusError, Row, Utterances
 from data.decoding import RowError, decode
 from data.fingerprints import of_contents
 from data.microphones import distort
+from data.rooms import load_rooms, rooms_digest
 from data.worker_folder import share_folder
+from modeling.task_fast_diarization import Task
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 READINGS = 3
 """How often a unit that is gone or damaged is read before it counts as lost."""
 
 
 @dataclass(frozen=True)
-class StreamConfig:
-    """Everything the windows depend on beside the corpus.
+class StreamConfig(Task):
+    """Everything the windows depend on beside the corpus: the [`Task`], and how windows of it are made.
 
     Args:
         seed: of everything drawn.
         batch_size: windows in a batch.
-        window_seconds, num_speakers: of a window.
-        long_window_seconds: of the windows of every other pool, by chance.
-        shares: wanted shares of windows with none, one, and two or more speakers, or `None` for what the measured
-            turn-taking gives.
+        long_window_seconds: of the windows of every other lane.
         turn_taking: `"measured"`, or `"independent"` for turns that know nothing of each other.
         units_per_block: units read side by side; eight times as many where only held-out speakers are taken of them.
         pool_size: most utterances decoded together.
         windows_per_utterance: windows drawn for every utterance read.
-        lanes: blocks open at a time in one process; the number of workers must divide it.
-        noise: directory of background recordings, or `None`.
+        lanes: blocks open at a time in one process.
+        noise: directory or directories of recorded backgrounds and sounds, or `None`.
+        rooms: directory of measured room responses, or `None`.
         retry_seconds: how long a unit is tried again, with growing pauses, before the stream gives up.
     """
 
     seed: int = 0
     batch_size: int = 32
-    window_seconds: float = 3.0
     long_window_seconds: float | None = None
-    num_speakers: int = 2
-    shares: tuple[float, float, float] | None = (0.03, 0.37, 0.60)
     turn_taking: str = "measured"
     units_per_block: int = 8
     pool_size: int = 96
     windows_per_utterance: int = 20
     lanes: int = 4
-    noise: str | None = None
+    noise: str | tuple[str, ...] | None = None
+    rooms: str | None = None
     speeds: tuple[float, ...] = (0.8, 0.9, 1.0, 1.1, 1.2)
     augmentation: Augmentation = Augmentation()
     retry_seconds: float = 900.0
 
 
-class ConversationStream(IterableDataset):
+def useful_workers(workers: int, lanes: int) -> int:
+    """The most of so many workers that can share the lanes evenly: others would do more work twice than they save."""
+    return next((n for n in range(workers, 0, -1) if n % lanes == 0 or lanes % n == 0), 0)
+
+
+class LanedStream(IterableDataset):
+    """An endless sequence of batches, dealt out to lanes: the same for every number of workers.
+
+    What inherits from it has `lanes` and a `state` with the lane whose `turn` it is, and makes the batches of a lane.
+    """
+
+    def lane(self, lane: int, first: int, step: int) -> Iterator[dict]:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[dict]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        common = math.gcd(self.lanes, workers)
+        # Batch n from here on is the (n // lanes)-th of its lane from here on.
+        mine = range(number, workers * (self.lanes // common), workers)
+        batches = [self.lane((self.state["turn"] + n) % self.lanes, n // self.lanes, workers // common) for n in mine]
+        try:
+            while True:
+                for of_lane in batches:
+                    yield next(of_lane)
+        except CorpusError as error:
+            if worker is None:
+                raise
+            yield {"failure": str(error)}  # raised here it would arrive with a traceback in its message
+
+
+class ConversationStream(LanedStream):
     """Batches of conversation windows, endless.
 
     Iterating yields dicts of `input_values` float32 (batch, samples), `labels` float32 (batch, frames, num_speakers),
@@ -96,7 +129,8 @@ class ConversationStream(IterableDataset):
         if len(utterances) == 0:
             raise CorpusError(f"corpus {utterances.corpus.path!r} holds no data; check its split and its files")
         self.utterances, self.config, self.rank, self.world_size = utterances, config, rank, world_size
-        self.noises = load_noises(config.noise)
+        self.lanes = config.lanes
+        self.noises, self.rooms = load_noises(config.noise), load_rooms(config.rooms)
         self.skipped = Counter()
         self.state = {"turn": 0, "lanes": [[rank + world_size * k, 0] for k in range(config.lanes)]}
         if state is not None:
@@ -110,6 +144,14 @@ class ConversationStream(IterableDataset):
                 readers,
             )
 
+    @property
+    def num_speakers(self) -> int:
+        return self.config.num_speakers
+
+    def afresh(self, **changes) -> "ConversationStream":
+        """The same stream from its start, in one process, with other settings."""
+        return type(self)(self.utterances, replace(self.config, **changes))
+
     def identity(self) -> dict:
         """What must not change between a run and its continuation for the windows to be the same."""
         settings = json.loads(json.dumps(asdict(self.config)))
@@ -120,13 +162,17 @@ class ConversationStream(IterableDataset):
             "processes": self.world_size,
             "speaker column": getattr(self.utterances.reader, "speaker", None),
             **self._sources,
-            "contents of the data": self._contents[0],
         }
 
     @cached_property
     def _sources(self) -> dict[str, str | None]:
         """Digests of what is read, found once a stream and not at every checkpoint."""
-        return {"data": self.utterances.fingerprint(), "noise": noise_digest(self.config.noise)}
+        return {
+            "data": self.utterances.fingerprint(),
+            "contents of the data": self._contents[0],
+            "noise": noise_digest(self.config.noise),
+            "rooms": rooms_digest(self.config.rooms),
+        }
 
     @cached_property
     def _contents(self) -> tuple[str | None, int | None]:
@@ -142,38 +188,24 @@ class ConversationStream(IterableDataset):
                 )
         if state.get("written") not in (None, self._contents[1]):
             logger.warning(
-                "files of %s have another date than at the checkpoint; what was looked into is the same",
+                "files of %s have other dates than at the checkpoint; the samples that are compared are the same",
                 self.utterances.corpus.path,
             )
         self.state = {"turn": state["turn"], "lanes": state["lanes"]}
 
-    def __iter__(self) -> Iterator[dict]:
-        worker = get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        lanes = self.config.lanes
-        if lanes % workers:
-            raise ValueError(f"{workers} data workers cannot share {lanes} lanes evenly; use a divisor of {lanes}")
-        mine = [(self.state["turn"] + number + k * workers) % lanes for k in range(lanes // workers)]
-        batches = {lane: self._lane(lane) for lane in mine}
-        try:
-            while True:
-                for lane in mine:
-                    yield next(batches[lane])
-        except CorpusError as error:
-            if worker is None:
-                raise
-            yield {"failure": str(error)}  # raised here it would arrive with a traceback in its message
-
-    def _lane(self, lane: int) -> Iterator[dict]:
-        block, first = self.state["lanes"][lane]
+    def lane(self, lane: int, first: int, step: int) -> Iterator[dict]:
+        """Every `step`-th batch of a lane, from the `first` one after its place on."""
+        block, begin = self.state["lanes"][lane]
         empty = 0
         while True:
             made = 0
-            for i, batch in self.block_batches(block, first):
-                batch["position"] = np.array([lane, block, i])
+            for i, make in self.planned(block, begin):
                 made += 1
-                yield batch
-            empty = 0 if made or first else empty + 1
+                if first == 0:
+                    first = step
+                    yield make() | {"position": np.array([lane, block, i])}
+                first -= 1
+            empty = 0 if made or begin else empty + 1
             if empty > self.blocks_per_pass:
                 remedy = "check its files"
                 if self.utterances.held_out:
@@ -182,7 +214,23 @@ class ConversationStream(IterableDataset):
                 raise CorpusError(
                     f"no usable window in the whole of {self.utterances.corpus.path!r} ({reasons}); {remedy}"
                 )
-            block, first = block + self.config.lanes * self.world_size, 0
+            block, begin = block + self.lanes * self.world_size, 0
+
+    def advance(self, position: np.ndarray) -> None:
+        """Move to behind the batch of this position."""
+        lane, block, i = (int(p) for p in position)
+        self.state = {
+            "turn": (lane + 1) % self.lanes,
+            "lanes": [[block, i + 1] if k == lane else at for k, at in enumerate(self.state["lanes"])],
+        }
+
+    def state_dict(self) -> dict:
+        return {**self.state, "stream": self.identity(), "written": self._contents[1]}
+
+    def seconds_of(self, block: int) -> float:
+        """Length of the windows of a block, the same for all blocks and processes that a lane reads."""
+        long_lane = block // self.world_size % self.lanes % 2
+        return (long_lane and self.config.long_window_seconds) or self.config.window_seconds
 
     def units_of(self, block: int) -> list[int]:
         """The units of a block: a seeded permutation of all units, cut into blocks."""
@@ -191,7 +239,11 @@ class ConversationStream(IterableDataset):
         return order[part :: self.blocks_per_pass].tolist()
 
     def block_batches(self, block: int, first: int = 0) -> Iterator[tuple[int, dict]]:
-        """Batches of one block from number `first` on; only the pools they need are decoded."""
+        """Batches of one block from number `first` on, with their numbers."""
+        return ((i, make()) for i, make in self.planned(block, first))
+
+    def planned(self, block: int, first: int) -> Iterator[tuple[int, Callable[[], dict]]]:
+        """Batches of one block from number `first` on, still to be made; only the pools they need are decoded."""
         config = self.config
         rows = [row for unit in self.units_of(block) for row in self._read(unit)]
         rng = np.random.default_rng([config.seed, 1, block])
@@ -202,25 +254,23 @@ class ConversationStream(IterableDataset):
             part = rows[number::pools]
             batches = max(1, len(part) * config.windows_per_utterance // config.batch_size)
             if batch + batches > first:
-                yield from self._pool_batches(part, [block, number], range(max(first - batch, 0), batches), batch)
+                yield from self._planned_of_pool(part, [block, number], range(max(first - batch, 0), batches), batch)
             batch += batches
 
-    def _pool_batches(self, rows: list[Row], key: list[int], wanted: range, offset: int) -> Iterator[tuple[int, dict]]:
+    def _planned_of_pool(self, rows: list[Row], key: list[int], wanted: range, offset: int):
         pool = self._decode(rows, np.random.default_rng([self.config.seed, 2, *key]))
         if len(pool.speakers) < self.config.num_speakers:
             self.skipped[f"pool with fewer than {self.config.num_speakers} speakers"] += len(rows)
             return
-        rng = np.random.default_rng([self.config.seed, 6, *key])
-        distort(rng, pool, self.config.augmentation)
-        long = self.config.long_window_seconds if rng.random() < 0.5 else None
-        samples = round((long or self.config.window_seconds) * 16_000)
-        scenery = Scenery(np.random.default_rng([self.config.seed, 3, *key]), samples, pool, self.noises)
+        distort(np.random.default_rng([self.config.seed, 6, *key]), pool, self.config.augmentation)
+        samples = round(self.seconds_of(key[0]) * 16_000)
+        scenery = Scenery(np.random.default_rng([self.config.seed, 3, *key]), samples, pool, self.noises, self.rooms)
         size = self.config.batch_size
         rng = np.random.default_rng([self.config.seed, 4, *key])
         turns, begin = plan(rng, wanted.stop * size, scenery, self.config)
         for i in wanted:
             rng, windows = np.random.default_rng([self.config.seed, 5, *key, i]), slice(i * size, (i + 1) * size)
-            yield offset + i, fill(rng, pool, scenery, self.config, turns[windows], begin[windows])
+            yield offset + i, partial(fill, rng, pool, scenery, self.config, turns[windows], begin[windows])
 
     def _decode(self, rows: list[Row], rng: np.random.Generator) -> Pool:
         pool = Pool()
@@ -245,11 +295,15 @@ class ConversationStream(IterableDataset):
             logger.warning("skipped %d rows (%s), the last one %s", self.skipped[reason], reason, name)
 
     def _read(self, unit: int) -> list[Row]:
-        """All rows of a unit. Transient faults are tried again; a unit that is gone or damaged is lost and said."""
+        return self._patiently(lambda: list(self.utterances.read(unit)), unit) or []
+
+    def _patiently(self, action: Callable[[], T], unit: int) -> T | None:
+        """What an action on a unit gives. Transient faults are tried again; a unit that is gone or damaged is lost,
+        which is said."""
         name = self.utterances.describe(unit)
         for _ in range(READINGS):
             try:
-                return persist(lambda: list(self.utterances.read(unit)), name, self.config.retry_seconds)
+                return persist(action, name, self.config.retry_seconds)
             except GaveUp as error:
                 raise CorpusError(f"{error}; check the connection and resume") from error
             except Exception as error:
@@ -258,7 +312,7 @@ class ConversationStream(IterableDataset):
                     raise CorpusError(f"{name} may not be read ({reason}); run hf auth login and resume") from error
         logger.warning("lost %s: %s", name, reason)
         self.skipped["lost unit"] += 1
-        return []
+        return None
 
 
 def change_speed(waveform: np.ndarray, speaker: str, factor: float) -> tuple[np.ndarray, str]:
@@ -283,12 +337,13 @@ def fill(rng, pool: Pool, scenery: Scenery, config: StreamConfig, turns: Turns, 
     """A batch of the windows planned."""
     cast = cast_speakers(rng, pool, len(begin), config.num_speakers)
     speech = render(rng, pool, turns, cast, begin, scenery.seconds)
+    conditions = scenery.draw(rng, len(begin), config.num_speakers, config.augmentation)
     names = [[-1 if n is None else speaker_number(n) for n in part] for part in speech.speakers]
     active = speech.active
     frames = active.shape[-1] * GRID // 320
     labels = active[..., : 2 * frames].reshape(*active.shape[:-1], frames, 2).any(axis=-1)
     return {
-        "input_values": scenery.apply(rng, speech, config.augmentation),
+        "input_values": scenery.apply(speech, conditions),
         "labels": labels.transpose(0, 2, 1).astype(np.float32),
         "speaker_labels": np.array(names, np.int64),
     }
@@ -313,13 +368,10 @@ class PositionedLoader:
     The state counts batches given to the training loop, not batches that workers made ahead.
     """
 
-    def __init__(self, stream: ConversationStream, workers: int):
-        if workers and stream.config.lanes % workers:
-            raise ValueError(
-                f"{workers} data workers cannot share {stream.config.lanes} lanes evenly; "
-                f"use one of {[n for n in range(1, stream.config.lanes + 1) if stream.config.lanes % n == 0]}"
-            )
-        self.stream, self.workers = stream, workers
+    def __init__(self, stream: LanedStream, workers: int):
+        self.stream, self.workers = stream, useful_workers(workers, stream.lanes)
+        if self.workers < workers:
+            logger.info("%d data workers cannot share %d lanes evenly; %d start", workers, stream.lanes, self.workers)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         before = None
@@ -353,13 +405,9 @@ class PositionedLoader:
         for batch in batches:
             if "failure" in batch:
                 raise CorpusError(batch["failure"])
-            lane, block, i = (int(p) for p in batch.pop("position"))
-            self.stream.state = {
-                "turn": (lane + 1) % self.stream.config.lanes,
-                "lanes": [[block, i + 1] if k == lane else at for k, at in enumerate(self.stream.state["lanes"])],
-            }
+            self.stream.advance(batch.pop("position").numpy())
             yield batch
 
     def state_dict(self) -> dict:
-        """A small dict of integers; give it to [`ConversationStream`] to go on from here."""
-        return {**self.stream.state, "stream": self.stream.identity(), "written": self.stream._contents[1]}
+        """A small dict of integers; give it to the stream's constructor to go on from here."""
+        return self.stream.state_dict()

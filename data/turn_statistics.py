@@ -1,19 +1,22 @@
-"""What the conversation simulator really makes, measured and printed beside the recordings it imitates.
+"""Measure the conversations that the simulator makes, beside the recordings it imitates.
 
 python -m data.turn_statistics --dataset demo --windows 1024
 """
 
 import argparse
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 
 from common.markdown import table
+from common.words import number_word
 from data.acoustics import CLEAN, Scenery
 from data.conversations import GRID, SAMPLING_RATE, STYLES, TURN_TAKING, Pool, Turns, cast_speakers, plan_turns, render
 from data.corpora import CorpusError, Utterances, open_corpus
 from data.decoding import RowError, decode
 from data.streaming import StreamConfig, make_batch
+from modeling.task_fast_diarization import Task
 
 QUANTITIES = {
     "turn_seconds": "turn",
@@ -24,11 +27,13 @@ QUANTITIES = {
 SHARES = {
     "speech_fraction": "speech",
     "overlap_fraction_of_speech": "overlap, of speech",
-    "probability_next_turn_is_other_speaker": "next turn is another's",
+    "probability_next_turn_is_other_speaker": "next turn is the other speaker's",
     "probability_change_overlaps": "changes that overlap",
 }
 SHOWN = (5, 25, 50, 75, 90, 95)
 CONVERSATIONS, SECONDS = 200, 300.0
+PEOPLE = 2
+"""In the recordings measured, and so in the conversations held against them."""
 STEP = GRID / SAMPLING_RATE
 
 
@@ -36,11 +41,11 @@ def measure(turns: Turns, seconds: float) -> dict:
     """Statistics of conversations as in `turn_taking.json`: between turns that follow each other by start.
 
     Args:
-        turns: those that start within `seconds` count; turns shorter than nothing are padding.
+        turns: only turns that start within `seconds` count; turns of negative length are padding.
         seconds: length of the conversations.
 
     Returns:
-        the keys of `QUANTITIES` with an array of lengths in seconds each, and those of `SHARES`.
+        the keys of `QUANTITIES`, each with an array of lengths in seconds, and the keys of `SHARES`.
     """
     lengths = {quantity: [] for quantity in QUANTITIES}
     speech = overlap = 0
@@ -81,23 +86,24 @@ def turns_of(active: np.ndarray) -> Turns:
 
 
 def window_shares(labels: np.ndarray) -> dict[str, float]:
-    """Shares of windows with none, one and two or more speakers, and of speech and overlap.
+    """Shares of windows with none, one, ... `num_speakers` speakers, and of speech and overlap.
 
     Args:
         labels: (windows, frames, num_speakers), 0 or 1.
     """
-    heard = np.minimum((labels > 0.5).any(axis=1).sum(axis=1), 2)
+    heard = (labels > 0.5).any(axis=1).sum(axis=1)
     talking = (labels > 0.5).sum(axis=2)
-    none, one, two = np.bincount(heard, minlength=3) / len(labels)
+    counted = np.bincount(heard, minlength=labels.shape[2] + 1) / len(labels)
     overlap = np.count_nonzero(talking > 1) / max(np.count_nonzero(talking), 1)
-    return {"none": none, "one": one, "two or more": two, "speech": (talking > 0).mean(), "overlap": overlap}
+    shares = {number_word(number): share for number, share in enumerate(counted)}
+    return shares | {"speech": (talking > 0).mean(), "overlap": overlap}
 
 
 def fill_pool(utterances: Utterances, size: int) -> Pool:
-    """Decode up to `size` utterances, taken in turn from units spread over the corpus.
+    """Decode up to `size` utterances from units spread over the corpus.
 
     Raises:
-        CorpusError: fewer than two speakers among them.
+        CorpusError: they have fewer than two speakers.
     """
     pool = Pool()
     for unit in np.random.default_rng(0).permutation(len(utterances))[:16]:
@@ -109,22 +115,22 @@ def fill_pool(utterances: Utterances, size: int) -> Pool:
         if len(pool.audio) >= size:
             break
     if len(pool.speakers) < 2:
-        raise CorpusError(f"corpus {utterances.corpus.path!r} has no two speakers in its first units")
+        raise CorpusError(f"corpus {utterances.corpus.path!r} has fewer than two speakers in its first units")
     return pool
 
 
-def report(pool: Pool, windows: int) -> str:
-    """Markdown tables of the measured and the simulated statistics, the same at every run."""
+def report(pool: Pool, windows: int, task: Task = Task()) -> str:
+    """Markdown tables of the measured and the simulated statistics, with windows of the task; deterministic."""
     columns = {}
     for number, style in enumerate(STYLES[:2]):
-        planned = plan_turns(np.random.default_rng(number), CONVERSATIONS, SECONDS, 2, np.eye(3)[number])
+        planned = plan_turns(np.random.default_rng(number), CONVERSATIONS, SECONDS, PEOPLE, np.eye(len(STYLES))[number])
         columns[f"{style}, measured"] = TURN_TAKING[style]
         columns[f"{style}, planned"] = measure(planned, SECONDS)
     rng = np.random.default_rng(2)
     seconds, count = 60.0, 50
-    mixed = plan_turns(rng, count, seconds + 30)
-    speech = render(rng, pool, mixed, cast_speakers(rng, pool, count, 2), np.full(count, 30.0), seconds)
-    columns["all styles, speech laid"] = measure(turns_of(speech.active), seconds)
+    mixed = plan_turns(rng, count, seconds + 30, PEOPLE)
+    speech = render(rng, pool, mixed, cast_speakers(rng, pool, count, PEOPLE), np.full(count, 30.0), seconds)
+    columns["all styles, rendered"] = measure(turns_of(speech.active), seconds)
 
     quantiles = np.array(SHOWN) / 100
     rows = []
@@ -139,33 +145,41 @@ def report(pool: Pool, windows: int) -> str:
         ["%", *columns],
         [[name, *(f"{100 * values[share]:.1f}" for values in columns.values())] for share, name in SHARES.items()],
     )
-    return f"{lengths}\n\n{shares}\n\n{_window_table(pool, windows)}"
+    return f"{lengths}\n\n{shares}\n\n{_window_table(pool, windows, task)}"
 
 
-def _window_table(pool: Pool, windows: int) -> str:
-    asked = StreamConfig().shares
-    rows = {"trained on, asked for": dict(zip(("none", "one", "two or more"), asked))}
-    for name, shares in (("trained on, made", asked), ("cut out anywhere", None)):
-        config = StreamConfig(batch_size=windows, shares=shares, augmentation=CLEAN)
+def _window_table(pool: Pool, windows: int, task: Task) -> str:
+    numbers = [number_word(number) for number in range(task.num_speakers + 1)]
+    rows = {"training, requested": dict(zip(numbers, task.shares))}
+    for name, shares in (("training, made", task.shares), ("natural proportions", None)):
+        config = StreamConfig(**vars(replace(task, shares=shares)), batch_size=windows, augmentation=CLEAN)
         rng = np.random.default_rng(3)
         scenery = Scenery(rng, round(config.window_seconds * SAMPLING_RATE), pool, [])
         rows[name] = window_shares(make_batch(rng, pool, scenery, config)["labels"])
-    header = ["% of windows", "none", "one", "two or more", "speech", "overlap"]
+    quantities = [*numbers, "speech", "overlap"]
     return table(
-        [f"{header[0]} by speakers", *header[1:4], "speech, of time", "overlap, of speech"],
-        [[name, *(f"{100 * v[k]:.1f}" if k in v else "" for k in header[1:])] for name, v in rows.items()],
+        ["% of windows by speakers", *numbers, "speech, of time", "overlap, of speech"],
+        [[name, *(f"{100 * v[k]:.1f}" if k in v else "" for k in quantities)] for name, v in rows.items()],
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the conversation simulator beside real conversations.")
-    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it")
-    parser.add_argument("--windows", type=int, default=512, help="training windows to count")
+    parser = argparse.ArgumentParser(description="Compare the conversation simulator with real conversations.")
+    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
+    parser.add_argument("--windows", type=int, default=512, help="training windows to count (default %(default)s)")
+    parser.add_argument(
+        "--num_speakers", type=int, default=Task.num_speakers, help="speakers in a window (default %(default)s)"
+    )
     arguments = parser.parse_args()
     if arguments.windows < 1:
         raise SystemExit(f"error: --windows must be at least 1, got {arguments.windows}")
     try:
+        task = Task(arguments.num_speakers)
         pool = fill_pool(open_corpus(arguments.dataset, "train"), 200)
-    except CorpusError as error:
+    except (CorpusError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
-    print(report(pool, arguments.windows))
+    print(report(pool, arguments.windows, task))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,10 @@
 """Segments as text: RTTM, JSON, CSV, subtitles, Audacity labels."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from modeling.segments_fast_diarization import Segment
-
-
-def recording_name(stem: str) -> str:
-    """The name of a recording in RTTM, which is UTF-8 and whose fields end at a space."""
-    return "_".join(stem.encode(errors="replace").decode().split()) or "audio"
 
 
 def to_rttm(name: str, segments: Sequence[Segment]) -> str:
@@ -19,8 +14,10 @@ def to_rttm(name: str, segments: Sequence[Segment]) -> str:
     )
 
 
-def to_json(name: str, segments: Sequence[Segment]) -> str:
-    return json.dumps({"recording": name, "segments": [asdict(s) for s in segments]}, indent=1) + "\n"
+def to_json(name: str, segments: Sequence[Segment], about: Mapping = {}) -> str:
+    """`about` holds further facts of the recording, such as what number of speakers was asked for."""
+    found = {"recording": name, "num_speakers": len({s.speaker for s in segments}), **about}
+    return json.dumps(found | {"segments": [asdict(s) for s in segments]}, indent=1) + "\n"
 
 
 def to_csv(name: str, segments: Sequence[Segment]) -> str:
@@ -38,7 +35,7 @@ def to_audacity(name: str, segments: Sequence[Segment]) -> str:
     return "".join(f"{s.start:.3f}\t{s.end:.3f}\t{s.speaker}\n" for s in segments)
 
 
-FORMATS: dict[str, tuple[str, Callable[[str, Sequence[Segment]], str]]] = {
+FORMATS: dict[str, tuple[str, Callable[..., str]]] = {
     "rttm": (".rttm", to_rttm),
     "json": (".json", to_json),
     "csv": (".csv", to_csv),

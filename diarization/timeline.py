@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -14,7 +15,7 @@ MOST_LISTED = 40
 """Turns of a short recording are listed one by one in the terminal."""
 
 
-def plot_timeline(file: Path, title: str, segments: Sequence[Segment], reference: Sequence[Segment] = ()):
+def plot_timeline(file: Path | BinaryIO, title: str, segments: Sequence[Segment], reference: Sequence[Segment] = ()):
     """Write a PNG with one row a speaker, darker where more confident, the reference below where there is one.
 
     Raises:

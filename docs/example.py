@@ -1,8 +1,8 @@
-"""One simulated conversation to hear and to see, made as the training windows are.
+"""Make one simulated conversation to listen to and to look at, in the same way as training windows.
 
     python -m docs.example --dataset librispeech --output runs/example
 
-writes `conversation.wav`, its true turns in `conversation.rttm`, and a picture of them in `conversation.png`.
+writes `conversation.wav`, its reference `conversation.rttm`, and a picture of the turns, `conversation.png`.
 """
 
 import argparse
@@ -18,29 +18,36 @@ from data.turn_statistics import fill_pool
 from diarization.formats import to_rttm
 from diarization.timeline import plot_timeline
 from modeling.segments_fast_diarization import Segment
+from modeling.task_fast_diarization import Task
 
 UTTERANCES = 48
 PLANNED = 64
-"""Conversations, of which the first with both speaking for a fifth of it is taken: in some all are silent for long."""
+"""Planned conversations; the first in which each speaker has a fair share of the time is used."""
+MOST_SPEAKERS = 8
+FAIR = 0.4
+"""Share of the time, divided by the number of speakers."""
 NAME = "conversation"
 
 
-def simulate(dataset: str, seconds: float = 20.0, seed: int = 0) -> tuple[np.ndarray, list[Segment]]:
-    """A waveform (samples,), float32 mono 16 kHz, and its turns by start, the same for the same arguments.
+def simulate(
+    dataset: str, seconds: float = 20.0, seed: int = 0, num_speakers: int = Task.num_speakers
+) -> tuple[np.ndarray, list[Segment]]:
+    """A waveform (samples,), float32 mono 16 kHz, and its turns by start; deterministic.
 
     Raises:
         CorpusError: the corpus cannot be read, or has too few speakers.
     """
     pool = fill_pool(open_corpus(dataset, "train"), UTTERANCES)
     rng = np.random.default_rng(seed)
-    turns = plan_turns(rng, PLANNED, EXCERPTS_FROM + seconds)
+    turns = plan_turns(rng, PLANNED, EXCERPTS_FROM + seconds, num_speakers)
     inside = np.minimum(turns.end, EXCERPTS_FROM + seconds) - np.maximum(turns.start, EXCERPTS_FROM)
-    heard = [np.where(turns.speaker == speaker, inside, 0).clip(min=0).sum(axis=1) for speaker in (0, 1)]
-    turns = turns[[(np.minimum(*heard) > 0.2 * seconds).argmax()]]
-    speech = render(rng, pool, turns, cast_speakers(rng, pool, 1, 2), [EXCERPTS_FROM], seconds)
+    heard = [np.where(turns.speaker == part, inside, 0).clip(min=0).sum(axis=1) for part in range(num_speakers)]
+    turns = turns[[(np.min(heard, axis=0) > FAIR / num_speakers * seconds).argmax()]]
+    speech = render(rng, pool, turns, cast_speakers(rng, pool, 1, num_speakers), [EXCERPTS_FROM], seconds)
     active = speech.active[0]
     scenery = Scenery(rng, speech.tracks.shape[2], pool, [])
-    waveform = scenery.apply(rng, speech, Augmentation(gain_db=(-6.0, -3.0)))[0]
+    conditions = scenery.draw(rng, 1, num_speakers, Augmentation(gain_db=(-6.0, -3.0)))
+    waveform = scenery.apply(speech, conditions)[0]
     step = GRID / SAMPLING_RATE
     segments = [
         Segment(round(first * step, 2), round(end * step, 2), speech.speakers[0][part], 1.0)
@@ -52,15 +59,22 @@ def simulate(dataset: str, seconds: float = 20.0, seed: int = 0) -> tuple[np.nda
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it (default: demo)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length (default: 20)")
-    parser.add_argument("--seed", type=int, default=0, help="another one for another conversation (default: 0)")
-    parser.add_argument("--output", type=Path, default=Path("runs/example"), help="directory (default: runs/example)")
+    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default: demo)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length in seconds (default: 20)")
+    parser.add_argument(
+        "--num_speakers", type=int, default=Task.num_speakers, help="number of speakers (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the conversation (default: 0)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/example"), help="directory to write to (default: runs/example)"
+    )
     arguments = parser.parse_args()
     if not 1 <= arguments.seconds <= 600:
         raise SystemExit(f"error: --seconds must be from 1 to 600, got {arguments.seconds:g}")
+    if not 1 <= arguments.num_speakers <= MOST_SPEAKERS:
+        raise SystemExit(f"error: --num_speakers must be from 1 to {MOST_SPEAKERS}, got {arguments.num_speakers}")
     try:
-        waveform, segments = simulate(arguments.dataset, arguments.seconds, arguments.seed)
+        waveform, segments = simulate(arguments.dataset, arguments.seconds, arguments.seed, arguments.num_speakers)
         arguments.output.mkdir(parents=True, exist_ok=True)
     except (CorpusError, OSError) as error:
         raise SystemExit(f"error: {error}") from None

@@ -1,7 +1,7 @@
 """Draw the pictures of README and docs into docs/pictures.
 
-python -m docs.pictures                                  # all that need no model
-python -m docs.pictures --model pretrained/lightweight-cnn      # and an answer of this model
+python -m docs.pictures                                       # those that need no model
+python -m docs.pictures --model pretrained/lightweight-cnn    # and the hypothesis of a model, for its card too
 """
 
 import argparse
@@ -60,6 +60,8 @@ def draw_architecture() -> None:
         for name in ("lightweight-cnn", "attention-gru")
     }
     cnn = models["lightweight-cnn"].fast_diarization
+    config = models["lightweight-cnn"].config
+    sets = ["{" + ", ".join(str(s + 1) for s in members) + "}" for members in models["lightweight-cnn"].speaker_sets]
 
     def count(*modules) -> str:
         number = sum(p.numel() for module in modules for p in module.parameters())
@@ -124,7 +126,7 @@ def draw_architecture() -> None:
         1.75,
         4.8,
         0.8,
-        "powerset head: 4 sets {}, {1}, {2}, {1, 2},\ntwo answers per 40 ms: every 20 ms\n"
+        f"powerset head: {len(sets)} sets {', '.join(sets)},\ntwo outputs per 40 ms: every 20 ms\n"
         f"{count(models['lightweight-cnn'].classifier)}",
         OUTPUT,
     )
@@ -134,25 +136,41 @@ def draw_architecture() -> None:
         1.75,
         4.8,
         0.8,
-        "voices: mean and deviation of the 80 ms features\nover frames where each speaker is alone\n"
+        "embeddings: mean and deviation of the 80 ms features\nover each speaker's non-overlapped frames\n"
         f"{count(models['lightweight-cnn'].speaker_projection)}",
         OUTPUT,
     )
     arrow(axes, (middle - 1.2, 3.15), (3.4, 2.55))
     arrow(axes, (5.15, 2.15), (5.85, 2.15))
-    axes.text(5.5, 2.36, "who is\nalone", ha="center", va="center", fontsize=8.5, color="#444444")
+    axes.text(5.5, 2.36, "who is\nactive", ha="center", va="center", fontsize=8.5, color="#444444")
     axes.plot([left + width, 10.85, 10.85, 10.3], [7.2, 7.2, 3.0, 3.0], color="#444444", lw=1)
     axes.annotate("", (10.3, 2.55), (10.3, 3.0), arrowprops={"arrowstyle": "-|>", "color": "#444444"})
-    axes.text(9.3, 7.28, "voice features", fontsize=8.5, color="#444444")
-    box(axes, 0.35, 0.5, 4.8, 0.62, "logits (batch, frames, 2): log-odds that\na speaker is active", GREY)
-    box(axes, 5.85, 0.5, 4.8, 0.62, "speaker_embeddings (batch, 2, 192):\nunit vectors", GREY)
+    axes.text(9.3, 7.28, "features for embeddings", fontsize=8.5, color="#444444")
+    box(
+        axes,
+        0.35,
+        0.5,
+        4.8,
+        0.62,
+        f"logits (batch, frames, {config.num_speakers}): log-odds that\na speaker is active",
+        GREY,
+    )
+    box(
+        axes,
+        5.85,
+        0.5,
+        4.8,
+        0.62,
+        f"speaker_embeddings (batch, {config.num_speakers}, {config.embedding_size}):\nunit vectors",
+        GREY,
+    )
     arrow(axes, (2.75, 1.75), (2.75, 1.12))
     arrow(axes, (8.25, 1.75), (8.25, 1.12))
     save(figure, "architecture")
 
 
 def draw_conversation() -> None:
-    """A simulated conversation, what the network hears of it and what it is told."""
+    """A simulated conversation, one training window of it, and its labels."""
     waveform, segments = simulate("demo", 18.0, seed=3)
     figure = Figure(figsize=(12, 4), layout="constrained")
     wave, turns = figure.subplots(2, 1, sharex=True, height_ratios=(1.4, 1))
@@ -239,36 +257,33 @@ def draw_stream() -> None:
     save(figure, "stream")
 
 
-def draw_answer(model: str) -> None:
-    """A recording of synthetic voices the model was never trained on, its answer, and who really speaks."""
+def draw_hypothesis(model: Path) -> None:
+    """The hypothesis and the reference of a recording of synthetic voices, into the model directory and `PICTURES`."""
     from data.simulated_recordings import SimulatedRecordings
 
     recording = SimulatedRecordings(open_corpus("demo", "validation")).make(4, 60.0, 2)
-    network, settings = open_network(model)
+    network, settings = open_network(str(model))
     segments = diarize(network, [recording.waveform], settings, SpeakerCount(num_speakers=2))
     names = {
-        speaker: f"voice {number + 1}" for number, speaker in enumerate(dict.fromkeys(t[2] for t in recording.turns))
+        speaker: f"speaker {number + 1}" for number, speaker in enumerate(dict.fromkeys(t[2] for t in recording.turns))
     }
-    truth = [Segment(float(start), float(end), names[speaker], 1.0) for start, end, speaker in recording.turns]
-    plot_timeline(
-        PICTURES / "timeline.png",
-        "Who speaks when: one minute of two synthetic voices, their number known",
-        segments,
-        truth,
-    )
-    print(PICTURES / "timeline.png")
+    reference = [Segment(float(start), float(end), names[speaker], 1.0) for start, end, speaker in recording.turns]
+    title = "Who speaks when: one minute of two synthetic voices, number of speakers given"
+    for file in (model / "timeline.png", PICTURES / "timeline.png"):
+        plot_timeline(file, title, segments, reference)
+        print(file)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="directory of a model whose answer to draw")
+    parser.add_argument("--model", type=Path, help="directory of a model whose hypothesis to draw")
     arguments = parser.parse_args()
     PICTURES.mkdir(exist_ok=True)
     draw_architecture()
     draw_conversation()
     draw_stream()
     if arguments.model:
-        draw_answer(arguments.model)
+        draw_hypothesis(arguments.model)
 
 
 if __name__ == "__main__":

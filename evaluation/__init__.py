@@ -1,1 +1,1 @@
-"""Scores of windows (`window_scores`) and whole recordings (`recording_scores`), each beside its floor."""
+"""Scores of windows (`window_scores`) and of recordings (`recording_scores`), beside those of a one-speaker oracle."""

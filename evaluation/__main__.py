@@ -1,4 +1,4 @@
-"""Score models where it is known who speaks when; every error rate stands beside its floor.
+"""Score models against references; in brackets the floor, the score of a one-speaker oracle.
 
     python -m evaluation RECORDINGS --model runs/mine/model --output scores      # directory of audio and RTTM files
     python -m evaluation diarizers-community/voxconverse --split test --limit 20 # streamed from the Hub
@@ -7,9 +7,12 @@
     python -m evaluation evaluation/sets/windows.json --dataset path/to/speech --noise path/to/noise
     python -m evaluation voices --dataset path/to/speech                         # equal error rate of embeddings
 
-Several models are scored side by side, and with --peer segmentation-3.0 on the same windows. In a directory, an RTTM
-file may hold one recording or many; audio and reference belong together by name. Standard output is Markdown. The
-exit code is 1 if a recording could not be read, 2 for wrong usage.
+The oracle knows when anyone speaks and attributes all of it to one speaker. The first window of a recording starts by
+accident where the recording does, which can change its score much: recordings are diarized --shifts times, with
+different parts of a hop of silence before them, and a table gives mean and range. Several models are scored side by
+side, and with --peer segmentation-3.0 on the same windows. An RTTM file of a directory may hold one recording or many;
+audio and reference are matched by name. The output is Markdown. The exit code is 1 if a recording could not be read, 2
+for wrong usage.
 """
 
 import argparse
@@ -19,27 +22,30 @@ import warnings
 from dataclasses import fields
 from pathlib import Path
 
+from common.flags import split_flags
 from common.output import make_directory
-from evaluation.results import TAKEN, Options, evaluate, kind_of
-from evaluation.systems import open_systems
-from evaluation.tables import result_tables
+from common.terminal import report, say, warn
 
 FLAGS = {"counts": "--num_speakers", "hop_seconds": "--hop"}
-"""Those not named like the option they set."""
+"""Flags whose names differ from the option they set."""
 DEFAULT_MODEL = Path(__file__).parent.parent / "pretrained" / "lightweight-cnn"
 
 
 def main() -> int:
-    """Run the command line and return its exit code; whatever hinders it is one line on standard error."""
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    """Run the command line and return its exit code; an error is one line on standard error."""
+    warnings.showwarning = lambda message, *_: warn(message)
     try:
         return run(parse())
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        report(error)
         return 2
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from evaluation.results import TAKEN, Options, evaluate, kind_of  # takes ten seconds, which --help need not
+    from evaluation.systems import open_systems
+    from evaluation.tables import result_tables
+
     output = Path(arguments.output) if arguments.output else None
     if output:
         make_directory(output, "--output")
@@ -47,12 +53,14 @@ def run(arguments: argparse.Namespace) -> int:
     given = {field.name: getattr(arguments, field.name) for field in fields(Options)}
     given = {name: value for name, value in given.items() if value is not None} | {"output": output}
     for name in given.keys() - TAKEN[kind]:
-        raise ValueError(f"{FLAGS.get(name, f'--{name}')} is not for {kind}, as {arguments.source!r} is; leave it out")
+        raise ValueError(
+            f"{FLAGS.get(name, f'--{name}')} does not apply to {kind}, which {arguments.source!r} is; leave it out"
+        )
     systems = open_systems(arguments.model, arguments.peer)
     options = Options(**given)
     result = evaluate(arguments.source, systems, options)
     text = result_tables(result)
-    print(text)
+    say(text)
     if output:
         (output / "scores.md").write_text(text + "\n")
         (output / "scores.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -67,28 +75,44 @@ def parse() -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("source", metavar="SOURCE", help="directory, Hub id, frozen set (.json), or the word voices")
-    add("--model", nargs="+", default=[str(DEFAULT_MODEL)], help="directories, ONNX files or Hub ids")
-    add("--peer", metavar="ONNX", help="pyannote segmentation-3.0, scored on windows beside the models")
-    add("--output", metavar="DIR", help="where to keep scores.md, scores.json, every hypothesis (RTTM) and a picture")
+    add(
+        "source",
+        metavar="SOURCE",
+        help="directory, Hub id, frozen set (.json), or the word voices for speaker embeddings",
+    )
+    add("--model", nargs="+", default=[str(DEFAULT_MODEL)], help="model directories, ONNX files or Hub ids")
+    add("--peer", metavar="ONNX", help="pyannote segmentation-3.0, scored on the same windows")
+    add(
+        "--output",
+        metavar="DIR",
+        help="directory for scores.md, scores.json, and each hypothesis as RTTM and as a picture",
+    )
     add(
         "--num_speakers",
         dest="counts",
         nargs="+",
         type=_count,
         metavar="N",
-        help="unknown (default), known, or N; of a frozen set both are scored",
+        help="unknown (default), known (from the reference), or N; frozen sets are scored with both",
     )
-    add("--collar", type=float, help="seconds not scored around a boundary, in TOTAL (default 0)")
-    add("--skip_overlap", action="store_const", const=True, help="leave out what two people say at once")
-    add("--hop", dest="hop_seconds", type=_seconds, help="seconds between 3 s windows of recordings (default 1)")
-    add("--dataset", help="corpus of a frozen set or of voices, as train.py takes it (default demo)")
-    add("--noise", metavar="DIR", help="background recordings of a frozen set")
-    add("--part", metavar="NAME", help="only this condition or group of a frozen set")
-    add("--split", help="of the corpus or of the Hub data set (default validation)")
+    add("--collar", type=float, help="unscored seconds around each boundary, TOTAL width (default 0)")
+    add("--skip_overlap", action="store_const", const=True, help="do not score overlapped speech")
+    add(
+        "--hop",
+        dest="hop_seconds",
+        type=_seconds,
+        help="step in seconds between the 3 s windows of recordings (default 1)",
+    )
+    add("--uem", metavar="UEM", help="UEM file: the regions of recordings to score (default: whole recordings)")
+    add("--shifts", type=_whole, metavar="N", help="diarize recordings N times, shifted by 1/N of a hop (default 4)")
+    add("--dataset", help="corpus of a frozen set or of voices: any that train.py accepts (default demo)")
+    add("--noise", metavar="DIR", help="background recordings for a frozen set")
+    add("--part", metavar="NAME", help="score only this condition or group of a frozen set")
+    add("--split", help="split of the corpus or Hub data set (default validation)")
     add("--config", help="configuration of the Hub data set, such as ihm")
-    add("--limit", type=_whole, help="only so many recordings of the Hub data set")
-    return parser.parse_args()
+    add("--limit", type=_whole, help="number of recordings to score of a Hub data set (default all)")
+    flags, rest = split_flags(sys.argv[1:])
+    return parser.parse_args([*flags, "--", *rest] if rest else flags)
 
 
 def _count(value: str) -> str | int:
@@ -99,7 +123,7 @@ def _count(value: str) -> str | int:
 
 def _whole(value: str, expected: str = "not ") -> int:
     if not value.isdecimal() or int(value) < 1:
-        raise argparse.ArgumentTypeError(f"{value!r} is {expected}a number from 1")
+        raise argparse.ArgumentTypeError(f"{value!r} is {expected}a number of at least 1")
     return int(value)
 
 
@@ -109,7 +133,7 @@ def _seconds(value: str) -> float:
             return seconds
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"{value!r} is no number of seconds from 0.02, a frame")
+    raise argparse.ArgumentTypeError(f"{value!r} is not a number of seconds of at least 0.02, one frame")
 
 
 if __name__ == "__main__":

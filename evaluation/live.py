@@ -1,8 +1,8 @@
-"""How far the live diarizer is from the offline one, on simulated recordings of validation speakers.
+"""Compare live with offline diarization, on simulated recordings of validation speakers.
 
     python -m evaluation.live --model runs/mine/model --dataset path/to/speech --noise path/to/noise
 
-Both are scored against the truth, and the live answer against the offline one as if that were the truth.
+Both are scored against the reference, and the live hypothesis also against the offline one.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from modeling.windows_fast_diarization import Network
 
 CHUNK = 1_600
 SPEAKERS = (2, 2, 3, 4)
-"""Of the recordings, over and over."""
+"""Speakers of the recordings, repeated."""
 
 
 def diarize_live(network: Network, waveform, settings: LinkingSettings, latency_seconds: float) -> list[Segment]:
-    """The joined segments of a waveform (samples,) that comes 0.1 s at a time."""
+    """The joined segments of a waveform (samples,) that arrives 0.1 s at a time."""
     diarizer = StreamingDiarizer(network, settings, latency_seconds)
     pieces = [s for at in range(0, len(waveform), CHUNK) for s in diarizer.push(waveform[at : at + CHUNK])]
     return join_segments(pieces + diarizer.flush())
@@ -38,11 +38,15 @@ def diarize_live(network: Network, waveform, settings: LinkingSettings, latency_
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="directory, ONNX file or Hub id")
-    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it (default %(default)s)")
+    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
     parser.add_argument("--noise", help="directory of background recordings")
-    parser.add_argument("--recordings", type=int, default=8, help="default %(default)s, of 2 to 4 speakers each")
-    parser.add_argument("--minutes", type=float, default=3.0, help="length of each (default %(default)s)")
-    parser.add_argument("--latency", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="seconds (default 0.5 1 2)")
+    parser.add_argument(
+        "--recordings", type=int, default=8, help="number of recordings of 2 to 4 speakers (default %(default)s)"
+    )
+    parser.add_argument("--minutes", type=float, default=3.0, help="length of each recording (default %(default)s)")
+    parser.add_argument(
+        "--latency", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="latencies in seconds (default 0.5 1 2)"
+    )
     arguments = parser.parse_args()
     if arguments.recordings < 1:
         raise SystemExit(f"error: --recordings must be at least 1, got {arguments.recordings}")
@@ -58,19 +62,20 @@ def main() -> None:
     except (CorpusError, ModelError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     names = ["offline", *(f"live, {latency:g} s" for latency in arguments.latency)]
-    against_truth = {name: RecordingScores() for name in names}
+    against_reference = {name: RecordingScores() for name in names}
     against_offline = {name: RecordingScores() for name in names}
     for number in tqdm(range(arguments.recordings), "recordings"):
         recording = simulated.make(number, 60 * arguments.minutes, SPEAKERS[number % len(SPEAKERS)])
-        answers = [diarize(network, [recording.waveform], settings)]
-        answers += [diarize_live(network, recording.waveform, settings, latency) for latency in arguments.latency]
-        truth, found = of_simulated(recording).turns, [to_annotation(recording.name, answer) for answer in answers]
+        hypotheses = [diarize(network, [recording.waveform], settings)]
+        hypotheses += [diarize_live(network, recording.waveform, settings, latency) for latency in arguments.latency]
+        reference = of_simulated(recording).turns
+        found = [to_annotation(recording.name, segments) for segments in hypotheses]
         for name, annotation in zip(names, found):
-            against_truth[name].add(truth, annotation)
+            against_reference[name].add(reference, annotation)
             against_offline[name].add(found[0], annotation)
     rows = []
     for name in names:
-        true, offline = against_truth[name].result()["total"], against_offline[name].result()["total"]
+        true, offline = (scores[name].result()["total"] for scores in (against_reference, against_offline))
         rates = (true["diarization_error_rate"], true["confusion"], offline["diarization_error_rate"])
         rows.append([name, *(f"{100 * rate:.1f}" for rate in rates), f"{true['speaker_count_error']:.1f}"])
     print(table(["%", "DER", "confusion", "distance from offline", "speakers off by"], rows))

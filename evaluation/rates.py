@@ -1,4 +1,4 @@
-"""Names of the rates, and a rate beside its floor."""
+"""Headings of the rates, and a rate with its floor (the one-speaker oracle's)."""
 
 from collections.abc import Mapping
 
@@ -13,5 +13,5 @@ HEADINGS = {
 
 
 def beside_floor(rates: Mapping[str, float], name: str) -> str:
-    """`rates[name]` and, in brackets, its floor, in percent with one decimal."""
+    """`rates[name]` with its floor in brackets, in percent with one decimal."""
     return f"{100 * rates[name]:.1f} ({100 * rates['floor_' + name]:.1f})"

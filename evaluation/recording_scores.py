@@ -1,31 +1,32 @@
-"""Scores of whole recordings through pyannote.metrics, each beside its floor.
+"""Scores of whole recordings as pyannote.metrics defines them, beside those of a one-speaker oracle (the floor).
 
-The whole file is scored unless an evaluation map says otherwise: from the first to the last turn of reference
-or hypothesis, outside which there is nothing to be wrong about, so the length of the audio does not matter.
-The floor of a recording is the score of an oracle that knows when anyone speaks and puts it all on one speaker.
+Without an evaluation map a recording is scored from the first to the last turn of reference or hypothesis; outside
+there is nothing to score, so the length of the audio does not matter. The oracle knows when anyone speaks and gives all
+of it to one speaker.
 """
 
 import math
-from itertools import repeat
+from collections import Counter
+from collections.abc import Mapping
 
+import numpy as np
 from pyannote.core import Annotation, Timeline
-from pyannote.metrics.diarization import DiarizationErrorRate, JaccardErrorRate
 
 from common.markdown import table
 from evaluation.rates import HEADINGS, beside_floor
+from evaluation.turn_errors import Turns, to_spans, turn_errors
 
-# Our names and those of pyannote.metrics.
-ERRORS = {"missed_speech": "missed detection", "false_alarm": "false alarm", "confusion": "confusion"}
+ERRORS = ("missed_speech", "false_alarm", "confusion")
 RATES = ("diarization_error_rate", *ERRORS, "jaccard_error_rate")
 
 
 class RecordingScores:
-    """Scores recording after recording; the total is the sum of errors over the sum of reference speech.
+    """Accumulates the scores of recordings; the total is the sum of errors over the sum of reference speech.
 
     Args:
         collar: seconds not scored around each boundary of a reference turn, in TOTAL as pyannote.metrics has
-            it: 0.5 forgives 0.25 s on each side, what NIST tools call a collar of 0.25.
-        skip_overlap: leaves out the regions where two or more reference speakers speak.
+            it: 0.5 means 0.25 s on each side, which NIST tools call a collar of 0.25.
+        skip_overlap: do not score regions with two or more reference speakers.
 
     Raises:
         ValueError: the collar is negative or not a number.
@@ -35,64 +36,80 @@ class RecordingScores:
         if not 0 <= collar < math.inf:
             raise ValueError(f"collar is {collar}; expected seconds, 0 or more (total width around a boundary)")
         self._settings = {"collar": collar, "skip_overlap": skip_overlap}
-        self._metrics = {
-            prefix: (DiarizationErrorRate(**self._settings), JaccardErrorRate(**self._settings))
-            for prefix in ("", "floor_")
-        }
+        self._totals: dict[str, Counter] = {"": Counter(), "floor_": Counter()}
         self._recordings: dict[str | None, dict[str, float]] = {}
+        self._scored: dict[str | None, float] = {}
 
-    def add(self, reference: Annotation, hypothesis: Annotation, uem: Timeline | None = None) -> dict[str, float]:
+    def add(
+        self,
+        reference: Annotation,
+        hypothesis: Annotation,
+        uem: Timeline | None = None,
+        seconds: float | None = None,
+    ) -> dict[str, float]:
         """Scores one recording, named by `reference.uri`.
 
-        Overlapping turns of the same speaker are merged first, so that nobody speaks twice at once.
+        Overlapping turns of the same speaker are merged first.
 
         Args:
-            reference: who really speaks when, in seconds.
-            hypothesis: who is said to speak when; its speaker names are free.
+            reference: reference turns, in seconds.
+            hypothesis: hypothesis turns; speaker names need not match.
             uem: regions to score; the whole file by default.
+            seconds: length of the recording; by default it ends with the last turn.
 
         Returns:
             `speech` (reference speech in seconds, overlap counted per speaker), `diarization_error_rate` and
             its parts `missed_speech`, `false_alarm`, `confusion` over `speech`, `jaccard_error_rate`, the same
             rates with the prefix `floor_`, `reference_speakers`, `hypothesis_speakers` and their absolute
-            difference `speaker_count_error`. Without any reference speech a rate is 0.0 when there is no error
-            and 1.0 when there is.
+            difference `speaker_count_error`. Without any reference speech a rate is 0.0 when there is no error and
+            1.0 when there is; `false_alarm_seconds` and `scored_seconds` (of the regions, or of the file) then say
+            how much there is.
 
         Raises:
-            ValueError: a recording of that name was added before.
+            ValueError: a recording of that name has already been added.
         """
         if reference.uri in self._recordings:
             raise ValueError(f"recording {reference.uri!r} is there twice; give each its own name")
-        if uem is None:
-            uem = Timeline([reference.get_timeline().extent() | hypothesis.get_timeline().extent()])
-        reference, hypothesis = reference.support(), hypothesis.support()
-        speakers, found = (len(turns.crop(uem).labels()) for turns in (reference, hypothesis))
-        answers = {"": hypothesis, "floor_": _floor(reference)}
-        components = {
-            prefix: [metric(reference, answers[prefix], uem=uem, detailed=True) for metric in metrics]
-            for prefix, metrics in self._metrics.items()
+        said, heard = Turns.of(reference), Turns.of(hypothesis)
+        spans = np.concatenate([said.spans, heard.spans])
+        whole = np.array([[spans.min(initial=math.inf), spans.max(initial=0.0)]][: len(spans)]).reshape(-1, 2)
+        regions = whole if uem is None else to_spans(uem.support())
+        scored = float(np.diff(regions).sum() if uem is not None else max(seconds or 0.0, spans.max(initial=0.0)))
+        errors = {
+            prefix: turn_errors(said, turns, regions, **self._settings)
+            for prefix, turns in (("", heard), ("floor_", said.of_anyone()))
         }
-        self._recordings[reference.uri] = _summarize(components) | {
+        for prefix, counts in errors.items():
+            self._totals[prefix].update(counts)
+        speakers, found = (errors[""][f"{name}_speakers"] for name in ("reference", "hypothesis"))
+        self._recordings[reference.uri] = _summarize(errors) | {
             "reference_speakers": speakers,
             "hypothesis_speakers": found,
             "speaker_count_error": abs(found - speakers),
         }
+        self._scored[reference.uri] = scored
+        if not errors[""]["speech"]:
+            alarm = {"false_alarm_seconds": errors[""]["false_alarm"], "scored_seconds": scored}
+            self._recordings[reference.uri] |= alarm
         return self._recordings[reference.uri]
 
     def result(self) -> dict:
         """`collar`, `skip_overlap`, `recordings` (the scores of `add` by name) and `total`.
 
-        The total holds the same rates over all recordings, `speech` in seconds, and the mean over recordings of
-        `speaker_count_error`. The Jaccard error rate is a mean over reference speakers.
+        The total holds the same rates over all recordings, `speech` in seconds, the mean over recordings of
+        `speaker_count_error`, and the shares of recordings whose number of speakers is exact (`count_exact`) and off
+        by one at most (`count_within_one`). The Jaccard error rate is a mean over reference speakers.
 
         Raises:
             ValueError: no recording was added.
         """
         if not self._recordings:
             raise ValueError("there is no recording to score: add one or more first")
-        total = _summarize({prefix: [metric[:] for metric in metrics] for prefix, metrics in self._metrics.items()})
-        miscounts = [scores["speaker_count_error"] for scores in self._recordings.values()]
-        total["speaker_count_error"] = sum(miscounts) / len(miscounts)
+        total = _summarize(self._totals)
+        total |= count_shares(self._recordings)
+        if not total["speech"]:
+            alarm = self._totals[""]["false_alarm"]
+            total |= {"false_alarm_seconds": alarm, "scored_seconds": sum(self._scored.values())}
         return {**self._settings, "recordings": dict(self._recordings), "total": total}
 
 
@@ -107,41 +124,54 @@ def score_recording(
     return RecordingScores(collar, skip_overlap).add(reference, hypothesis, uem)
 
 
+def count_shares(recordings: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """`speaker_count_error`, `count_exact` and `count_within_one` of `RecordingScores.result`."""
+    miscounts = [scores["speaker_count_error"] for scores in recordings.values()]
+    return {
+        "speaker_count_error": sum(miscounts) / len(miscounts),
+        "count_exact": sum(error == 0 for error in miscounts) / len(miscounts),
+        "count_within_one": sum(error <= 1 for error in miscounts) / len(miscounts),
+    }
+
+
 def recording_table(result: dict) -> str:
-    """A table of `RecordingScores.result`, in percent, each figure beside its floor in brackets."""
+    """A table of `RecordingScores.result` in percent, with floors in brackets.
+
+    Of a recording without reference speech the false alarm is given in seconds, and in seconds a minute.
+    """
     each_side = f"{result['collar'] / 2:g} s on each side" if result["collar"] else "nothing forgiven"
     overlap = "not scored" if result["skip_overlap"] else "scored"
     header = ["% (floor)", "speech (s)", *(HEADINGS[name] for name in RATES), "speakers (true)"]
     rows = [
-        [name, f"{scores['speech']:.1f}", *(beside_floor(scores, rate) for rate in RATES)]
-        + [f"{scores['hypothesis_speakers']} ({scores['reference_speakers']})"]
+        [name, *_row(scores), f"{scores['hypothesis_speakers']} ({scores['reference_speakers']})"]
         for name, scores in result["recordings"].items()
     ]
     total = result["total"]
-    rows.append(
-        ["total", f"{total['speech']:.1f}", *(beside_floor(total, rate) for rate in RATES)]
-        + [f"off by {total['speaker_count_error']:.1f}"]
-    )
+    rows.append(["total", *_row(total), f"off by {total['speaker_count_error']:.1f}"])
     caption = f"Collar {result['collar']:g} s in total ({each_side}), overlap {overlap}."
     return f"{caption}\n\n{table(header, rows)}"
 
 
-def _floor(reference: Annotation) -> Annotation:
-    return reference.get_timeline().support().to_annotation(generator=repeat("anyone"))
+def _row(scores: Mapping[str, float]) -> list[str]:
+    if "false_alarm_seconds" not in scores:
+        return [f"{scores['speech']:.1f}", *(beside_floor(scores, rate) for rate in RATES)]
+    seconds, minutes = scores["false_alarm_seconds"], scores["scored_seconds"] / 60
+    alarm = f"{seconds:.1f} s" + (f", {seconds / minutes:.1f} s a minute" if minutes else "")
+    return ["0.0", *(alarm if rate == "false_alarm" else "-" for rate in RATES)]
 
 
-def _summarize(components: dict[str, list[dict[str, float]]]) -> dict[str, float]:
-    """Speech and rates from the components of both metrics, by prefix, of one recording or accumulated."""
-    summary = {"speech": components[""][0]["total"]}
-    for prefix, (errors, jaccard) in components.items():
-        summary |= {prefix + name: rate for name, rate in _rates(errors, jaccard).items()}
+def _summarize(errors: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Speech and rates from `turn_errors` of hypothesis and floor, by prefix, of one recording or summed."""
+    summary = {"speech": errors[""]["speech"]}
+    for prefix, counts in errors.items():
+        summary |= {prefix + name: rate for name, rate in _rates(counts).items()}
     return summary
 
 
-def _rates(errors: dict[str, float], jaccard: dict[str, float]) -> dict[str, float]:
-    seconds = {"diarization_error_rate": sum(errors[theirs] for theirs in ERRORS.values())}
-    seconds |= {name: errors[theirs] for name, theirs in ERRORS.items()}
-    speech, speakers = errors["total"], jaccard["speaker count"]
+def _rates(errors: Mapping[str, float]) -> dict[str, float]:
+    seconds = {"diarization_error_rate": sum(errors[name] for name in ERRORS)}
+    seconds |= {name: errors[name] for name in ERRORS}
+    speech, speakers = errors["speech"], errors["scored_speakers"]
     rates = {name: value / speech if speech else float(value > 0) for name, value in seconds.items()}
-    jaccard_rate = jaccard["speaker error"] / speakers if speakers else rates["diarization_error_rate"]
+    jaccard_rate = errors["jaccard"] / speakers if speakers else rates["diarization_error_rate"]
     return rates | {"jaccard_error_rate": jaccard_rate}

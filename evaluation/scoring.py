@@ -3,17 +3,19 @@
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from pyannote.core import Annotation
+from pyannote.core import Annotation, Timeline
 
 from data.conversations import GRID, SAMPLING_RATE
 from diarization.formats import to_annotation, to_rttm
 from diarization.timeline import plot_timeline
 from evaluation.diarization_error_rate import count_errors
 from evaluation.recording_scores import RecordingScores
+from evaluation.shifts import over_shifts, shift_samples, shifted, shifted_back
 from evaluation.sources import Reference, SourceError
 from evaluation.systems import Ours, System
 from evaluation.window_scores import WindowScores
@@ -21,25 +23,24 @@ from modeling.audio_fast_diarization import AudioError
 from modeling.linking_fast_diarization import Linker
 from modeling.segments_fast_diarization import Segment
 from modeling.settings_fast_diarization import SpeakerCount
+from modeling.task_fast_diarization import Task
 from modeling.windows_fast_diarization import sliding_windows
 
-TRACKS = 2
-"""Tracks of an answer that are scored on windows; of a system with more, those that suit the window best."""
 OVERLAP_BANDS = {
     "no overlap": (0.0, 0.0),
     "overlap up to 10 % of speech": (0.0, 0.1),
     "overlap 10 to 30 %": (0.1, 0.3),
     "overlap above 30 %": (0.3, 1.0),
 }
-WINDOW_SECONDS = 3.0
 BATCH = 32
 
 
 def score_windows(
-    systems: Sequence[System], batches: Iterable[tuple[np.ndarray, np.ndarray, str]]
+    systems: Sequence[System], batches: Iterable[tuple[np.ndarray, np.ndarray, str]], task: Task = Task()
 ) -> dict[str, dict[str, dict]]:
     """
     Args:
+        task: of a system with more tracks than its speakers, those that suit each window best are scored.
         batches: waveforms float32 (windows, samples), references bool (windows, frames, speakers), and where they are
             from.
 
@@ -48,13 +49,14 @@ def score_windows(
         `OVERLAP_BANDS` (share of the frames with speech in which two or more people speak); `by_origin`, those of
         the windows from each place. Nothing of no windows.
     """
-    scores = defaultdict(WindowScores)
-    bands, origins = (defaultdict(lambda: defaultdict(WindowScores)) for _ in range(2))
+    counted = partial(WindowScores, task.num_speakers)
+    scores = defaultdict(counted)
+    bands, origins = (defaultdict(lambda: defaultdict(counted)) for _ in range(2))
     for waveforms, references, origin in batches:
         talking = references.sum(axis=2)
         share = (talking > 1).sum(axis=1) / np.maximum((talking > 0).sum(axis=1), 1)
         for system in systems:
-            answers = best_tracks(system.activity(waveforms, references.shape[1]), references)
+            answers = best_tracks(system.activity(waveforms, references.shape[1]), references, task.num_speakers)
             scores[system.name].add(answers, references)
             origins[system.name][origin].add(answers, references)
             for band, (low, high) in OVERLAP_BANDS.items():
@@ -71,38 +73,60 @@ def score_windows(
     }
 
 
-def best_tracks(predictions: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """(windows, frames, tracks) -> (windows, frames, `TRACKS`): the tracks with the fewest errors in each window."""
-    if predictions.shape[2] <= TRACKS:
+def best_tracks(predictions: np.ndarray, references: np.ndarray, most: int) -> np.ndarray:
+    """(windows, frames, tracks) -> (windows, frames, `most`): the tracks with the fewest errors in each window."""
+    if predictions.shape[2] <= most:
         return predictions
-    choices = [predictions[..., list(tracks)] for tracks in combinations(range(predictions.shape[2]), TRACKS)]
+    choices = [predictions[..., list(tracks)] for tracks in combinations(range(predictions.shape[2]), most)]
     counts = [count_errors(choice, references) for choice in choices]
     errors = [count["missed_speech"] + count["false_alarm"] + count["confusion"] for count in counts]
     return np.stack(choices)[np.argmin(errors, axis=0), np.arange(len(predictions))]
 
 
-def windows_of(waveform: np.ndarray, turns: Annotation, hop_seconds: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of `WINDOW_SECONDS` windows of a recording, whole ones only, with their reference every 10 ms."""
-    samples, step = round(WINDOW_SECONDS * SAMPLING_RATE), round(hop_seconds * SAMPLING_RATE)
+def windows_of(
+    waveform: np.ndarray,
+    turns: Annotation,
+    hop_seconds: float,
+    task: Task = Task(),
+    regions: Timeline | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of windows of a recording, whole ones only, with their reference every 10 ms.
+
+    With `regions` to score, only the windows within one of them.
+    """
+    samples, step = round(task.window_seconds * SAMPLING_RATE), round(hop_seconds * SAMPLING_RATE)
     starts = np.arange(0, len(waveform) - samples + 1, step)
-    active = _frames(turns, len(waveform) // GRID)
+    if regions is not None:
+        first = starts / SAMPLING_RATE
+        inside = [(r.start <= first) & (first + task.window_seconds <= r.end + 1e-6) for r in regions.support()]
+        starts = starts[np.any(inside, axis=0)]
+    active = _frames(turns, len(waveform) // GRID, task.num_speakers)
     for first in range(0, len(starts), BATCH):
         part = starts[first : first + BATCH]
         references = np.stack([active[start // GRID :][: samples // GRID] for start in part])
         heard = np.argsort(-references.sum(axis=1), axis=1, kind="stable")
-        most = max(TRACKS, int(references.any(axis=1).sum(axis=1).max()))
+        most = max(task.num_speakers, int(references.any(axis=1).sum(axis=1).max()))
         references = np.take_along_axis(references, heard[:, None, :most], axis=2)
         yield np.stack([waveform[start : start + samples] for start in part]), references
 
 
-def _frames(turns: Annotation, frames: int) -> np.ndarray:
-    """Bool (frames, speakers), a frame being what is true at its centre; two speakers or more."""
+def _frames(turns: Annotation, frames: int, fewest: int) -> np.ndarray:
+    """Bool (frames, speakers), a frame being what is true at its centre; `fewest` speakers or more."""
     centres = (np.arange(frames) + 0.5) * GRID / SAMPLING_RATE
-    active = np.zeros((frames, max(TRACKS, len(turns.labels()))), bool)
+    active = np.zeros((frames, max(fewest, len(turns.labels()))), bool)
     for column, speaker in enumerate(turns.labels()):
         for turn in turns.label_timeline(speaker):
             active[slice(*np.searchsorted(centres, (turn.start, turn.end))), column] = True
     return active
+
+
+def task_of(systems: Sequence[System]) -> Task:
+    """What recordings are scored for: as many speakers in a window as that of our models with most tells apart."""
+    return Task(
+        num_speakers=max(
+            (system.num_speakers for system in systems if isinstance(system, Ours)), default=Task.num_speakers
+        )
+    )
 
 
 def score_recordings(
@@ -113,29 +137,32 @@ def score_recordings(
     skip_overlap: bool = False,
     hop_seconds: float = 1.0,
     output: Path | None = None,
+    shifts: int = 1,
 ) -> tuple[dict[str, dict], list[str]]:
     """Diarize recordings whole with each of our models, and score all systems on their windows.
 
     Args:
         counts: what is told of the number of speakers: `"unknown"`, `"known"` (that of the reference), or a number.
-        hop_seconds: between the windows of 3 s.
+        hop_seconds: between the windows, which are those of `task_of(systems)`.
         output: directory for hypotheses, `output/system/count/NAME.rttm` and a picture beside each.
+        shifts: how many times each recording is diarized, with as many lengths of silence before it (`over_shifts`).
 
     Returns:
         by system: `whole`, for each of `counts` the `RecordingScores.result` and `count_right`, the share of
-        recordings whose number of speakers was found; `windows`, what `score_windows` gives. And the names of the
-        recordings that could not be read.
+        recordings whose number of speakers was found, all without silence before, and `shifts`, what `over_shifts`
+        gives of several; `windows`, what `score_windows` gives. And the names of the recordings that could not be
+        read.
 
     Raises:
         SourceError: none could be.
     """
+    ours = [system for system in systems if isinstance(system, Ours)]
     whole = {
-        (system.name, count): RecordingScores(collar, skip_overlap)
-        for system in systems
-        if isinstance(system, Ours)
+        (system.name, count): [RecordingScores(collar, skip_overlap) for _ in range(shifts)]
+        for system in ours
         for count in counts
     }
-    failed: list[str] = []
+    task, failed = task_of(systems), []
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
         for reference in references:
@@ -145,38 +172,51 @@ def score_recordings(
                 print(f"error: {error}", file=sys.stderr)
                 failed.append(reference.name)
                 continue
-            for system in systems:
-                if isinstance(system, Ours):
-                    for count, segments in _segments(system, waveform, reference.turns, counts):
-                        hypothesis = to_annotation(reference.name, segments)
-                        whole[system.name, count].add(reference.turns, hypothesis)
-                        if output:
+            for system in ours:
+                for number, samples in enumerate(shift_samples(system.settings, shifts)):
+                    for count, segments in _segments(system, waveform, samples, reference.turns, counts):
+                        _add(whole[system.name, count][number], reference, segments, len(waveform))
+                        if output and not samples:
                             _write(output / system.name.replace("/", "_") / str(count), reference, segments)
-            for windows, active in windows_of(waveform, reference.turns, hop_seconds):
+            for windows, active in windows_of(waveform, reference.turns, hop_seconds, task, reference.regions):
                 yield windows, active, reference.name
 
-    windows = score_windows(systems, batches())
+    windows = score_windows(systems, batches(), task)
     results: dict[str, dict] = {system.name: {"whole": {}, "windows": windows.get(system.name)} for system in systems}
-    for (name, count), scores in whole.items():
-        try:
-            result = scores.result()
-        except ValueError:
-            raise SourceError(f"none of the recordings could be read: {', '.join(failed) or 'there is none'}") from None
-        right = [scored["speaker_count_error"] == 0 for scored in result["recordings"].values()]
-        results[name]["whole"][str(count)] = result | {"count_right": sum(right) / len(right)}
+    for system in ours:
+        seconds = [samples / SAMPLING_RATE for samples in shift_samples(system.settings, shifts)]
+        for count in counts:
+            try:
+                found = [scores.result() for scores in whole[system.name, count]]
+            except ValueError:
+                raise SourceError(
+                    f"none of the recordings could be read: {', '.join(failed) or 'there is none'}"
+                ) from None
+            result = found[0] | {"count_right": found[0]["total"]["count_exact"]}
+            result |= {"shifts": over_shifts(seconds, found)} if shifts > 1 else {}
+            results[system.name]["whole"][str(count)] = result
     return results, failed
 
 
 def _segments(
-    system: Ours, waveform: np.ndarray, turns: Annotation, counts: Sequence[str | int]
+    system: Ours, waveform: np.ndarray, shift: int, turns: Annotation, counts: Sequence[str | int]
 ) -> Iterator[tuple[str | int, list[Segment]]]:
-    """The network runs once; its answers are linked for each of `counts`."""
+    """The network runs once; its answers are linked for each of `counts`.
+
+    Args:
+        shift: samples of silence before the recording.
+    """
     linker = Linker(system.settings)
-    for starts, windows in sliding_windows([waveform], system.settings):
+    for starts, windows in sliding_windows([shifted(waveform, shift)], system.settings):
         linker.add(starts, *system.network(windows))
     for count in counts:
         told = {"unknown": None, "known": len(turns.labels()) or None}.get(count, count)
-        yield count, linker.segments(SpeakerCount(num_speakers=told))
+        yield count, shifted_back(linker.segments(SpeakerCount(num_speakers=told)), shift)
+
+
+def _add(scores: RecordingScores, reference: Reference, segments: list[Segment], samples: int) -> None:
+    hypothesis = to_annotation(reference.name, segments)
+    scores.add(reference.turns, hypothesis, reference.regions, samples / SAMPLING_RATE)
 
 
 def _write(directory: Path, reference: Reference, segments: list[Segment]) -> None:

@@ -1,8 +1,9 @@
 """Frozen sets of simulated windows and recordings: defined by a few numbers, so that anyone can score on exactly them.
 
 A set is a JSON file in `evaluation/sets/`: what to make (seed, lengths, speakers, conditions) and, for each split it
-was frozen on, digests of the corpus, of the background recordings and of the references that came out. Another
-corpus, or code that would make other conversations, is refused.
+was frozen on, digests of the corpus, of the background recordings and of the references that came out, and a
+fingerprint of the sound. Another corpus, or code that would make other conversations or let them sound otherwise, is
+refused.
 
     python -m evaluation.sets evaluation/sets/*.json --dataset path/to/speech --noise path/to/noise
 
@@ -22,10 +23,10 @@ from data.acoustics import Augmentation, load_noises, noise_digest
 from data.corpora import CorpusError, open_corpus
 from data.simulated_recordings import Recording, SimulatedRecordings
 from data.streaming import ConversationStream, StreamConfig
-
-
-class SetError(ValueError):
-    """A frozen set that cannot be made as it was; the message is one line with the remedy."""
+from evaluation.definitions import SetError, corpus_digest, read_definition
+from evaluation.fingerprint import TOLERANCE_DB, WINDOWS_TOGETHER, difference_db, fingerprint, levels
+from evaluation.sounds import SoundSet
+from modeling.task_fast_diarization import Task
 
 
 class FrozenSet:
@@ -33,7 +34,7 @@ class FrozenSet:
 
     Args:
         file: the definition.
-        dataset: a corpus as train.py takes it.
+        dataset: any corpus that train.py accepts.
         split: of the corpus.
         noise: directory of background recordings, or `None`.
         check: refuse what differs from when the set was frozen.
@@ -53,7 +54,8 @@ class FrozenSet:
                 "python -m evaluation.sets freezes it on others"
             )
         self.utterances = open_corpus(dataset, split)
-        self.digests = {"corpus": corpus_digest(self.utterances), "noise": noise_digest(noise), "references": {}}
+        self.digests = {"corpus": corpus_digest(self.utterances), "noise": noise_digest(noise)}
+        self.digests |= {"references": {}, "sound": {}}
         for what, remedy in (("corpus", "--dataset"), ("noise", "--noise")):
             if check and self.digests[what] != self.frozen[what]:
                 raise SetError(
@@ -71,13 +73,18 @@ class FrozenSet:
         """What recordings there are, by name, lists of [speakers, seconds]; empty for a set of windows."""
         return self.definition.get("groups", {})
 
+    @property
+    def task(self) -> Task:
+        """Of a set of windows."""
+        return Task(self.definition["num_speakers"], window_seconds=self.definition["window_seconds"])
+
     def windows(self, condition: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Batches of float32 (windows, samples) and their reference, bool (windows, frames, speakers).
 
         All conditions begin with the same conversations.
 
         Raises:
-            SetError: after the last batch, if the references are not those the set was frozen with.
+            SetError: before the last batch, if the references or the sound are not those the set was frozen with.
         """
         wanted = self.conditions[condition]
         names = ("seed", "window_seconds", "num_speakers", "windows_per_utterance")
@@ -88,13 +95,14 @@ class FrozenSet:
             shares=None,
             speeds=(1.0,),
         )
-        digest, left = hashlib.sha256(), wanted["windows"]
+        digest, heard, left = hashlib.sha256(), [], wanted["windows"]
         for batch in ConversationStream(self.utterances, config):
             waveforms, reference = batch["input_values"][:left], batch["labels"][:left] > 0.5
             digest.update(np.packbits(reference).tobytes())
+            heard += map(levels, waveforms)
             left -= len(waveforms)
             if left == 0:
-                self._check(condition, digest.hexdigest())
+                self._check(condition, digest.hexdigest(), fingerprint(heard, WINDOWS_TOGETHER))
             yield waveforms, reference
             if left == 0:
                 return
@@ -103,47 +111,46 @@ class FrozenSet:
         """The recordings of a group.
 
         Raises:
-            SetError: before the last one, if the turns are not those the set was frozen with.
+            SetError: before the last one, if the turns or the sound are not those the set was frozen with.
         """
         first = sum(len(self.groups[name]) for name in list(self.groups)[: list(self.groups).index(group)])
-        digest, count = hashlib.sha256(), len(self.groups[group])
+        digest, heard, count = hashlib.sha256(), [], len(self.groups[group])
         for number, (speakers, seconds) in enumerate(self.groups[group]):
             recording = self._simulated.make(first + number, seconds, speakers)
             digest.update(json.dumps(recording.turns).encode())
+            heard.append(levels(recording.waveform))
             if number + 1 == count:
-                self._check(group, digest.hexdigest())
+                self._check(group, digest.hexdigest(), fingerprint(heard, count))
             yield recording
 
     @cached_property
     def _simulated(self) -> SimulatedRecordings:
         return SimulatedRecordings(self.utterances, self.definition["seed"], load_noises(self.noise))
 
-    def _check(self, part: str, digest: str) -> None:
-        self.digests["references"][part] = digest
-        if self.frozen and self.frozen["references"].get(part) != digest:
+    def _check(self, part: str, digest: str, sound: list[str]) -> None:
+        self.digests["references"][part], self.digests["sound"][part] = digest, sound
+        if not self.frozen:
+            return
+        changed = None
+        if self.frozen["references"].get(part) != digest:
+            changed = "this version of the code makes other conversations than those frozen"
+        elif part not in self.frozen.get("sound", {}):
+            changed = "it was frozen without its sound"
+        elif (difference := difference_db(self.frozen["sound"][part], sound)) > TOLERANCE_DB:
+            changed = f"these conversations sound otherwise than those frozen, by {difference:.1f} dB"
+        if changed:
             raise SetError(
-                f"set {self.name!r}, {self.split}, {part!r}: this version of the code makes other conversations than "
-                "those frozen; score with the version that froze the set, or freeze it anew (python -m evaluation.sets)"
+                f"set {self.name!r}, {self.split}, {part!r}: {changed}; score with the version that froze the set, or "
+                "freeze it anew (python -m evaluation.sets)"
             )
 
 
-def read_definition(file: str | Path) -> dict:
-    """
-    Raises:
-        SetError: the file is no definition of a set.
-    """
-    try:
-        definition = json.loads(Path(file).read_text())
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SetError(f"set {str(file)!r} cannot be read ({reason}); there are some in evaluation/sets/") from None
-    if not isinstance(definition, dict) or not {"conditions", "groups"} & set(definition):
-        raise SetError(f"set {str(file)!r} has neither conditions nor groups; see evaluation/sets/windows.json")
-    return definition
-
-
 def freeze(file: str | Path, dataset: str, split: str, noise: str | None) -> dict:
-    """Make all of a set and return its digests: of the corpus, the background recordings and every reference."""
+    """Make all of a set and return its digests: of corpus, background recordings and references, and its sound."""
+    if "sounds" in read_definition(file):
+        sounds = SoundSet(file, dataset, split, noise, check=False)
+        sounds.make()
+        return sounds.digests
     made = FrozenSet(file, dataset, split, noise, check=False)
     for condition in made.conditions:
         for _ in made.windows(condition):
@@ -154,20 +161,10 @@ def freeze(file: str | Path, dataset: str, split: str, noise: str | None) -> dic
     return made.digests
 
 
-def corpus_digest(utterances) -> str:
-    """Of every unit, speaker and encoded utterance of a corpus, in order."""
-    digest = hashlib.sha256()
-    for unit in range(len(utterances)):
-        digest.update(f"unit {unit}\n".encode())
-        for row in utterances.read(unit):
-            digest.update(row.speaker.encode() + b"\0" + hashlib.sha256(row.audio).digest())
-    return digest.hexdigest()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", metavar="SET.json")
-    parser.add_argument("--dataset", required=True, help="a corpus as train.py takes it")
+    parser.add_argument("--dataset", required=True, help="corpus: any that train.py accepts")
     parser.add_argument("--splits", nargs="+", default=["validation", "test"], help="default: validation test")
     parser.add_argument("--noise", help="directory of background recordings")
     arguments = parser.parse_args()

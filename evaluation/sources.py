@@ -1,37 +1,42 @@
-"""Recordings with their reference: from a directory of audio and RTTM files, or streamed from a Hub data set."""
+"""Recordings with their references, from a directory of audio and RTTM files or streamed from a Hub data set."""
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import fsspec
 import numpy as np
 from datasets import Audio
-from pyannote.core import Annotation, Segment
+from pyannote.core import Annotation, Segment, Timeline
 
-from data.corpora import TURN_COLUMNS
-from data.decoding import AUDIO_FILES
+from data.corpora import AUDIO_FILES, TURN_COLUMNS
 from data.rttm import read_rttm
 from data.simulated_recordings import Recording
-from diarization.formats import recording_name
+from data.uem import read_uem
 from diarization.hub_dataset import NO_AUDIO, open_split
+from diarization.names import listed, recording_name, recording_stem
 from modeling.audio_fast_diarization import Source, load_audio
 
 
 class SourceError(ValueError):
-    """Recordings that cannot be found or lack their reference; the message is one line with the remedy."""
+    """Recordings or references that are missing or ambiguous; the message is one line with the remedy."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One recording, as a file, encoded bytes, binary file object or waveform, and who really speaks when."""
+    """One recording (file, encoded bytes, binary file object or waveform) and its reference turns.
+
+    Args:
+        regions: to score; the whole recording by default.
+    """
 
     name: str
     audio: Source | np.ndarray
     turns: Annotation
+    regions: Timeline | None = None
 
     def waveform(self) -> np.ndarray:
         """float32 (samples,), mono 16 kHz.
@@ -43,13 +48,15 @@ class Reference:
 
 
 def from_directory(directory: Path) -> list[Reference]:
-    """Every audio file below a directory with its turns: those of its name in any RTTM file there.
+    """Every audio file below a directory, with the turns of the same name from any RTTM file there.
 
-    A recording of an RTTM file without audio is warned of.
+    Names are compared as `recording_name` writes them. An RTTM file of one recording also belongs to the audio of its
+    file name, with a warning if it names another recording; one without turns is that of a recording without speech.
+    A reference without audio gives a warning.
 
     Raises:
-        SourceError: no audio, two files of one name, or a file without reference or with more than one.
-        ValueError: a malformed RTTM file.
+        SourceError: there is no audio, two files share a name, or a file has no reference or several.
+        ValueError: an RTTM file is malformed.
     """
     files = sorted(f for f in directory.rglob("*") if f.suffix.lower() in AUDIO_FILES)
     if not files:
@@ -58,32 +65,40 @@ def from_directory(directory: Path) -> list[Reference]:
         )
     turns: dict[str, dict[Path, Annotation]] = defaultdict(dict)
     names: list[set[str]] = []
+    renamed: dict[str, str] = {}
     for rttm in sorted(directory.rglob("*.rttm")):
-        found = read_rttm(rttm)
+        found = {recording_name(name): annotation for name, annotation in read_rttm(rttm).items()}
+        of_file = recording_name(rttm.stem)
+        found = found or {of_file: Annotation()}
         names += [{recording} for recording in found]
         if len(found) == 1:
-            names[-1].add(recording_name(rttm.stem))
-            found = dict.fromkeys(names[-1], next(iter(found.values())))
+            inside, annotation = next(iter(found.items()))
+            if of_file != inside:
+                renamed[of_file] = f"{rttm} names {inside!r} and is taken as that of {of_file!r} by its file name"
+            names[-1].add(of_file)
+            found = dict.fromkeys(names[-1], annotation)
         for recording, annotation in found.items():
             turns[recording][rttm] = annotation
     references = {}
     for file in files:
-        name = recording_name(file.stem)
+        name = recording_name(recording_stem(file))
         if name in references:
             raise SourceError(
                 f"{references[name].audio} and {file} are both recording {name!r}; give each its own name"
             )
         if name not in turns:
             raise SourceError(
-                f"{file} has no reference: no RTTM file below {directory} speaks of {name!r}; add one or remove it"
+                f"{file} has no reference: no RTTM file below {directory} has turns of {name!r}; add one or remove it"
             )
         if len(turns[name]) > 1:
             raise SourceError(
-                f"{file} has more than one reference: {', '.join(map(str, turns[name]))} speak of {name!r}; keep the "
-                "true one there, and answers elsewhere"
+                f"{file} has more than one reference: {', '.join(map(str, turns[name]))} have turns of {name!r}; keep "
+                "one of them there and move hypotheses to another directory"
             )
         references[name] = Reference(name, file, next(iter(turns[name].values())).copy())
         references[name].turns.uri = name
+        if name in renamed:
+            warnings.warn(renamed[name], stacklevel=2)
     for unheard in (known for known in names if known.isdisjoint(references)):
         warnings.warn(
             f"{directory} has a reference of {min(unheard)!r} and no audio file of that name "
@@ -94,11 +109,11 @@ def from_directory(directory: Path) -> list[Reference]:
 
 
 def from_hub(name: str, config: str | None, split: str, limit: int | None = None) -> Iterator[Reference]:
-    """The rows of a Hub data set with the columns of diarizers-community's, one in memory at a time.
+    """Stream the rows of a Hub data set with the columns of diarizers-community, one in memory at a time.
 
     Raises:
-        ValueError: no such data set, configuration or split, or other columns.
-        OSError: the data set cannot be read on.
+        ValueError: there is no such data set, configuration or split, or columns are missing.
+        OSError: the data set cannot be read.
     """
     stream = open_split(name, config, split)
     columns = stream.column_names or list(next(iter(stream), {}))
@@ -107,15 +122,35 @@ def from_hub(name: str, config: str | None, split: str, limit: int | None = None
         raise SourceError(f"data set {name!r} has no column {', '.join(missing)} among: {', '.join(columns)}")
     for number, row in enumerate(islice(stream.cast_column("audio", Audio(decode=False)), limit)):
         audio = row["audio"] or NO_AUDIO
-        turns = Annotation(uri=f"{number:04d}_{recording_name(Path(audio['path'] or 'audio').stem)}")
+        turns = Annotation(uri=f"{number:04d}_{recording_name(recording_stem(audio['path'] or 'audio'))}")
         for track, (start, end, speaker) in enumerate(zip(*(row[column] for column in TURN_COLUMNS))):
             turns[Segment(start, end), track] = speaker
         encoded = audio["bytes"] is not None
         yield Reference(turns.uri, audio["bytes"] if encoded else fsspec.open(audio["path"], "rb").open(), turns)
 
 
+def with_regions(references: Iterable[Reference], uem: str) -> Iterable[Reference]:
+    """The same recordings with the regions of a UEM file to score; of a list all are looked up at once.
+
+    Raises:
+        SourceError: the file cannot be read, or has no regions of a recording.
+        ValueError: a malformed UEM file.
+    """
+    try:
+        regions = {recording_name(name): timeline for name, timeline in read_uem(uem).items()}
+    except OSError as error:
+        raise SourceError(f"--uem {uem}: {error.strerror}; give a UEM file") from error
+
+    def limited(reference: Reference) -> Reference:
+        if reference.name not in regions:
+            raise SourceError(f"--uem {uem} has no recording {reference.name!r}, only: {listed(regions)}; add it")
+        return replace(reference, regions=regions[reference.name])
+
+    return list(map(limited, references)) if isinstance(references, list) else map(limited, references)
+
+
 def of_simulated(recording: Recording) -> Reference:
-    """A simulated recording; its audio is the waveform."""
+    """A simulated recording with its turns as reference."""
     turns = Annotation(uri=recording.name)
     for number, (start, end, speaker) in enumerate(recording.turns):
         turns[Segment(start, end), number] = speaker

@@ -1,6 +1,7 @@
-"""Systems to score on the same windows: our network, and pyannote's segmentation-3.0 beside it."""
+"""Systems to score on the same windows: our networks and pyannote's segmentation-3.0."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -8,11 +9,11 @@ import numpy as np
 
 from common.errors import first_line
 from diarization.backends import ModelError, open_network
-from modeling.settings_fast_diarization import FRAME_SAMPLES, SAMPLING_RATE
+from modeling.settings_fast_diarization import FRAME_SAMPLES, MIN_SAMPLES, SAMPLING_RATE
 
 
 class System(Protocol):
-    """Anything that says who is active in windows."""
+    """Anything that detects which speakers are active in windows."""
 
     name: str
 
@@ -27,6 +28,11 @@ class Ours:
         self.name = name
         self.network, self.settings = open_network(model)
 
+    @cached_property
+    def num_speakers(self) -> int:
+        """Speakers told apart in one window."""
+        return self.network(np.zeros((1, MIN_SAMPLES), np.float32))[0].shape[2]
+
     def activity(self, windows: np.ndarray, frames: int) -> np.ndarray:
         logits = self.network(windows)[0]
         seconds = windows.shape[1] / SAMPLING_RATE
@@ -36,11 +42,11 @@ class Ours:
 class Segmentation3:
     """pyannote segmentation-3.0 as ONNX: waveform (batch, 1, samples) in, log-softmax over 7 speaker sets out.
 
-    Frames of 16.875 ms, each the likeliest of the sets of at most two of three speakers (Plaquet and Bredin,
-    Interspeech 2023). It was trained on 10 s windows: on shorter ones say so.
+    Each frame of 16.875 ms gets the most probable set of at most two of three speakers (Plaquet and Bredin,
+    Interspeech 2023). The network was trained on 10 s windows; say so wherever shorter ones are scored.
 
     Raises:
-        ModelError: the file cannot be opened, or is another model.
+        ModelError: the file cannot be opened, or is a different model.
     """
 
     SETS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], bool)
@@ -61,7 +67,7 @@ class Segmentation3:
         self.input = self.session.get_inputs()[0].name
         sets = self.session.get_outputs()[0].shape[-1]
         if sets != len(self.SETS):
-            raise ModelError(f"peer {file!r} answers with {sets} values a frame; segmentation-3.0 has {len(self.SETS)}")
+            raise ModelError(f"peer {file!r} gives {sets} values per frame; segmentation-3.0 gives {len(self.SETS)}")
 
     def activity(self, windows: np.ndarray, frames: int) -> np.ndarray:
         scores = self.session.run(None, {self.input: windows[:, None]})[0]
@@ -70,10 +76,10 @@ class Segmentation3:
 
 
 def open_systems(models: Sequence[str], peer: str | None = None) -> list[System]:
-    """Our models, named by the last part of their path that tells them apart, and the peer if its file is given.
+    """Open our models, each named by the last part of its path if that is unique, and the peer if given.
 
     Raises:
-        ModelError: one that cannot be opened, or is given twice.
+        ModelError: a model cannot be opened, or is given twice.
     """
     names = [model_name(model) for model in models]
     if len(set(names)) < len(names):
@@ -91,7 +97,7 @@ def model_name(model: str) -> str:
 
 
 def nearest(activity: np.ndarray, step: float, first: float, seconds: float, frames: int) -> np.ndarray:
-    """Activity on another grid: of each new frame's centre, the frame with the nearest centre.
+    """Resample activity to another frame grid, by nearest frame centres.
 
     Args:
         activity: (windows, frames, tracks), one frame every `step` seconds, the first centred at `first` seconds.

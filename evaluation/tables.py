@@ -1,19 +1,25 @@
-"""Results as Markdown: one heading and a few tables for each source, every rate beside its floor."""
+"""Results as Markdown: one heading and a few tables for each source, every rate with its floor."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from common.markdown import table
 from evaluation.rates import beside_floor
-from evaluation.recording_scores import recording_table
-from evaluation.window_scores import window_table
+from evaluation.recording_scores import count_shares, recording_table
+from evaluation.shifts import spread
+from evaluation.sounds import sound_tables
+from evaluation.window_scores import several_speaker_groups, window_table
 
 GROUPS = {
     "all_windows": "all windows",
-    "one_speaker_windows": "one speaker",
-    "two_speaker_windows": "two speakers",
-    "more_speaker_windows": "three or more",
+    "more_speaker_windows": "more speakers",
     "overlapped_frames": "overlapped frames",
 }
+
+
+def group_words(group: str) -> str:
+    """`two speakers` of `two_speaker_windows`."""
+    number = group.removesuffix("_speaker_windows")
+    return GROUPS.get(group) or f"{number} speaker{'s' * (number != 'one')}"
 
 
 def result_tables(result: dict) -> str:
@@ -24,10 +30,12 @@ def result_tables(result: dict) -> str:
     elif result["kind"] == "recordings":
         for part, systems in result["parts"].items():
             lines += [f"**{part}**", *_recordings(systems)]
+    elif result["kind"] == "sounds":
+        lines += sound_tables(result["parts"])
     else:
         lines += _voices(result["parts"])
     if result.get("failed"):
-        lines.append(f"Not read: {', '.join(result['failed'])}.")
+        lines.append(f"Could not be read: {', '.join(result['failed'])}.")
     return "\n\n".join(lines)
 
 
@@ -43,7 +51,7 @@ def _windows(conditions: Mapping[str, dict[str, dict]]) -> list[str]:
 
 
 def by_overlap(systems: Mapping[str, dict]) -> str:
-    """Rows are shares of overlap, columns systems."""
+    """Rows are shares of overlapped speech, columns systems."""
     return _by("by_overlap", systems, "DER in % (floor), windows with")
 
 
@@ -56,39 +64,41 @@ def _by(division: str, systems: Mapping[str, dict], corner: str) -> str:
 
 
 def by_condition(conditions: Mapping[str, dict[str, dict]]) -> str:
-    """Rows are conditions, columns systems, all windows and two-speaker windows apart."""
+    """Rows are acoustic conditions; columns are systems, for all windows and for two-speaker windows."""
     names = list(next(iter(conditions.values())))
+    scored = [group for systems in conditions.values() for name in names for group in systems[name]["groups"]]
+    shown = ["all_windows", *several_speaker_groups(dict.fromkeys(scored))]
     header = ["DER in % (floor)", "windows"]
-    header += [f"{name}, {GROUPS[group]}" for name in names for group in ("all_windows", "two_speaker_windows")]
+    header += [f"{name}, {group_words(group)}" for name in names for group in shown]
     rows = []
     for condition, systems in conditions.items():
         groups = [systems[name]["groups"] for name in names]
-        cells = [
-            beside_floor(g[group], "diarization_error_rate") if group in g else "-"
-            for g in groups
-            for group in ("all_windows", "two_speaker_windows")
-        ]
+        cells = [_cell(g, group) for g in groups for group in shown]
         rows.append([condition, groups[0]["all_windows"]["windows"], *cells])
     return table(header, rows)
 
 
 def by_group(systems: Mapping[str, dict]) -> str:
     """3 s windows of recordings: rows are systems, columns groups of windows."""
-    present = [group for group in GROUPS if any(group in s["groups"] for s in systems.values())]
-    rows = [
-        [name, *(beside_floor(s["groups"][g], "diarization_error_rate") if g in s["groups"] else "-" for g in present)]
-        for name, s in systems.items()
-    ]
-    return table(["DER in % (floor)", *(GROUPS[group] for group in present)], rows)
+    present = dict.fromkeys(group for s in systems.values() for group in s["groups"] if group != "silent_windows")
+    rows = [[name, *(_cell(s["groups"], group) for group in present)] for name, s in systems.items()]
+    return table(["DER in % (floor)", *map(group_words, present)], rows)
+
+
+def _cell(groups: Mapping[str, dict], group: str) -> str:
+    if not groups.get(group, {}).get("speech"):
+        return "-"
+    return beside_floor(groups[group], "diarization_error_rate")
 
 
 def _recordings(systems: Mapping[str, dict]) -> list[str]:
     lines = []
     for name, scores in systems.items():
         for count, result in scores["whole"].items():
-            right = f"; right in {100 * result['count_right']:.0f} % of recordings" if count == "unknown" else ""
-            told = f"number of speakers {count}" if not count.isdigit() else f"{count} speakers told"
-            lines += [f"{name}, whole recordings, {told}{right}:", recording_table(result)]
+            given = f"number of speakers {count}" if not count.isdigit() else f"{count} speakers given"
+            right = f"; {_counted(result)}" if count == "unknown" else ""
+            lines += [f"{name}, whole recordings, {given}{right}:", recording_table(result)]
+            lines += [shift_table(result["shifts"])] if "shifts" in result else []
     in_windows = {name: scores["windows"] for name, scores in systems.items() if scores["windows"]}
     if in_windows:
         lines += ["3 s windows of these recordings, each with its own best mapping:", by_group(in_windows)]
@@ -96,9 +106,40 @@ def _recordings(systems: Mapping[str, dict]) -> list[str]:
     return lines
 
 
+def _counted(result: dict) -> str:
+    shares = count_shares(result["recordings"])
+    exact, within_one = (f"{100 * shares[name]:.0f} %" for name in ("count_exact", "count_within_one"))
+    return f"right in {exact} of recordings, within one in {within_one}"
+
+
+def shift_table(shifts: dict) -> str:
+    """Of what `over_shifts` gives: mean and range of the diarization error rate and of the number of speakers."""
+    rows = [
+        [name, _error_range(found), _range(found["hypothesis_speakers"])]
+        for name, found in shifts["recordings"].items()
+    ]
+    counts = (_range(shifts["total"][name], " %", 100) for name in ("count_exact", "count_within_one"))
+    rows.append(["total", _error_range(shifts["total"]), "exact in {}, within one in {}".format(*counts)])
+    caption = (
+        f"Over {len(shifts['seconds'])} shifts by up to {max(shifts['seconds']):.3g} s of silence before the start:"
+    )
+    return f"{caption}\n\n{table(['mean (lowest to highest)', 'DER (%)', 'speakers'], rows)}"
+
+
+def _error_range(found: Mapping[str, Sequence[float]]) -> str:
+    if alarm := found.get("false_alarm_seconds"):
+        return _range(alarm, " s of false alarm")
+    return _range(found["diarization_error_rate"], scale=100)
+
+
+def _range(values: Sequence[float], unit: str = "", scale: float = 1) -> str:
+    mean, low, high = (f"{scale * value:.1f}" for value in spread(values))
+    return f"{mean} ({low} to {high}){unit}"
+
+
 def _voices(systems: Mapping[str, dict]) -> list[str]:
     rows = [
         [name, f"{100 * s['equal_error_rate']:.1f}", s["speakers"], s["pieces"], s["same_pairs"], s["other_pairs"]]
         for name, s in systems.items()
     ]
-    return [table(["", "equal error rate (%)", "speakers", "pieces", "pairs of one", "pairs of two"], rows)]
+    return [table(["", "equal error rate (%)", "speakers", "pieces", "pairs of one speaker", "pairs of two"], rows)]

@@ -1,40 +1,44 @@
-"""Chooses how windows are linked to recordings, on simulated recordings of validation speakers only.
+"""Choose the settings that link windows to recordings, on simulated or real recordings of validation speakers only.
 
     python -m evaluation.tuning --model runs/mine/model --dataset path/to/speech --noise path/to/noise
+    python -m evaluation.tuning --model runs/mine/model --recordings path/to/calls    # held-out annotated recordings
 
-The network runs once for each length and step of windows; every other setting is then tried on its answers, one after
-the other, and kept where it is better with the number of speakers unknown: by DER, and a little by how often their
-number is right. Recordings are of half a minute to six, for what suits hours of talk may find one voice in half a
-minute of it. What is found can be written into the model's configuration with `--write`.
+The network runs once for each length and step of windows. The other settings are then tried on its outputs, one after
+the other, and kept if they lower a cost: the DER with the number of speakers unknown, and with a small weight the share
+of recordings whose number of speakers is wrong. Recordings last from half a minute to six minutes, because settings
+that suit long conversations may find only one speaker in a short one. `--write` stores the result in the model.
 """
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import cycle, product
 from pathlib import Path
 
 import numpy as np
-from pyannote.core import Annotation
+from pyannote.core import Annotation, Timeline
 from pyannote.core import Segment as Interval
 from tqdm import tqdm
 
 from common.markdown import table
 from data.acoustics import load_noises
+from data.annotated import AnnotatedConversations, open_source
 from data.corpora import CorpusError, open_corpus
 from data.simulated_recordings import Recording, SimulatedRecordings
 from diarization.backends import ModelError, open_network
 from diarization.formats import to_annotation
 from evaluation.recording_scores import RecordingScores
+from modeling.audio_fast_diarization import AudioError, load_audio
 from modeling.linking_fast_diarization import Linker
-from modeling.settings_fast_diarization import LinkingSettings, SpeakerCount
+from modeling.settings_fast_diarization import SAMPLING_RATE, LinkingSettings, SpeakerCount
 from modeling.windows_fast_diarization import Network, sliding_windows
 
 RECORDINGS = ((2, 30), (2, 180), (2, 60), (3, 180), (2, 30), (4, 180), (2, 360))
-"""Speakers and seconds of the recordings, over and over."""
+"""Speakers and seconds of the recordings, repeated."""
 COUNT_WEIGHT = 0.04
-"""What it is worth, beside a DER from 0 to 1, to find the number of speakers in all recordings and not in none."""
+"""Weight, beside a DER from 0 to 1, of the share of recordings whose number of speakers is wrong."""
 CANDIDATES = {
     "same_speaker_similarity": tuple(np.arange(0.2, 0.92, 0.05).round(2).tolist()),
     "full_evidence_seconds": (0.0, 5.0, 10.0, 20.0),
@@ -48,29 +52,44 @@ CANDIDATES = {
     "min_duration_off": (0.0, 0.1, 0.2, 0.3, 0.5),
 }
 ROUNDS = 2
+MOST_SECONDS = 7200.0
+"""Of real recordings in memory."""
+FEW_SECONDS = 600.0
+"""Of real recordings, on which settings found are good by chance and are not written."""
 
 
 class Trial:
-    """Recordings and the network's answers for their windows, to be linked again and again."""
+    """Recordings and the network's outputs for their windows, to be linked with many settings.
 
-    def __init__(self, network: Network, recordings: list[Recording], settings: LinkingSettings):
+    Args:
+        regions: of each recording those that are scored, or `None` for all of it.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        recordings: list[Recording],
+        settings: LinkingSettings,
+        regions: list[Timeline | None] | None = None,
+    ):
         self.references = [_annotation(r) for r in recordings]
-        self.answers = []
+        self.regions = regions or [None] * len(recordings)
+        self.outputs = []
         for recording in tqdm(recordings, f"{settings.sliding_window_seconds:g} s windows", leave=False):
             batches = sliding_windows([recording.waveform], settings)
-            self.answers.append([(starts, *network(windows)) for starts, windows in batches])
+            self.outputs.append([(starts, *network(windows)) for starts, windows in batches])
 
     def score(self, settings: LinkingSettings, known: bool) -> tuple[dict, float]:
-        """Total scores, and the share of recordings whose number of speakers was found."""
+        """Total scores, and the share of recordings whose number of speakers is right."""
         scores = RecordingScores()
         right = 0
-        for reference, batches in zip(self.references, self.answers):
+        for reference, batches, scored in zip(self.references, self.outputs, self.regions):
             linker = Linker(settings)
             for batch in batches:
                 linker.add(*batch)
             speakers = len(reference.labels())
             segments = linker.segments(SpeakerCount(num_speakers=speakers if known else None))
-            scores.add(reference, to_annotation(reference.uri, segments))
+            scores.add(reference, to_annotation(reference.uri, segments), scored)
             right += len({s.speaker for s in segments}) == speakers
         return scores.result()["total"], right / len(self.references)
 
@@ -87,7 +106,7 @@ def tune(trial: Trial, settings: LinkingSettings) -> LinkingSettings:
 
 
 def cost(total: dict, right: float) -> float:
-    """What is made small."""
+    """The cost that tuning minimises."""
     return total["diarization_error_rate"] + COUNT_WEIGHT * (1 - right)
 
 
@@ -107,34 +126,88 @@ def _annotation(recording: Recording) -> Annotation:
     return reference
 
 
+def real_recordings(names: list[str]) -> tuple[list[Recording], list[Timeline | None]]:
+    """The held-out recordings of annotated corpora, `MOST_SECONDS` of them, and which regions of each are annotated.
+
+    Raises:
+        CorpusError: a corpus is not annotated, or none of its recordings can be read.
+    """
+    recordings, regions, seconds = [], [], 0.0
+    for name in names:
+        corpus = open_source(name, "validation")
+        if not isinstance(corpus, AnnotatedConversations):
+            raise CorpusError(f"corpus {name!r} has no annotated recordings; give a directory of audio and RTTM files")
+        for conversation in (c for unit in range(len(corpus)) for c in corpus.conversations(unit)):
+            if seconds >= MOST_SECONDS:
+                break
+            try:
+                waveform = load_audio(conversation.audio)
+            except AudioError as error:
+                print(f"warning: left out: {error}", file=sys.stderr)
+                continue
+            seconds += len(waveform) / SAMPLING_RATE
+            recordings.append(Recording(conversation.name, waveform, list(conversation.turns)))
+            annotated = conversation.regions
+            regions.append(annotated and Timeline([Interval(*region) for region in annotated]))
+    if not recordings:
+        raise CorpusError(f"none of the held-out recordings of {', '.join(names)} can be read")
+    print(f"{len(recordings)} held-out recordings, {seconds / 60:.1f} minutes")
+    return recordings, regions
+
+
+def simulated_recordings(count: int, dataset: str, noise: str | None) -> list[Recording]:
+    simulated = SimulatedRecordings(open_corpus(dataset, "validation"), seed=1, noises=load_noises(noise))
+    numbered = zip(range(count), cycle(RECORDINGS))
+    return [simulated.make(index, seconds, speakers) for index, (speakers, seconds) in numbered]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="directory, ONNX file or Hub id")
-    parser.add_argument("--dataset", default="demo", help="a corpus as train.py takes it (default %(default)s)")
+    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
     parser.add_argument("--noise", help="directory of background recordings")
-    parser.add_argument("--recordings", type=int, default=48, help="default %(default)s, of half a minute to six")
-    parser.add_argument("--windows", type=float, nargs="+", default=[3, 5, 10], help="lengths to try, in seconds")
-    parser.add_argument("--hops", type=float, nargs="+", default=[0.5, 1.0], help="steps to try, in seconds")
-    parser.add_argument("--write", action="store_true", help="write the best into the model's config.json")
+    parser.add_argument(
+        "--recordings",
+        nargs="+",
+        default=["48"],
+        metavar="N or DIR",
+        help="number of simulated recordings (default 48), or corpora of annotated recordings as train.py takes them",
+    )
+    parser.add_argument(
+        "--windows", type=float, nargs="+", default=[3, 5, 10], help="window lengths to try, in seconds"
+    )
+    parser.add_argument(
+        "--hops", type=float, nargs="+", default=[0.5, 1.0], help="steps between windows to try, in seconds"
+    )
+    parser.add_argument("--write", action="store_true", help="write the best settings to the model's config.json")
     arguments = parser.parse_args()
-    if arguments.recordings < 1:
-        raise SystemExit(f"error: --recordings must be at least 1, got {arguments.recordings}")
+    first = arguments.recordings[0]
+    count = int(first) if first.isdecimal() and len(arguments.recordings) == 1 else None
+    if count is not None and count < 1:
+        raise SystemExit(f"error: --recordings must be at least 1, got {count}")
     if arguments.write and not (Path(arguments.model) / "config.json").is_file():
-        raise SystemExit(f"error: --write is for a model directory with a config.json, which {arguments.model} is not")
+        raise SystemExit(f"error: --write needs a model directory with a config.json, which {arguments.model} is not")
     try:
         network, settings = open_network(arguments.model)
         pairs = product(arguments.windows, arguments.hops)
         starts = [replace(settings, sliding_window_seconds=window, hop_seconds=hop) for window, hop in pairs]
-        simulated = SimulatedRecordings(
-            open_corpus(arguments.dataset, "validation"), seed=1, noises=load_noises(arguments.noise)
-        )
-        numbered = zip(range(arguments.recordings), cycle(RECORDINGS))
-        recordings = [simulated.make(index, seconds, speakers) for index, (speakers, seconds) in numbered]
+        if count is None:
+            recordings, regions = real_recordings(arguments.recordings)
+        else:
+            recordings, regions = simulated_recordings(count, arguments.dataset, arguments.noise), None
     except (CorpusError, ModelError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
+    seconds = sum(len(recording.waveform) for recording in recordings) / SAMPLING_RATE
+    if arguments.write and count is None and seconds < FEW_SECONDS:
+        print(
+            f"warning: {seconds / 60:.1f} minutes of held-out recordings are too few to choose settings by, "
+            f"{FEW_SECONDS / 60:g} are needed; those of the weights are kept",
+            file=sys.stderr,
+        )
+        return
     rows, found = [], []
     for start in starts:
-        trial = Trial(network, recordings, start)
+        trial = Trial(network, recordings, start, regions)
         settings = tune(trial, start)
         unknown, right = trial.score(settings, known=False)
         known, _ = trial.score(settings, known=True)

@@ -1,4 +1,4 @@
-"""How well speaker embeddings tell voices apart: the equal error rate over pairs of 3 s of held-out speakers."""
+"""Speaker verification by the network's embeddings: equal error rate over pairs of 3 s pieces of held-out speakers."""
 
 import numpy as np
 
@@ -13,15 +13,13 @@ MOST_PIECES = 6
 
 
 def pieces(utterances: Utterances, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Speech of each speaker, utterance after utterance in seeded order, cut into at most `MOST_PIECES` of 3 s.
-
-    Of a speaker with one utterance all pieces come from it.
+    """The speech of each speaker, in seeded order, cut into at most `MOST_PIECES` pieces of 3 s.
 
     Returns:
-        float32 (pieces, samples), and the number of each one's speaker (pieces,).
+        float32 (pieces, samples), and the speaker number of each piece (pieces,).
 
     Raises:
-        CorpusError: fewer than two speakers have 3 s of speech, or none has twice as much.
+        CorpusError: fewer than two speakers have 3 s of speech, or no speaker has 6 s.
     """
     pool, length = Pool(), round(SECONDS * SAMPLING_RATE)
     for unit in range(len(utterances)):
@@ -46,7 +44,7 @@ def pieces(utterances: Utterances, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def embed(system: Ours, waveforms: np.ndarray) -> np.ndarray:
-    """(pieces, samples) -> (pieces, dim): the embedding of the track that is heard alone for longest."""
+    """(pieces, samples) -> (pieces, dim): the embedding of the track with the most non-overlapped speech."""
     found = []
     for first in range(0, len(waveforms), 32):
         logits, embeddings = system.network(waveforms[first : first + 32])
@@ -56,10 +54,10 @@ def embed(system: Ours, waveforms: np.ndarray) -> np.ndarray:
 
 
 def equal_error_rate(same: np.ndarray, other: np.ndarray) -> float:
-    """Where as many pairs of one speaker fall below a threshold as pairs of two reach it.
+    """The error rate at the threshold where misses and false acceptances are equally frequent.
 
     Args:
-        same, other: similarities of pairs of one speaker and of two.
+        same, other: similarities of pairs of one speaker, and of pairs of two speakers.
     """
     thresholds = np.unique(np.concatenate([same, other]))
     missed = np.searchsorted(np.sort(same), thresholds) / len(same)
@@ -69,7 +67,7 @@ def equal_error_rate(same: np.ndarray, other: np.ndarray) -> float:
 
 
 def score_voices(systems: list[Ours], utterances: Utterances, seed: int = 0) -> dict[str, dict]:
-    """By system: `equal_error_rate` over all pairs of pieces, and how many `speakers`, `pieces` and pairs there are."""
+    """By system: `equal_error_rate` over all pairs of pieces, and the numbers of `speakers`, `pieces` and pairs."""
     waveforms, speakers = pieces(utterances, seed)
     first, second = np.triu_indices(len(speakers), 1)
     same = speakers[first] == speakers[second]

@@ -1,31 +1,41 @@
-"""Scores of many windows, told apart by how many people speak in them, each beside its floor.
+"""Scores of many windows, grouped by their number of speakers, beside the scores of a one-speaker oracle (the floor).
 
-A window of a real conversation mostly holds one speaker, so a score over all windows mostly shows speech
-detection; who speaks shows in the two-speaker windows and the overlapped frames.
+A window of a real conversation mostly holds one speaker, so the score of all windows mostly reflects speech detection;
+two-speaker windows and overlapped frames show whether speakers are told apart.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 from numpy.typing import ArrayLike
 
 from common.markdown import table
+from common.words import number_word
 from evaluation.diarization_error_rate import count_errors, error_rates, floor
 from evaluation.rates import HEADINGS, beside_floor
+from modeling.task_fast_diarization import Task
 
-RATES = ("diarization_error_rate", "missed_speech", "false_alarm", "confusion", "frame_accuracy")
+OF_SILENCE = ("frame_accuracy",)
+"""Rates that need no reference speech to divide by."""
 COUNTS = ("frames", "speech", "missed_speech", "false_alarm", "confusion", "correct_frames")
-GROUPS = (
-    "all_windows",
-    "silent_windows",
-    "one_speaker_windows",
-    "two_speaker_windows",
-    "more_speaker_windows",
-    "overlapped_frames",
-)
+
+
+def speaker_group(speakers: int) -> str:
+    """The name of the group of windows with this number of speakers."""
+    return f"{number_word(speakers)}_speaker_windows" if speakers else "silent_windows"
+
+
+def several_speaker_groups(groups: Iterable[str]) -> list[str]:
+    """The groups of two speakers, three and so on, up to the number of the task."""
+    others = {speaker_group(1), "more_speaker_windows"}
+    return [group for group in groups if group.endswith("_speaker_windows") and group not in others]
 
 
 class WindowScores:
-    """Adds up the errors of batch after batch, so that a set of any size can be scored.
+    """Accumulates the errors of batches, so that a set of any size can be scored.
+
+    Args:
+        num_speakers: of the task; windows are grouped by each number up to it, and all with more in one group.
 
     Example:
         scores = WindowScores()
@@ -34,10 +44,9 @@ class WindowScores:
         print(window_table(scores.result()))
     """
 
-    def __init__(self) -> None:
-        self._totals: dict[str, dict[str, Counter[str]]] = {
-            group: {"": Counter(), "floor_": Counter()} for group in GROUPS
-        }
+    def __init__(self, num_speakers: int = Task.num_speakers) -> None:
+        self.num_speakers = num_speakers
+        self._totals: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: {"": Counter(), "floor_": Counter()})
 
     def add(self, predictions: ArrayLike, references: ArrayLike, mask: ArrayLike | None = None) -> None:
         """Adds a batch: 0/1 of shape (windows, frames, speakers) and, where given, a (windows, frames) mask.
@@ -45,16 +54,16 @@ class WindowScores:
         Raises:
             ValueError: shapes disagree, or a value is neither 0 nor 1.
         """
-        for prefix, answers in (("", predictions), ("floor_", floor(references))):
-            for group, counts in _count_groups(answers, references, mask).items():
+        for prefix, hypotheses in (("", predictions), ("floor_", floor(references))):
+            for group, counts in self._count_groups(hypotheses, references, mask).items():
                 self._totals[group][prefix].update(counts)
 
     def result(self) -> dict[str, dict[str, float]]:
-        """Scores of each of `GROUPS`, by the number of speakers heard in the reference of the window.
+        """Scores of each group, by the number of speakers in the reference of the window.
 
         Each holds `windows`, `frames`, `speech` (speaker frames), the rates of `error_rates` and the same with
         the prefix `floor_`. Overlapped frames keep the permutation of their whole window, and their `windows`
-        are those with overlap. A group that does not occur is left out.
+        are those with overlap. Groups that do not occur are left out.
 
         Raises:
             ValueError: no window was added.
@@ -68,6 +77,23 @@ class WindowScores:
             for group, totals in occurring.items()
         }
 
+    def _count_groups(
+        self, predictions: ArrayLike, references: ArrayLike, mask: ArrayLike | None
+    ) -> dict[str, dict[str, int]]:
+        counts = count_errors(predictions, references, mask)
+        speakers = counts["speakers"]
+        chosen = {"all_windows": speakers >= 0}
+        chosen |= {speaker_group(number): speakers == number for number in range(self.num_speakers + 1)}
+        chosen |= {
+            "more_speaker_windows": speakers > self.num_speakers,
+            "overlapped_frames": counts["overlap_frames"] > 0,
+        }
+        return {
+            group: {"windows": int(windows.sum())}
+            | {name: int(counts["overlap_" * (group == "overlapped_frames") + name][windows].sum()) for name in COUNTS}
+            for group, windows in chosen.items()
+        }
+
 
 def tabulate(predictions: ArrayLike, references: ArrayLike) -> dict[str, dict[str, float]]:
     """`WindowScores.result` of one batch: 0/1 of shape (windows, frames, speakers)."""
@@ -77,32 +103,14 @@ def tabulate(predictions: ArrayLike, references: ArrayLike) -> dict[str, dict[st
 
 
 def window_table(result: dict[str, dict[str, float]]) -> str:
-    """A table of `WindowScores.result`, in percent, each figure beside its floor in brackets.
+    """A table of `WindowScores.result` in percent, with floors in brackets.
 
-    Silent windows have no reference speech to divide by, so only their frame accuracy is given.
+    Silent windows have no reference speech to divide by, so they only have the rates `OF_SILENCE`.
     """
-    header = ["% (floor)", "windows", "frames", *(HEADINGS[name] for name in RATES)]
-    rows = [
-        [group.replace("_", " "), scores["windows"], scores["frames"]]
-        + [beside_floor(scores, name) if scores["speech"] else "-" for name in RATES[:-1]]
-        + [beside_floor(scores, RATES[-1])]
-        for group, scores in result.items()
-    ]
+    rates = [name for name in HEADINGS if all(name in scores for scores in result.values())]
+    header = ["% (floor)", "windows", "frames", *(HEADINGS[name] for name in rates)]
+    rows = []
+    for group, scores in result.items():
+        cells = [beside_floor(scores, name) if scores["speech"] or name in OF_SILENCE else "-" for name in rates]
+        rows.append([group.replace("_", " "), scores["windows"], scores["frames"], *cells])
     return table(header, rows)
-
-
-def _count_groups(predictions: ArrayLike, references: ArrayLike, mask: ArrayLike | None) -> dict[str, dict[str, int]]:
-    counts = count_errors(predictions, references, mask)
-    speakers = counts["speakers"]
-    chosen = (
-        speakers >= 0,
-        speakers == 0,
-        speakers == 1,
-        speakers == 2,
-        speakers > 2,
-        counts["overlap_frames"] > 0,
-    )
-    return {
-        group: {"windows": int(windows.sum())} | {name: int(counts[prefix + name][windows].sum()) for name in COUNTS}
-        for group, windows, prefix in zip(GROUPS, chosen, ("", "", "", "", "", "overlap_"), strict=True)
-    }

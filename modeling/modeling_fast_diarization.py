@@ -17,12 +17,8 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_fast_diarization import FastDiarizationConfig
-from .loss_fast_diarization import (
-    affinity_loss,
-    contrastive_speaker_loss,
-    distillation_loss,
-    permutation_invariant_loss,
-)
+from .encoders_fast_diarization import Conv, encoder_of
+from .loss_fast_diarization import total_loss, training_losses
 
 SAMPLING_RATE = 16_000
 FRAME_SAMPLES = 320
@@ -55,11 +51,14 @@ class FastDiarizationOutput(ModelOutput):
             in a 20 ms frame; `sigmoid(logits) > 0.5` is the answer.
         speaker_embeddings (`torch.FloatTensor` of shape `(batch, num_speakers, embedding_size)`): unit vectors
             pooled over the frames where a speaker is heard alone.
+        losses (`dict[str, torch.FloatTensor]`, returned when `labels` are given): the terms of the loss by name,
+            before their weights.
     """
 
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
     speaker_embeddings: torch.FloatTensor | None = None
+    losses: dict[str, torch.FloatTensor] | None = None
 
 
 class LogMel(nn.Module):
@@ -129,35 +128,6 @@ class LogMel(nn.Module):
         return torch.log(spectrum @ self.mel + 1e-5)
 
 
-class Conv(nn.Module):
-    """Convolution over time, batch norm, ReLU, on (batch, channels, 1, time).
-
-    Two dimensions, one of them 1, because ONNX Runtime's fast convolution layout exists for those only. With
-    `residual` the input is added before the ReLU, which ONNX Runtime fuses into the convolution as well; `bias`, of
-    shape (batch, outputs), is added there too.
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride=1, dilation=1, residual=False):
-        super().__init__()
-        padding = dilation * (kernel // 2)
-        self.conv = nn.Conv2d(
-            inputs, outputs, (1, kernel), (1, stride), (0, padding), dilation=(1, dilation), bias=False
-        )
-        self.norm = nn.BatchNorm2d(outputs)
-        self.residual = residual
-
-    def forward(
-        self, states: torch.Tensor, mask: torch.Tensor | None, bias: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        output = self.norm(self.conv(states))
-        if self.residual:
-            output = output + states
-        if bias is not None:
-            output = output + bias[:, :, None, None]
-        output = F.relu(output)
-        return output if mask is None else output * mask[:, None, None]
-
-
 class Background(nn.Module):
     """What a whole window has in common, its room, microphone and noise, as a bias of the stem.
 
@@ -200,70 +170,6 @@ class AffinityPooling(nn.Module):
         if mask is not None:
             scores = scores.masked_fill(~mask[:, None].bool(), torch.finfo(scores.dtype).min)
         return states + self.value(scores.softmax(-1) @ states), vectors
-
-
-class ConvContext(nn.Module):
-    """Dilated residual convolutions at 80 ms that see 2.5 s to either side."""
-
-    def __init__(self, config: FastDiarizationConfig):
-        super().__init__()
-        size = config.hidden_size
-        self.layers = nn.ModuleList(Conv(size, size, 3, dilation=d, residual=True) for d in (1, 4, 8, 16, 2))
-
-    def forward(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        states = states.transpose(1, 2).unsqueeze(2)
-        for layer in self.layers:
-            states = layer(states, mask)
-        return states.squeeze(2).transpose(1, 2)
-
-
-class AttentionLayer(nn.Module):
-    """Pre-norm self-attention and feed-forward (Vaswani et al., 2017), with no positions: the GRU gives order."""
-
-    def __init__(self, size: int, heads: int, inner: int):
-        super().__init__()
-        self.heads = heads
-        self.norm_attention, self.norm_inner = nn.LayerNorm(size), nn.LayerNorm(size)
-        self.query_key_value = nn.Linear(size, 3 * size)
-        self.output = nn.Linear(size, size)
-        self.inner = nn.Linear(size, inner)
-        self.outer = nn.Linear(inner, size)
-
-    def forward(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        batch, frames, size = states.shape
-        qkv = self.query_key_value(self.norm_attention(states))
-        query, key, value = qkv.reshape(batch, frames, 3, self.heads, size // self.heads).permute(2, 0, 3, 1, 4)
-        scores = query @ key.transpose(-1, -2) / math.sqrt(size // self.heads)
-        if mask is not None:
-            scores = scores.masked_fill(~mask[:, None, None].bool(), torch.finfo(scores.dtype).min)
-        mixed = (scores.softmax(-1) @ value).transpose(1, 2).reshape(batch, frames, size)
-        states = states + self.output(mixed)
-        return states + self.outer(F.relu(self.inner(self.norm_inner(states))))
-
-
-class AttentionGruContext(nn.Module):
-    """Two bidirectional GRU layers, then two self-attention layers, at 80 ms."""
-
-    def __init__(self, config: FastDiarizationConfig):
-        super().__init__()
-        size = config.hidden_size
-        self.gru = nn.GRU(size, size, num_layers=2, batch_first=True, bidirectional=True)
-        self.merge = nn.Linear(2 * size, size)
-        self.attention = nn.ModuleList(AttentionLayer(size, heads=4, inner=3 * size + size // 5) for _ in range(2))
-
-    def forward(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        if mask is None:
-            recurrent, _ = self.gru(states)
-        else:
-            lengths = mask.sum(-1).long().cpu()
-            packed = nn.utils.rnn.pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
-            recurrent, _ = nn.utils.rnn.pad_packed_sequence(
-                self.gru(packed)[0], batch_first=True, total_length=states.shape[1]
-            )
-        states = states + self.merge(recurrent)
-        for layer in self.attention:
-            states = layer(states, mask)
-        return states
 
 
 def _repeat_frames(states: torch.Tensor, times: int, frames: int) -> torch.Tensor:
@@ -318,7 +224,7 @@ class FastDiarizationModel(FastDiarizationPreTrainedModel):
         self.local = nn.ModuleList(Conv(size, size, 3, residual=True) for _ in range(2))
         self.down = nn.ModuleList([Conv(size, size, 3, stride=2), Conv(size, size, 3, dilation=2, residual=True)])
         self.affinity = AffinityPooling(size)
-        self.context = (ConvContext if config.encoder_type == "lightweight-cnn" else AttentionGruContext)(config)
+        self.context = encoder_of(config.encoder_type)(config)
         self.up = nn.Linear(size, size)
         self.fuse = Conv(size, size, 1, residual=True)
         self.dropout = nn.Dropout(config.dropout)
@@ -423,6 +329,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         speaker_labels: torch.Tensor | None = None,
+        recording_labels: torch.Tensor | None = None,
         voice_labels: torch.Tensor | None = None,
         voices: torch.Tensor | None = None,
         return_dict: bool | None = None,
@@ -436,6 +343,8 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
                 active; the order of speakers does not matter. With labels a loss is returned.
             speaker_labels (`torch.LongTensor` of shape `(batch, num_speakers)`, *optional*): any integer that
                 stands for the person on a track of `labels`, -1 for nobody. With it the embeddings are trained.
+            recording_labels (`torch.LongTensor` of shape `(batch,)`, *optional*): any integer that stands for the
+                recording in which the people of a window have their names, -1 for names that hold everywhere.
             voice_labels (`torch.LongTensor` of shape `(batch, num_speakers)`, *optional*): the row of `voices` that
                 is the person on a track of `labels`, -1 where none is.
             voices (`torch.FloatTensor` of shape `(voices, embedding_size)`, *optional*): a teacher's embeddings of
@@ -454,7 +363,6 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
             if attention_mask is not None:
                 frame_mask = attention_mask[:, FRAME_SAMPLES - 1 :: FRAME_SAMPLES][:, :frames].to(logits.dtype)
 
-            loss = None
             if labels is None:
                 activity = torch.sigmoid(logits)
             else:
@@ -464,20 +372,14 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
                     )
                 activity = labels.to(logits.dtype)
             embeddings = self.embed(features.speaker_states.float(), activity, frame_mask)
+            loss = losses = None
             if labels is not None:
-                loss = permutation_invariant_loss(scores, activity, self.membership, frame_mask)
-                if self.config.affinity_loss_weight:
-                    vectors = features.affinity_states.float()
-                    loss = loss + self.config.affinity_loss_weight * affinity_loss(vectors, activity, frame_mask)
-                if speaker_labels is not None and self.config.speaker_loss_weight:
-                    loss = loss + self.config.speaker_loss_weight * contrastive_speaker_loss(
-                        embeddings, speaker_labels, activity
-                    )
-                if voice_labels is not None:
-                    distance, confusion = distillation_loss(embeddings, voice_labels, voices, activity)
-                    loss = loss + self.config.distillation_loss_weight * distance
-                    loss = loss + self.config.speaker_loss_weight * confusion
-        output = FastDiarizationOutput(loss, logits, embeddings)
+                losses = training_losses(
+                    *(self.config, scores, self.membership, features.affinity_states.float(), embeddings),
+                    *(activity, frame_mask, speaker_labels, recording_labels, voice_labels, voices),
+                )
+                loss = total_loss(self.config, losses)
+        output = FastDiarizationOutput(loss, logits, embeddings, losses)
         return output if return_dict is not False else output.to_tuple()
 
     def embed(

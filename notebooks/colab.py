@@ -1,4 +1,4 @@
-"""What the notebook needs of Colab, and what stands in for it elsewhere.
+"""What the notebook needs from Colab, and its replacements elsewhere.
 
 | in Colab | elsewhere, from the environment |
 |---|---|
@@ -17,19 +17,19 @@ IN_COLAB = "COLAB_RELEASE_TAG" in os.environ
 
 
 class CellError(RuntimeError):
-    """Shown below a cell as one line."""
+    """An error that is shown below a cell as one line."""
 
     def _render_traceback_(self) -> list[str]:
         return [f"error: {self}"]
 
 
 def run(command: str) -> None:
-    """Run a command in the repository; what it prints appears below the cell as it comes.
+    """Run a command in the repository and show its output below the cell as it appears.
 
-    An interrupt reaches the command too: it saves and leaves by itself.
+    An interrupt also reaches the command, which saves and exits by itself.
 
     Raises:
-        CellError: it did not end well.
+        CellError: the command failed or was interrupted.
     """
     process = subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     interrupted = False
@@ -43,13 +43,13 @@ def run(command: str) -> None:
             interrupted = True
     code = process.wait()
     if interrupted:
-        raise CellError("interrupted; run this cell again to go on")
+        raise CellError("interrupted; run this cell again to continue")
     if code:
-        raise CellError(f"{command.split()[0]} ended with exit code {code}; the reason stands above")
+        raise CellError(f"{command.split()[0]} ended with exit code {code}; the reason is above")
 
 
 def show_gpu() -> None:
-    """Say what the training will run on."""
+    """Print the device that training will use."""
     import torch
 
     if torch.cuda.is_available():
@@ -58,15 +58,15 @@ def show_gpu() -> None:
     else:
         print(
             f"no GPU, {os.cpu_count()} CPU cores: enough for the demo corpus; "
-            "for more choose Runtime > Change runtime type > T4 GPU"
+            "for larger ones choose Runtime > Change runtime type > T4 GPU"
         )
 
 
 def mount_drive() -> Path:
-    """A directory that outlives this machine.
+    """A directory that outlives the session.
 
     Raises:
-        CellError: neither Drive nor what stands in for it.
+        CellError: there is neither Drive nor a replacement.
     """
     if directory := os.environ.get("FAST_DIARIZATION_DRIVE"):
         drive = Path(directory)
@@ -86,10 +86,10 @@ def sign_in() -> str | None:
     """Sign in to the Hub with the token of Colab's secrets or of the environment. The token is never shown.
 
     Returns:
-        one's name there, or `None` without a token: then nothing can be pushed.
+        the account's name, or `None` without a token; then nothing can be pushed.
 
     Raises:
-        CellError: the Hub does not accept the token.
+        CellError: the Hub rejects the token.
     """
     from huggingface_hub import HfApi
 
@@ -109,18 +109,40 @@ def sign_in() -> str | None:
         name = HfApi(token=token).whoami()["name"]
     except Exception as error:
         reason = str(error).splitlines()[0].replace(token, "***")
-        raise CellError(f"the Hub does not accept HF_TOKEN: {reason}") from None
+        raise CellError(f"the Hub rejects HF_TOKEN: {reason}") from None
     print(f"signed in as {name}")
     return name
 
 
 def hub_flags(repository: str) -> str:
-    """Flags of train.py that keep a copy of the checkpoints on the Hub, if a repository is named."""
+    """Flags of train.py that also keep checkpoints on the Hub, if a repository is named."""
     return f"--push_to_hub --hub_model_id {shlex.quote(repository)}" if repository else ""
 
 
+def fine_tune(recordings: str, model: str, run_directory: str) -> str:
+    """Fine-tune a model on annotated recordings, or go on with that.
+
+    Args:
+        recordings: directory of audio and RTTM files; empty for none.
+
+    Returns:
+        directory of the model to go on with.
+
+    Raises:
+        CellError: it did not end well.
+    """
+    if not recordings:
+        print("no recordings named: the model stays as it is")
+        return model
+    run(
+        f"accelerate launch train.py --config configs/fine_tune.yaml --dataset {shlex.quote(recordings)} demo "
+        f"--start_from {shlex.quote(model)} --output_dir {shlex.quote(run_directory)} --resume"
+    )
+    return f"{run_directory}/model"
+
+
 def upload() -> str:
-    """The name of a recording to diarize.
+    """The file name of a recording to diarize.
 
     Raises:
         CellError: none was chosen.

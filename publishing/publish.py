@@ -1,12 +1,13 @@
-"""Publish a trained model in a small directory: weights and ONNX at half their size, their answers unchanged.
+"""Publish a trained model: weights and ONNX at half their size, with unchanged outputs.
 
     python -m publishing.publish runs/last/model pretrained/lightweight-cnn --average runs/mine/model --quantize int8
+    python -m publishing.publish --code pretrained/*      # only copy the code of modeling/ into published models
 
-Weight matrices are rounded once to half precision (float16) and stored so; transformers loads them as float32. ONNX
-files are exported from those same rounded weights, and every matrix in them that half precision holds exactly is stored
-so, in front of a Cast that ONNX Runtime computes once when it loads the file: nothing more is lost, and torch and ONNX
-still give the same answers. For that, batch norms are first absorbed by the convolutions before them, as an exporter
-would do later with weights that are no longer round. Other flags are handed on to export.py.
+Weight matrices are rounded once to half precision (float16) and stored in it; transformers loads them as float32. ONNX
+files are exported from the same rounded weights; matrices that half precision represents exactly are stored in it, in
+front of a Cast that ONNX Runtime computes once when it loads the file. Nothing more is lost, and torch and ONNX still
+agree. To that end batch norms are first folded into the convolutions before them, as an exporter would do later with
+weights that are no longer rounded.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from common.errors import first_line
 from diarization.backends import ModelError, load_weights
 from modeling import FastDiarizationFeatureExtractor
 from modeling.modeling_fast_diarization import Conv
-from publishing.card import write_card
+from publishing.card import stages, write_card
 
+ROOT = Path(__file__).parent.parent
+CODE = "*_fast_diarization.py"
 SCORES = ("windows.json", "evaluation.json")
 KEPT = (*SCORES, "latency.json", "curves.png")
 SMALLEST = 1024
@@ -38,9 +42,9 @@ SMALLEST = 1024
 
 @torch.no_grad()
 def absorb_norms(model: nn.Module) -> None:
-    """Scale convolutions by the batch norms after them, which then neither scale nor, while training, forget how to.
+    """Fold the scale of batch norms into the convolutions before them, so that the norms can still be trained.
 
-    A norm's scale becomes 1 exactly: its weight is the deviation it divides by. What the network computes is the same
+    The scale of a norm becomes exactly 1: its weight is the deviation it divides by. The network computes the same
     up to rounding, in training too.
     """
     for module in model.modules():
@@ -55,7 +59,7 @@ def absorb_norms(model: nn.Module) -> None:
 
 @torch.no_grad()
 def round_weights(model: nn.Module) -> None:
-    """Round every matrix to half precision; vectors, which cost nothing, stay as they are."""
+    """Round every matrix to half precision; vectors, which take no space, stay as they are."""
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.copy_(parameter.half())
@@ -63,24 +67,24 @@ def round_weights(model: nn.Module) -> None:
 
 @torch.no_grad()
 def average(model: nn.Module, other: nn.Module) -> None:
-    """Put the mean of both networks' weights into the first.
+    """Replace the weights of the first network by the mean of both.
 
-    Where one was trained on from the other, on other windows, it is often better than both (Wortsman et al., Robust
-    fine-tuning of zero-shot models, CVPR 2022).
+    If one was trained further from the other, the mean is often better than both (Wortsman et al., Robust fine-tuning
+    of zero-shot models, CVPR 2022).
 
     Raises:
         ModelError: the networks differ in shape.
     """
     mine, theirs = model.state_dict(), other.state_dict()
     if {name: tensor.shape for name, tensor in mine.items()} != {name: t.shape for name, t in theirs.items()}:
-        raise ModelError("the two models to average differ in shape; give the one that the first was trained on from")
+        raise ModelError("the two models to average differ in shape; give the one that the first was trained from")
     for name, tensor in mine.items():
         if tensor.is_floating_point():
             tensor.lerp_(theirs[name], 0.5)
 
 
 def save_weights(model: nn.Module, file: Path) -> None:
-    """Write safetensors in which what is exact in half precision takes half the room."""
+    """Write safetensors, storing in half precision what it represents exactly."""
     state = {name: _halved(tensor) for name, tensor in model.state_dict().items()}
     save_file(state, file, metadata={"format": "pt"})
 
@@ -91,7 +95,7 @@ def _halved(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def halve_onnx(file: Path) -> None:
-    """Store the float32 arrays of an ONNX file that half precision holds exactly as such, each before a Cast."""
+    """Store float32 arrays of an ONNX file in half precision, in front of a Cast, where that is exact."""
     model = onnx.load(file)
     casts = []
     for stored in model.graph.initializer:
@@ -111,17 +115,21 @@ def halve_onnx(file: Path) -> None:
     onnx.save(model, file)
 
 
-def describe(training: dict, name: str, speech: Path | None, earlier: str | None) -> dict:
-    """What a published model says of its training: no path of this machine, the corpora by name, earlier runs."""
+def describe(training: dict, name: str, speech: Path | None, earlier: dict | None) -> dict:
+    """The training.json of a published model: without local paths, with its corpora and earlier runs.
+
+    Args:
+        earlier: training.json of the model that the run started from.
+    """
     described = training | {"name": name, "command": portable(training["command"])}
     if speech:
         described["dataset"] = portable(str(speech.resolve()))
-        described["corpora"] = hours_by_corpus(speech)
-    return described | ({"earlier": portable(earlier)} if earlier else {})
+        described["corpora"] = speech_by_corpus(speech)
+    return described | ({"earlier": stages(earlier)} if earlier else {})
 
 
 def portable(text: str) -> str:
-    """Places of this machine as `path/to/NAME`, those of runs as `runs/...`."""
+    """Replace local paths by `path/to/NAME`, and those of runs by `runs/...`."""
 
     def place(found: re.Match) -> str:
         path = found[0].rstrip("/")
@@ -130,40 +138,63 @@ def portable(text: str) -> str:
     return re.sub(r"(?<![\w.])(?:\.\./|/)\S+", place, text)
 
 
-def hours_by_corpus(speech: Path) -> dict[str, float]:
-    """Hours of the training split of Parquet files with the columns `corpus` and `seconds`, by corpus.
+def speech_by_corpus(speech: Path) -> dict[str, dict]:
+    """`hours` and `speakers` of the training split, by corpus.
+
+    Args:
+        speech: directory of Parquet files with the columns `corpus`, `seconds` and `speaker_id`.
 
     Raises:
         SystemExit: there are no such files.
     """
-    hours = Counter()
+    columns = ["corpus", "seconds", "speaker_id"]
+    seconds, speakers = Counter(), defaultdict(set)
     for file in sorted(speech.glob("train/*.parquet")):
-        columns = pq.read_table(file, columns=["corpus", "seconds"]).to_pydict()
-        for corpus, seconds in zip(columns["corpus"], columns["seconds"]):
-            hours[corpus] += seconds / 3600
-    if not hours:
-        raise SystemExit(f"error: {speech} has no train/*.parquet with the columns corpus and seconds")
-    return {corpus: round(number, 2) for corpus, number in sorted(hours.items())}
+        if not set(columns) <= set(pq.read_schema(file).names):
+            continue
+        for row in pq.read_table(file, columns=columns).to_pylist():
+            seconds[row["corpus"]] += row["seconds"]
+            speakers[row["corpus"]].add(row["speaker_id"])
+    if not seconds:
+        raise SystemExit(f"error: {speech} has no train/*.parquet with the columns {', '.join(columns)}")
+    return {
+        corpus: {"hours": round(total / 3600, 2), "speakers": len(speakers[corpus])}
+        for corpus, total in sorted(seconds.items())
+    }
+
+
+def copy_code(target: Path) -> None:
+    """Replace the code of a published model by that of modeling/, which it must equal.
+
+    Raises:
+        SystemExit: `target` is not a model directory.
+    """
+    if not (target / "config.json").is_file():
+        raise SystemExit(f"error: {target} has no config.json; give published models, such as pretrained/*")
+    for old in target.glob(CODE):
+        old.unlink()
+    for file in (ROOT / "modeling").glob(CODE):
+        shutil.copy(file, target)
 
 
 def publish(
     source: Path,
     target: Path,
     speech: Path | None = None,
-    earlier: str | None = None,
+    earlier: dict | None = None,
     before: Path | None = None,
     export_flags: list[str] = (),
 ) -> None:
-    """Everything of a published model from a trained one.
+    """Write everything of a published model from a trained one.
 
     Args:
-        speech: the corpus trained on, if its Parquet files name several corpora.
-        earlier: what was trained before the run of `source`, in words.
-        before: the model that `source` was trained on from, to be averaged with it; see [`average`].
-        export_flags: handed on to export.py.
+        speech: the training corpus, if its Parquet files name several corpora.
+        earlier: training.json of the model that `source` was trained from.
+        before: the model to average `source` with; see [`average`].
+        export_flags: passed on to export.py.
 
     Raises:
-        SystemExit: `source` is no model, or it cannot be exported.
+        SystemExit: `source` is not a model, or it cannot be exported.
     """
     try:
         model = load_weights(str(source))
@@ -173,17 +204,16 @@ def publish(
         raise SystemExit(f"error: {error}") from None
     absorb_norms(model)
     round_weights(model)
-    model.config.dtype = "float32"  # transformers 5 would load what is stored as half precision as such
+    model.config.dtype = "float32"  # transformers 5 would load weights stored in half precision as half precision
     model.save_pretrained(target)
     save_weights(model, target / "model.safetensors")
     FastDiarizationFeatureExtractor().save_pretrained(target)
-    export = Path(__file__).parent.parent / "export.py"
-    if subprocess.run([sys.executable, export, "--model", target, *export_flags]).returncode:
-        raise SystemExit(f"error: the export of {target} failed (see above)")
+    if subprocess.run([sys.executable, ROOT / "export.py", "--model", target, *export_flags]).returncode:
+        raise SystemExit(f"error: the export of {target} failed; the reason is above")
     for file in target.glob("*.onnx"):
         halve_onnx(file)
     for name in KEPT:
-        if before and name in SCORES:  # those of one of the two alone
+        if before and name in SCORES:  # scores of one of the two networks
             continue
         if (source / name).is_file() and source.resolve() != target.resolve():
             shutil.copy(source / name, target / name)
@@ -196,17 +226,33 @@ def publish(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="model directory that train.py wrote")
-    parser.add_argument("target", type=Path, help="directory to publish in, such as pretrained/lightweight-cnn")
-    parser.add_argument("--speech", type=Path, help="the corpus trained on, to name its parts and their licences")
-    parser.add_argument("--earlier", help="what was trained before this run, in words: steps, hours, command")
-    parser.add_argument("--average", type=Path, help="the model that the first was trained on from: both weigh half")
-    arguments, export_flags = parser.parse_known_args()
-    publish(arguments.source, arguments.target, arguments.speech, arguments.earlier, arguments.average, export_flags)
+    parser.add_argument("source", nargs="?", type=Path, help="model directory written by train.py")
+    parser.add_argument("target", nargs="?", type=Path, help="directory to publish to")
+    parser.add_argument("--code", nargs="+", type=Path, metavar="DIR", help="copy modeling/ to these models, no more")
+    parser.add_argument("--speech", type=Path, metavar="DIR", help="training corpus, to name its parts in the card")
+    parser.add_argument("--earlier", type=Path, metavar="JSON", help="training.json of the model it was trained from")
+    parser.add_argument("--average", type=Path, metavar="DIR", help="model to average with, both weighing half")
+    parser.add_argument("--quantize", choices=("int8",), help="write model_int8.onnx too, as export.py does")
+    parser.add_argument("--dataset", default="demo", help="corpus to calibrate and score int8 on (default demo)")
+    arguments = parser.parse_args()
+    if arguments.code:
+        for directory in arguments.code:
+            copy_code(directory)
+            print(directory)
+        return
+    if arguments.target is None:
+        parser.error("give a trained model and a directory to publish to, or --code with published models")
+    try:
+        earlier = json.loads(arguments.earlier.read_text()) if arguments.earlier else None
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: --earlier {arguments.earlier} cannot be read: {first_line(error)}") from None
+    export_flags = ["--dataset", arguments.dataset]
+    export_flags += ["--quantize", arguments.quantize] if arguments.quantize else []
+    publish(arguments.source, arguments.target, arguments.speech, earlier, arguments.average, export_flags)
     files = sorted(file for file in arguments.target.iterdir() if file.is_file())
     for file in files:
         print(f"{file.stat().st_size / 1e6:7.2f} MB  {file.name}")
-    print(f"{sum(file.stat().st_size for file in files) / 1e6:7.2f} MB  together")
+    print(f"{sum(file.stat().st_size for file in files) / 1e6:7.2f} MB  total")
 
 
 if __name__ == "__main__":

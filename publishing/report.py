@@ -1,39 +1,48 @@
-"""The whole report of trained models: docs/RESULTS.md, docs/results.json, and what their cards show.
+"""Score trained models and write docs/RESULTS.md, docs/results.json, README's table and the models' cards.
 
     python -m publishing.report pretrained/lightweight-cnn pretrained/attention-gru --dataset path/to/speech \\
         --noise path/to/noise --recordings path/to/recordings --peer segmentation-3.0.onnx --split test
+    python -m publishing.report --from docs/results.json pretrained/*      # the pages again, without scoring
 
-Scores every model and the peer on the frozen sets, on real recordings and on voices, and the ONNX files beside each
-model on the windows. Each result is also kept as `evaluation.json` in the directories of its models, from which
-their cards are rendered; `python -m evaluation` gives the same figures one by one.
+Scores every model and the peer on the frozen sets, on real recordings and, by their embeddings, on pairs of speakers;
+the ONNX files beside each model are scored on the windows. Each model directory also gets its own results as
+`evaluation.json`, from which its card is rendered. `python -m evaluation` gives the same figures one by one.
 """
 
 import argparse
 import json
+import re
 import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import jinja2
 
-from common.markdown import table
+from common.output import OutputError, make_directory
 from data.corpora import CorpusError
 from diarization.backends import ModelError
-from evaluation.headlines import summary
 from evaluation.results import Options, evaluate
 from evaluation.sets import read_definition
 from evaluation.systems import Ours, Segmentation3, model_name
-from evaluation.tables import result_tables
-from publishing.card import describe_training, write_card
+from publishing import results_tables as tables
+from publishing.card import read_json, write_card
 
-ROOM = Path(__file__).parent
-SETS = ROOM.parent / "evaluation" / "sets"
+ROOT = Path(__file__).parent.parent
+TEMPLATE = Path(__file__).parent / "results_template.md"
+DOCS = ROOT / "docs"
+SETS = ROOT / "evaluation" / "sets"
 WINDOWS, RECORDINGS = SETS / "windows.json", SETS / "recordings.json"
 PLACES = {"dataset": "path/to/speech", "noise": "path/to/noise", "recordings": "path/to/recordings"}
-NOT_MEASURED = "Not measured."
+SPLIT_WORDS = {
+    "test": "Nothing was trained on speakers of the test split.",
+    "validation": "These are validation speakers, on whom settings were chosen: not a final score.",
+}
+README_TABLE = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.S)
 
 
 def measure(arguments: argparse.Namespace) -> list[dict]:
-    """All results, each with the command that gives it again."""
+    """All results, each with the command that reproduces it and the date it was scored."""
     models = [Ours(str(model), model.name) for model in arguments.models]
     exported = [Ours(str(f), model_name(str(f))) for model in arguments.models for f in sorted(model.glob("*.onnx"))]
     peer = [Segmentation3(arguments.peer)] if arguments.peer else []
@@ -50,7 +59,7 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
     for source, systems, chosen in filter(None, wanted):
         print(f"scoring {', '.join(s.name for s in systems)} on {source}", flush=True)
         result = evaluate(source, systems, Options(**chosen))
-        result["source"] = str(result["source"]).removeprefix(f"{ROOM.parent}/")
+        result |= {"source": str(result["source"]).removeprefix(f"{ROOT}/"), "scored": f"{datetime.now(UTC):%F}"}
         if source == arguments.recordings:
             result |= {"source": PLACES["recordings"], "title": "Real recordings"}
         elif "part" in chosen:
@@ -60,8 +69,8 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
 
 
 def command(source: str, options: dict) -> str:
-    """The command that gives a result again, MODEL standing for the model and places for what is not here."""
-    words = ["python -m evaluation", source.removeprefix(f"{ROOM.parent}/")]
+    """The command that reproduces a result; MODEL stands for the model, `path/to/...` for directories of data."""
+    words = ["python -m evaluation", source.removeprefix(f"{ROOT}/")]
     for flag in ("dataset", "noise"):
         words += [f"--{flag}", PLACES[flag]] if options.get(flag) else []
     words += ["--split", options["split"]] if "split" in options else []
@@ -70,7 +79,7 @@ def command(source: str, options: dict) -> str:
     return " ".join([*words, "--model", "MODEL"])
 
 
-def of_model(results: list[dict], name: str) -> list[dict]:
+def of_model(results: Sequence[dict], name: str) -> list[dict]:
     """The same results with one model alone, its ONNX files included."""
     kept = []
     for result in results:
@@ -83,84 +92,116 @@ def of_model(results: list[dict], name: str) -> list[dict]:
     return [result for result in kept if any(result["parts"].values())]
 
 
-def write_report(directory: Path, results: list[dict], models: list[Path], ablation: dict, split: str) -> None:
-    """RESULTS.md, results.json and the learning curves in `directory`."""
-    names = [model.name for model in models]
-    peers = {s for r in results if r["kind"] == "windows" for s in next(iter(r["parts"].values()))}
-    peers = sorted(name for name in peers if name not in names and "/" not in name)
-    training = []
-    for model in models:
-        described = _read(model / "training.json")
-        training.append(f"**{model.name}**: {describe_training(described) if described else NOT_MEASURED}")
-        if described.get("command"):
-            training.append(f"```bash\n{described['command']}\n```")
-        if (model / "curves.png").is_file():
-            (directory / "pictures").mkdir(parents=True, exist_ok=True)
-            shutil.copy(model / "curves.png", directory / f"pictures/curves-{model.name}.png")
-            training.append(f"![Loss and scores of unseen speakers by step](pictures/curves-{model.name}.png)")
-    used = "Nothing was trained on speakers of the test split."
-    used_for = {"test": used, "validation": "Validation speakers, on which settings were chosen: not a final score."}
-    text = jinja2.Template((ROOM / "results_template.md").read_text(), keep_trailing_newline=True).render(
-        split_words=used_for.get(split, ""),
-        command=f"python -m publishing.report {' '.join(f'pretrained/{name}' for name in names)} --dataset "
-        f"{PLACES['dataset']} --noise {PLACES['noise']} --recordings {PLACES['recordings']} --peer "
-        f"segmentation-3.0.onnx --split {split}{' --ablation runs/ablation/ablation.json' if ablation else ''}",
-        summary=summary(results, [*names, *peers]),
-        details="\n\n".join(f"{result_tables(result)}\n\n```bash\n{result['command']}\n```" for result in results),
-        training="\n\n".join(training),
-        ablation=ablation_table(ablation) if ablation else NOT_MEASURED,
-        failed=(ROOM.parent / "docs" / "NEGATIVE_RESULTS.md").read_text().strip(),
-    )
+def write_report(directory: Path, report: dict) -> None:
+    """RESULTS.md and results.json in `directory`.
+
+    Args:
+        report: `results` of `measure`, the `split` they were scored on, and the `ablation` that
+            `python -m publishing.ablation` wrote, or an empty dictionary.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "RESULTS.md").write_text(text)
-    whole = {"split": split, "results": results, "ablation": ablation}
-    (directory / "results.json").write_text(json.dumps(whole, indent=1) + "\n")
+    (directory / "RESULTS.md").write_text(render(directory, **report))
+    (directory / "results.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
-def ablation_table(ablation: dict) -> str:
-    """Of what `python -m publishing.ablation` wrote: each variant's figures and what it lost."""
-    variants = ablation["variants"]
-    rates = [
-        ("all_windows", "DER"),
-        ("two_speaker_windows", "DER, two speakers"),
-        ("overlapped_frames", "DER, overlap"),
-    ]
-    rows = []
-    for name, variant in variants.items():
-        groups = variant["groups"]
-        cells = [f"{100 * groups[g]['diarization_error_rate']:.1f}" for g, _ in rates]
-        rows.append([name, *cells, f"{100 * groups['all_windows']['frame_accuracy']:.1f}", f"`{variant['flags']}`"])
-    floor = next(iter(variants.values()))["groups"]
-    cells = [f"{100 * floor[g]['floor_diarization_error_rate']:.1f}" for g, _ in rates]
-    rows.append(["floor", *cells, f"{100 * floor['all_windows']['floor_frame_accuracy']:.1f}", ""])
-    header = ["%", *(heading for _, heading in rates), "frame accuracy", "flags"]
-    return f"{ablation['steps']} steps each, {ablation['set']}.\n\n{table(header, rows)}"
+def render(directory: Path, results: Sequence[dict], split: str, ablation: dict) -> str:
+    """The text of RESULTS.md; learning curves are shown where `directory` has their pictures."""
+    names = tables.systems_of(results)
+    models = [name for name in names if name != "segmentation-3.0"]
+    real, simulated = tables.real(results), tables.simulated(results)
+    directories = " ".join(f"pretrained/{name}" for name in models)
+    return jinja2.Template(TEMPLATE.read_text(), keep_trailing_newline=True, trim_blocks=True).render(
+        split=split,
+        split_words=SPLIT_WORDS.get(split, ""),
+        real=real and tables.recordings_table(real),
+        real_parts=real and tables.parts_table(real),
+        simulated=simulated and tables.simulated_table(simulated),
+        before_change=tables.scored_before_change(results) and tables.BEFORE_CHANGE,
+        windows=tables.windows_table(results),
+        conditions=tables.conditions_table(results),
+        formats=tables.formats_table(results),
+        embeddings=tables.embeddings_table(results),
+        ablation=ablation,
+        ablation_table=ablation and tables.ablation_table(ablation),
+        models=models,
+        curves=[name for name in models if (directory / f"pictures/curves-{name}.png").is_file()],
+        directories=directories,
+        command=f"python -m publishing.report {directories} --dataset {PLACES['dataset']} --noise {PLACES['noise']} "
+        f"--recordings {PLACES['recordings']} --peer segmentation-3.0.onnx --split {split}"
+        f"{' --ablation runs/ablation/ablation.json' if ablation else ''}",
+        commands="\n".join(result["command"] for result in results),
+    )
 
 
-def _read(file: Path | None) -> dict:
-    return json.loads(file.read_text()) if file and file.is_file() else {}
+def read_report(file: Path) -> dict:
+    """What `write_report` kept as results.json.
+
+    Raises:
+        ValueError: the file is of another kind.
+    """
+    report = json.loads(file.read_text())
+    if not isinstance(report, dict) or report.keys() != {"split", "results", "ablation"}:
+        raise ValueError(f"--from {file} does not hold split, results and ablation; give docs/results.json")
+    return report
 
 
-def main() -> None:
+def write_readme_table(readme: Path, results: Sequence[dict], models: Sequence[Path]) -> None:
+    """Put the key rates, and the latencies kept in the model directories, between the marks of README."""
+    table = tables.overview(results)
+    kept = {model.name: read_json(model / "latency.json") for model in models}
+    times = {name: [f"{latency[f'p{p}_ms']:.1f}" for p in (50, 99)] for name, latency in kept.items() if latency}
+    for latency in kept.values():
+        if "peer_p50_ms" in latency:
+            times.setdefault("segmentation-3.0", [f"{latency[f'peer_p{p}_ms']:.1f}" for p in (50, 99)])
+    if times:
+        cells = (" / ".join(times.get(name, ["-"])) for name in tables.systems_of(results))
+        table += "\n| " + " | ".join(["milliseconds per 3 s window, one CPU thread, P50 / P99", "", *cells]) + " |"
+    if tables.scored_before_change(results):
+        table += f"\n\nSimulated recordings: {tables.BEFORE_CHANGE}."
+    readme.write_text(README_TABLE.sub(lambda found: f"{found[1]}{table}\n{found[2]}", readme.read_text()))
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", type=Path, metavar="DIR", help="directories of trained models")
-    parser.add_argument("--dataset", required=True, help="the corpus the sets were frozen on")
-    parser.add_argument("--noise", help="directory of background recordings the sets were frozen with")
+    parser.add_argument("models", nargs="*", type=Path, metavar="DIR", help="directories of trained models")
+    parser.add_argument("--from", dest="kept", type=Path, metavar="JSON", help="write the pages again from this file")
+    parser.add_argument("--dataset", help="corpus the frozen sets were made of")
+    parser.add_argument("--noise", metavar="DIR", help="background recordings the frozen sets were made with")
     parser.add_argument("--split", default="validation", help="validation (default), or test: once, at the end")
     parser.add_argument("--recordings", metavar="DIR", help="real recordings with RTTM files")
     parser.add_argument("--peer", metavar="ONNX", help="pyannote segmentation-3.0")
-    parser.add_argument("--ablation", type=Path, metavar="JSON", help="what python -m publishing.ablation wrote")
-    parser.add_argument("--output", type=Path, default=Path("docs"), help="default: docs")
+    parser.add_argument("--ablation", type=Path, metavar="JSON", help="output of python -m publishing.ablation")
+    parser.add_argument("--output", type=Path, default=DOCS, metavar="DIR", help="default: docs")
     arguments = parser.parse_args()
-    try:
-        results = measure(arguments)
-    except (CorpusError, ModelError, ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
-    write_report(arguments.output, results, arguments.models, _read(arguments.ablation), arguments.split)
+    if not arguments.kept and not (arguments.models and arguments.dataset):
+        parser.error("give model directories and --dataset to score them, or --from docs/results.json to score nothing")
     for model in arguments.models:
-        (model / "evaluation.json").write_text(json.dumps(of_model(results, model.name), indent=1) + "\n")
+        if not (model / "config.json").is_file():
+            parser.error(f"{model} has no config.json; give a model directory, such as pretrained/lightweight-cnn")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse()
+    try:
+        make_directory(arguments.output, "--output")
+        if arguments.kept:
+            report = read_report(arguments.kept)
+        else:
+            ablation = json.loads(arguments.ablation.read_text()) if arguments.ablation else {}
+            report = {"split": arguments.split, "results": measure(arguments), "ablation": ablation}
+    except (CorpusError, ModelError, OutputError, ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+    for model in arguments.models:
+        (model / "evaluation.json").write_text(json.dumps(of_model(report["results"], model.name), indent=1) + "\n")
+        if (model / "curves.png").is_file():
+            (arguments.output / "pictures").mkdir(exist_ok=True)
+            shutil.copy(model / "curves.png", arguments.output / f"pictures/curves-{model.name}.png")
         print(write_card(model))
+    write_report(arguments.output, report)
     print(arguments.output / "RESULTS.md")
+    if arguments.output.resolve() == DOCS.resolve():
+        write_readme_table(ROOT / "README.md", report["results"], arguments.models)
 
 
 if __name__ == "__main__":

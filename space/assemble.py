@@ -1,4 +1,4 @@
-"""Put together the folder of a Space: the page, the files of this repository it needs, and a model.
+"""Assemble the folder of a Space: the page, the files of this repository that it needs, and a model.
 
 python space/assemble.py --model pretrained/lightweight-cnn --output /tmp/who-speaks-when
 hf upload user/who-speaks-when /tmp/who-speaks-when . --repo-type space
@@ -13,15 +13,19 @@ PAGE = ("app.py", "requirements.txt", "README.md")
 MODULES = (
     "diarization/__init__.py",
     "diarization/formats.py",
+    "diarization/names.py",
     "diarization/backends.py",
+    "diarization/onnx_graph.py",
     "common/__init__.py",
     "common/errors.py",
+    "space/jobs.py",
+    "space/worker.py",
     "modeling/__init__.py",
     *(
         f"modeling/{name}_fast_diarization.py"
         for name in (
-            *("audio", "clustering", "linking", "path", "segments"),
-            *("settings", "streaming", "tracklets", "windows"),
+            *("audio", "clustering", "container", "headers", "linking", "mixing", "path", "segments"),
+            *("settings", "streaming", "task", "timeline", "tracklets", "tracks", "windows"),
         )
     ),
 )
@@ -32,7 +36,7 @@ MODEL_PLACE = "pretrained/lightweight-cnn"
 def assemble(model: Path, output: Path) -> None:
     """
     Raises:
-        ValueError: `model` lacks a file, or `output` holds something else already.
+        ValueError: `model` lacks a file, or `output` already holds something else.
     """
     for name in MODEL:
         if not (model / name).is_file():
@@ -49,8 +53,8 @@ def assemble(model: Path, output: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=ROOT / MODEL_PLACE, help="directory written by export.py")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--model", type=Path, default=ROOT / MODEL_PLACE, help="model directory written by export.py")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     arguments = parser.parse_args()
     try:
         assemble(arguments.model, arguments.output)

@@ -8,7 +8,7 @@ import pytest
 from data.acoustics import CLEAN
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
 from publishing import ablation
-from publishing.report import ablation_table
+from publishing.results_tables import ablation_table
 from train import make_model, open_streams
 from training.arguments import parse
 
@@ -19,11 +19,11 @@ def test_every_variant_switches_off_one_part_and_leaves_the_evaluation_alone():
         arguments, training = parse("", [*flags.split(), "--hidden_size", "16"])
         train, held_out = open_streams(arguments, training, None)
         config = make_model(arguments, None).config
-        losses = config.speaker_loss_weight, config.affinity_loss_weight
+        losses = [getattr(config, f"{name}_loss_weight") for name in ("affinity", "speaker", "distillation", "teacher")]
         made[variant] = train.config.turn_taking, train.config.augmentation == CLEAN, *losses
         assert held_out.config.turn_taking == "measured" and held_out.config.augmentation != CLEAN
     reference = made["everything"]
-    assert reference == ("measured", False, 0.3, 1.0)
+    assert reference == ("measured", False, 1.0, 0.3, 2.0, 0.3)
     for variant, parts in made.items():
         assert sum(a != b for a, b in zip(parts, reference)) == (variant != "everything"), variant
 
@@ -48,10 +48,11 @@ def test_variants_are_trained_scored_alike_and_tabulated(tmp_path, monkeypatch):
     assert all("--resume" in command and command[command.index("--max_steps") + 1] == "4" for command in asked)
     assert all(command[command.index("--hidden_size") + 1] == "16" for command in asked)
     monkeypatch.setattr(sys, "argv", ["ablation", *flags, "--steps", "2"])
-    with pytest.raises(SystemExit, match="everything was trained for 4 steps, not 2; name another --output"):
+    with pytest.raises(SystemExit, match="everything was trained for 4 steps, not 2; choose another --output"):
         ablation.main()
-    text = ablation_table(json.loads((tmp_path / "ablation.json").read_text()))
-    assert text.startswith("4 steps each, Windows, as in training.")
+    kept = json.loads((tmp_path / "ablation.json").read_text())
+    assert (kept["steps"], kept["set"]) == (4, "Windows, as in training")
+    text = ablation_table(kept)
     assert "| no rooms and noise | 25.0 |" in text and "`--augment false`" in text
 
 

@@ -275,10 +275,10 @@ def test_solo_stretches_are_spread_over_a_long_conversation():
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("/nowhere/at/all", "is no directory, no Hub id"),
-        ("./nowhere", "is no directory, no Hub id"),
-        ("librispeach", "none of: demo, librispeech, voxceleb2, ami"),
-        ("a/b/c", "is no directory, no Hub id"),
+        ("/nowhere/at/all", "is not a directory, a Hub id"),
+        ("./nowhere", "is not a directory, a Hub id"),
+        ("librispeach", "one of: demo, librispeech, voxceleb2, ami"),
+        ("a/b/c", "is not a directory, a Hub id"),
     ],
 )
 def test_unknown_names(name, message):
@@ -291,7 +291,7 @@ def test_a_hub_that_does_not_answer(monkeypatch):
     def refuse(*_args, **_kwargs):
         raise ConnectionError("Couldn't reach 'user/name' on the Hub (ConnectionError)")
 
-    monkeypatch.setattr(corpora, "load_dataset_builder", refuse)
+    monkeypatch.setattr(corpora, "check_card", refuse)
     monkeypatch.setattr(corpora, "OPENING_SECONDS", 0)
     with pytest.raises(CorpusError, match="user/name.*Couldn't reach.*connection"):
         open_corpus("user/name", "train")
@@ -313,7 +313,7 @@ def test_directories_that_are_no_corpus(tmp_path, spoken):
     (flat / "one.flac").write_bytes(encode_flac(spoken[0].waveform))
     assert "no speaker column" in message(flat) and "folder" in message(flat)
     write_parquet(splits / "train.parquet", spoken)
-    assert "has no split 'dev', only: train" in message(splits, "dev")
+    assert "has no split 'dev'; its splits: train" in message(splits, "dev")
     (damaged / "train.parquet").write_bytes(b"PAR1 but not really")
     message(damaged)
 

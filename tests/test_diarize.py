@@ -142,6 +142,29 @@ def test_a_pipe_is_heard_from_its_beginning(model, tmp_path):
     assert_true_turns(turns_of(tmp_path / "results" / "stdin.rttm"))
 
 
+def test_standard_input_and_the_choice_of_a_channel(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_recording(tmp_path / "call.wav")
+    waveform, rate = soundfile.read("call.wav", dtype="float32")
+    low, high = waveform.copy(), waveform.copy()
+    low[5 * rate : 9 * rate], high[: 5 * rate], high[9 * rate :] = 0, 0, 0
+    noise = np.random.default_rng(0).standard_normal((2, len(low))) * 1e-4
+    soundfile.write("stereo.wav", np.stack([low, high] + noise, axis=1), rate)
+    command = [sys.executable, ROOT / "diarize.py", "-", "--model", model, "--channels", "separate"]
+    with open("stereo.wav", "rb") as file:
+        subprocess.run(command, stdin=file, check=True, cwd=tmp_path, capture_output=True)
+    assert_true_turns(turns_of("results/stdin.rttm"))
+    arguments = ["stereo.wav", "--model", str(model)]
+    assert diarize.main([*arguments, "--channels", "1"]) == 0
+    assert [turn[2] for turn in turns_of("results/stereo.rttm")] == [0, 0]
+    assert diarize.main([*arguments, "--channels", "3"]) == 1
+    assert capsys.readouterr().err == "error: stereo.wav: there is no channel 3; it has channels 1 to 2\n"
+    assert diarize.main([*arguments, "--track", "2"]) == 1
+    assert capsys.readouterr().err == "error: stereo.wav: there is no track 2; it has audio tracks 1 to 1\n"
+    assert diarize.main([*arguments, "--channels", "left"]) == 2
+    assert "channels must be mix, separate or the number of a channel" in capsys.readouterr().err
+
+
 def write_video(file: Path, waveform: np.ndarray):
     """MPEG-4 with a picture and stereo sound at 44.1 kHz."""
     with av.open(str(file), "w") as container:
@@ -189,6 +212,8 @@ def test_wrong_usage_is_one_line_and_two(call, arguments, message, capsys):
         (["call.wav", "--format", "rttm,docx"], "'docx' is none of rttm, json, csv, srt, audacity"),
         (["--dataset", "user/name", "--plot"], "--dataset writes Parquet"),
         (["call.wav", "--config", "ihm"], "--config is for --dataset"),
+        (["--dataset", "user/name", "--track", "2"], "--track and --channels are for files"),
+        (["call.wav", "--channels", "separate", "--num_speakers", "2"], "give no number of speakers"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(call, arguments, message, capsys):

@@ -16,7 +16,7 @@ from pyannote.metrics.diarization import DiarizationErrorRate
 from data.rttm import read_rttm, write_rttm
 from evaluation.diarization_error_rate import count_errors, error_rates, floor
 from evaluation.recording_scores import RecordingScores, recording_table, score_recording
-from evaluation.window_scores import WindowScores, tabulate, window_table
+from evaluation.window_scores import WindowScores, several_speaker_groups, tabulate, window_table
 
 ROOT = Path(__file__).parent.parent
 REAL = ROOT / "../shared/eval/recordings"
@@ -246,6 +246,22 @@ def test_three_speakers_are_a_group_of_their_own():
     references = frames("##..", ".##.", "..##")
     result = tabulate(references, references)
     assert list(result) == ["all_windows", "more_speaker_windows", "overlapped_frames"]
+    scores = WindowScores(num_speakers=3)
+    scores.add(references, references)
+    assert scores.result() == {name.replace("more", "three"): group for name, group in result.items()}
+    assert several_speaker_groups(scores.result()) == ["three_speaker_windows"]
+    scores.add(frames("##.."), frames("##.."))
+    scores.add(*[frames("##..", "..##")] * 2)
+    scores.add(*[frames("##..", "..##", "####", ".#..")] * 2)
+    counts = {name: group["windows"] for name, group in scores.result().items()}
+    assert counts == {
+        "all_windows": 4,
+        "one_speaker_windows": 1,
+        "two_speaker_windows": 1,
+        "three_speaker_windows": 1,
+        "more_speaker_windows": 1,
+        "overlapped_frames": 2,
+    }
 
 
 @unhurried

@@ -92,9 +92,9 @@ def test_what_costs_too_much_is_not_kept(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "INT8_DER_POINTS", -100)
     monkeypatch.setattr(export, "FP16_TOLERANCE", 0)
     shutil.copy(exported / "model.onnx", tmp_path)
-    with pytest.raises(SystemExit, match="error: int8 costs .* points of DER, more than -100; not kept"):
+    with pytest.raises(SystemExit, match="error: int8 costs .* points of DER, more than -100; it is not written"):
         export.quantize(tmp_path, "demo")
-    with pytest.raises(SystemExit, match="error: fp16 differs by .*; not kept"):
+    with pytest.raises(SystemExit, match="error: fp16 changes a probability by .*; it is not written"):
         export.halve(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
@@ -127,7 +127,9 @@ def test_a_directory_that_is_no_model_is_one_line(kind, exported, tmp_path):
 def test_of_a_model_on_the_hub_the_output_is_asked_for(exported, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(export, "load_weights", lambda name: load_weights(str(exported)))
-    with pytest.raises(SystemExit, match="error: model user/name is no directory to write to; name one by --output"):
+    with pytest.raises(
+        SystemExit, match="error: model user/name is not a directory to write to; name one with --output"
+    ):
         export.main(export.Arguments(model="user/name"))
     assert not list(tmp_path.iterdir())
 

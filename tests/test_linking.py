@@ -1,7 +1,7 @@
 """Tracklets, their clustering and the path through all windows, against the plain definitions, and bounded memory."""
 
 import tracemalloc
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -9,12 +9,16 @@ import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_network import OracleNetwork
+from pyannote.core import Annotation
+from pyannote.core import Segment as Interval
 
 import modeling.linking_fast_diarization as linking
 import modeling.windows_fast_diarization as windows_module
+from diarization.formats import to_annotation
+from evaluation.recording_scores import score_recording
 from modeling.clustering_fast_diarization import merge
 from modeling.linking_fast_diarization import Linker, diarize
-from modeling.path_fast_diarization import best_path
+from modeling.path_fast_diarization import BEAM, best_path, likeliest_names
 from modeling.segments_fast_diarization import to_segments
 from modeling.settings_fast_diarization import LinkingSettings, SpeakerCount
 from modeling.tracklets_fast_diarization import Tracklets
@@ -250,3 +254,32 @@ def test_memory_does_not_grow_with_the_recording():
         patch.setattr(windows_module, "KEPT_BYTES", 2**20)
         patch.setattr(linking, "MOST_TRACKLETS", 500)
         assert peak(6_000) < peak(2_000) + 2**20
+
+
+@pytest.mark.parametrize("tracks", [3, 4])
+def test_windows_of_three_and_four_tracks_are_linked(tracks):
+    """Short turns of six people, three or four of them in a window: two tracks miss some, more do not."""
+    rng = np.random.default_rng(0)
+    turns, at, person = [], 0.5, 0
+    while at < 90:
+        length = rng.integers(30, 60) * 0.02
+        turns.append((round(at, 2), round(at + length, 2), f"person{person}"))
+        at += length + rng.integers(-8, 8) * 0.02
+        person = (person + rng.integers(1, 6)) % 6
+    reference = Annotation(uri="call")
+    for number, (start, end, speaker) in enumerate(turns):
+        reference[Interval(start, end), number] = speaker
+    rates = {}
+    for told_apart in (2, tracks):
+        network = OracleNetwork(turns, 100.0, tracks=told_apart, noise=0.1)
+        found = to_annotation("call", diarize(network, [network.waveform()], LinkingSettings()))
+        rates[told_apart] = score_recording(reference, found)["diarization_error_rate"]
+    assert rates[tracks] < 0.01 and rates[2] > 0.05
+
+
+def test_of_four_tracks_at_once_few_ways_of_naming_them_are_kept():
+    likeness = np.random.default_rng(0).random((4, 12))
+    states, total = likeliest_names(likeness, np.arange(4))
+    assert len(states) == len(total) <= BEAM and (np.diff(total) <= 0).all()
+    best = max(permutations(range(12), 4), key=lambda names: likeness[np.arange(4), names].sum())
+    assert tuple(states[0]) == best

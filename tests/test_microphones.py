@@ -5,10 +5,11 @@ import pytest
 import scipy.signal
 
 from data.acoustics import CLEAN, Augmentation
+from data.codecs import CODECS, NARROW
 from data.conversations import GRID, LEVEL, SAMPLING_RATE, Pool
 from data.corpora import open_corpus
 from data.decoding import decode
-from data.microphones import CODECS, TELEPHONES, distort, use_codec, use_one_microphone
+from data.microphones import distort, use_codec, use_one_microphone
 from data.simulated_recordings import SimulatedRecordings
 from data.streaming import ConversationStream, StreamConfig
 
@@ -68,7 +69,7 @@ def test_a_codec_keeps_speech_where_it_was_and_a_telephone_nothing_above_4_khz(p
     assert all(a.dtype == np.float32 for a in pool.audio)
     assert [lag(a, b) for a, b in zip(untouched, pool.audio)] == [0] * len(untouched)
     assert np.median([np.corrcoef(a, b)[0, 1] for a, b in zip(untouched, pool.audio)]) > 0.8
-    assert pool.narrow == (name in TELEPHONES)
+    assert pool.narrow == (name in NARROW)
     assert ((octave_levels(pool)[:, 5] < before[:, 5] - 15).all()) == pool.narrow
     assert pool.active is active
 

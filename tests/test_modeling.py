@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModel, AutoModelForAudioFrameClassification, pipeline
+from transformers import AutoModel, AutoModelForAudioFrameClassification, Trainer, TrainingArguments, pipeline
 
 from data.corpora import open_corpus
 from data.decoding import decode
@@ -24,9 +24,10 @@ from modeling import (
     FastDiarizationForAudioFrameClassification,
     FastDiarizationModel,
 )
+from modeling.encoders_fast_diarization import ENCODERS
 from modeling.loss_fast_diarization import affinity_loss, contrastive_speaker_loss, permutation_invariant_loss
 
-ENCODERS = ("lightweight-cnn", "attention-gru")
+NAMES = ("lightweight-cnn", "attention-gru")
 REAL = Path(__file__).parents[2] / "shared" / "speech"
 few = settings(max_examples=10, deadline=None)
 
@@ -42,7 +43,7 @@ def windows_of(speech: np.ndarray, count: int, samples: int) -> torch.Tensor:
     return torch.from_numpy(np.stack([np.resize(np.roll(speech, -77_777 * i), samples) for i in range(count)]))
 
 
-@pytest.fixture(scope="module", params=ENCODERS)
+@pytest.fixture(scope="module", params=NAMES)
 def network(request, speech) -> FastDiarizationForAudioFrameClassification:
     """Default size, random weights, batch norm used to speech."""
     torch.manual_seed(0)
@@ -73,7 +74,7 @@ def test_parameters(encoder, millions):
     assert model.num_parameters() / 1e6 == pytest.approx(millions, rel=0.02)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", NAMES)
 @few
 @given(samples=st.integers(1_600, 40_000), batch=st.integers(1, 3), speakers=st.integers(1, 4))
 def test_any_length_and_batch(encoder, samples, batch, speakers):
@@ -186,7 +187,9 @@ def test_logits_are_the_log_odds_of_the_powerset(speech, speakers, most):
         assert float(logits[frame, speaker]) == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize(("speakers", "most", "masked"), [(2, 2, False), (2, 2, True), (3, 2, True), (3, 3, False)])
+@pytest.mark.parametrize(
+    ("speakers", "most", "masked"), [(2, 2, False), (2, 2, True), (3, 2, True), (3, 3, False), (4, 2, True)]
+)
 def test_permutation_invariant_loss_against_loops(speakers, most, masked):
     sets = [s for n in range(most + 1) for s in combinations(range(speakers), n)]
     membership = torch.tensor([[float(speaker in s) for s in sets] for speaker in range(speakers)])
@@ -255,6 +258,51 @@ def test_contrastive_loss_against_loops():
     assert float(loss) == pytest.approx(np.mean(losses), abs=1e-5)
 
 
+def test_every_term_of_the_loss_is_returned_and_has_a_weight_of_its_own(speech):
+    waveforms, labels = windows_of(speech, 4, 48_000), random_labels(9, 4, 150)
+    names = torch.tensor([[1, 2], [2, 3], [3, 1], [1, 2]])
+    voices = F.normalize(torch.randn(5, 192, generator=torch.Generator().manual_seed(6)), dim=-1)
+    inputs = {"labels": labels, "speaker_labels": names, "voice_labels": names, "voices": voices}
+    weights = {"affinity": 0.7, "speaker": 0.2, "distillation": 1.5, "teacher": 0.4}
+    terms = {}
+    for off in (None, *weights):
+        kept = {f"{name}_loss_weight": 0.0 if name == off else weight for name, weight in weights.items()}
+        with torch.no_grad():
+            output = small(dropout=0.0, **kept).eval()(waveforms, **inputs)
+        terms = terms or {name: float(term) for name, term in output.losses.items()}
+        expected = terms["segmentation"] + sum(w * terms[name] for name, w in weights.items() if name != off)
+        assert float(output.loss) == pytest.approx(expected, rel=1e-5), off
+    assert list(terms) == ["segmentation", *weights]
+
+
+def test_a_configuration_from_when_one_weight_stood_for_both_keeps_it_for_both():
+    saved = FastDiarizationConfig(speaker_loss_weight=0.1).to_dict()
+    assert saved.pop("teacher_loss_weight") == 0.3
+    assert FastDiarizationConfig.from_dict(saved).teacher_loss_weight == 0.1
+    assert FastDiarizationConfig.from_dict(saved | {"teacher_loss_weight": 0.2}).teacher_loss_weight == 0.2
+    assert FastDiarizationConfig.from_dict({"model_type": "fast-diarization"}).teacher_loss_weight == 0.3
+
+
+def test_the_trainer_of_transformers_evaluates_it(speech, tmp_path):
+    """Outputs of batches are put together; the terms of the loss are left out of that."""
+    rows = [
+        {"input_values": window, "labels": labels, "speaker_labels": torch.tensor([1, 2])}
+        for window, labels in zip(windows_of(speech, 5, 16_000), random_labels(10, 5, 50))
+    ]
+    arguments = TrainingArguments(
+        str(tmp_path),
+        per_device_eval_batch_size=2,
+        label_names=["labels", "speaker_labels"],
+        report_to="none",
+        use_cpu=True,
+    )
+    trainer = Trainer(small(), arguments, eval_dataset=rows)
+    predicted = trainer.predict(rows)
+    logits, embeddings = predicted.predictions
+    assert logits.shape == (5, 50, 2) and embeddings.shape == (5, 2, 192)
+    assert predicted.metrics["test_loss"] > 0
+
+
 def test_losses_of_nobody_are_finite():
     nobody = torch.zeros(2, 40, 2)
     vectors = F.normalize(torch.randn(2, 10, 8), dim=-1).requires_grad_()
@@ -288,7 +336,7 @@ def test_every_parameter_learns(network, speech):
     network.zero_grad()
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", NAMES)
 def test_overlap_can_be_learnt(speech, encoder):
     model = small(encoder_type=encoder, hidden_size=64, dropout=0.0).train()
     waveform = windows_of(speech, 1, 48_000)
@@ -367,19 +415,58 @@ def test_wrong_inputs(inputs, message):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"num_speakers": 0}, "num_speakers must be at least 1, got 0"),
-        ({"hidden_size": 100}, "hidden_size must be a positive multiple of 8, got 100"),
-        ({"hidden_size": 0}, "hidden_size must be a positive multiple of 8, got 0"),
+        ({"num_speakers": 0}, "num_speakers must be a whole number from 1 to 8, got 0"),
+        ({"num_speakers": 10**9}, "num_speakers must be a whole number from 1 to 8, got 1000000000"),
+        ({"num_speakers": None}, "num_speakers must be a whole number from 1 to 8, got None"),
+        ({"max_simultaneous": True}, "max_simultaneous must be a whole number from 1 to 8, got True"),
+        ({"hidden_size": 100}, "hidden_size must be a multiple of 8, got 100"),
+        ({"hidden_size": 0}, "hidden_size must be a whole number from 8 to 1024, got 0"),
+        ({"hidden_size": 10**12}, "hidden_size must be a whole number from 8 to 1024, got 1000000000000"),
+        ({"hidden_size": "wide" * 99}, "hidden_size must be a whole number from 8 to 1024, got 'widewide.{1,60}$"),
+        ({"num_mel_bins": 10**9}, "num_mel_bins must be a whole number from 1 to 200, got 1000000000"),
+        ({"embedding_size": -1}, "embedding_size must be a whole number from 1 to 1024, got -1"),
         ({"encoder_type": "lstm"}, "encoder_type must be one of lightweight-cnn, attention-gru, got 'lstm'"),
-        ({"dropout": -0.1}, r"dropout must be in \[0, 1\), got -0.1"),
-        ({"dropout": 1}, r"dropout must be in \[0, 1\), got 1"),
-        ({"window_seconds": 0.05}, "window_seconds must be at least 0.1, got 0.05"),
+        ({"encoder_type": ["lstm"]}, r"encoder_type must be one of lightweight-cnn, attention-gru, got \['lstm'\]"),
+        ({"dropout": -0.1}, "dropout must be a number from 0 to 0.99, got -0.1"),
+        ({"dropout": 1}, "dropout must be a number from 0 to 0.99, got 1"),
+        ({"window_seconds": 0.05}, "window_seconds must be a number from 0.1 to 60, got 0.05"),
+        ({"window_seconds": 1e300}, r"window_seconds must be a number from 0.1 to 60, got 1e\+300"),
+        ({"speaker_loss_weight": float("nan")}, "speaker_loss_weight must be a number from 0 to 1e.06, got nan"),
+        ({"sliding_window_seconds": "3"}, "sliding_window_seconds must be a number from 0.5 to 60, got '3'"),
+        ({"hop_seconds": {}}, "hop_seconds must be a number from 0 to 3600, got {}"),
+        ({"sliding_window_seconds": 60.0, "hop_seconds": 0.02}, r"hop_seconds must be in \[0.4, sliding_window"),
+        ({"min_duration_off": float("inf")}, "min_duration_off must be a number from 0 to 3600, got inf"),
+        ({"min_speaker_share": [1]}, r"min_speaker_share must be a number from 0 to 1, got \[1\]"),
+        ({"same_speaker_similarity": None}, "same_speaker_similarity must be a number from -1 to 1, got None"),
         ({"onset": 0.3, "offset": 0.5}, "got offset 0.5 and onset 0.3"),
     ],
 )
 def test_wrong_configurations(config, message):
     with pytest.raises(ValueError, match=message):
         FastDiarizationConfig(**config)
+
+
+def test_an_encoder_of_another_name_is_never_taken_for_one_of_ours():
+    config = FastDiarizationConfig(hidden_size=32)
+    config.encoder_type = "lstm"
+    for network in (FastDiarizationModel, FastDiarizationForAudioFrameClassification):
+        with pytest.raises(ValueError, match="encoder_type must be one of lightweight-cnn, attention-gru, got 'lstm'"):
+            network(config)
+
+
+def test_a_new_encoder_is_a_class_and_a_line_of_the_registry(monkeypatch, tmp_path):
+    class Nothing(torch.nn.Module):
+        def __init__(self, config):
+            super().__init__()
+
+        def forward(self, states, mask):
+            return states
+
+    monkeypatch.setitem(ENCODERS, "nothing", Nothing)
+    small(encoder_type="nothing").save_pretrained(tmp_path)
+    model = FastDiarizationForAudioFrameClassification.from_pretrained(tmp_path)
+    assert type(model.fast_diarization.context) is Nothing
+    assert answer(model.eval(), torch.randn(1, 16_000)).logits.shape == (1, 50, 2)
 
 
 def test_the_extractor_batches_pads_and_masks():

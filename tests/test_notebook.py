@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,9 @@ import pytest
 from loopback_hub import LoopbackHub
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+from notebooks import colab
+from training.arguments import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "streaming_training_colab.ipynb"
@@ -105,8 +109,8 @@ def test_all_cells_run_and_a_lost_machine_goes_on(machine):
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(clone)}}).execute()
 
     training = shown(cell_with(notebook, "accelerate launch"))
-    going_on = re.search(r"going on from \S*checkpoint-(\d+)", training)
-    assert going_on and 4 <= int(going_on[1]) < STEPS
+    resumed = re.search(r"resuming from \S*checkpoint-(\d+)", training)
+    assert resumed and 4 <= int(resumed[1]) < STEPS
     assert "two speaker windows" in training
     assert "signed in as tester" in shown(cell_with(notebook, "sign_in"))
     conversation = pictures(cell_with(notebook, "docs.example"))
@@ -125,6 +129,11 @@ def test_all_cells_run_and_a_lost_machine_goes_on(machine):
     assert TOKEN not in nbformat.writes(notebook)
 
 
+def test_the_clone_is_shallow():
+    clone = cell_with(nbformat.read(NOTEBOOK, 4), "git clone")
+    assert "git clone --quiet --depth 1 $REPOSITORY" in clone.source
+
+
 def test_every_cell_calls_the_repository():
     """No logic in the notebook: no definitions, loops or branches beyond fetching the repository."""
     notebook = nbformat.read(NOTEBOOK, 4)
@@ -132,6 +141,19 @@ def test_every_cell_calls_the_repository():
         if cell.cell_type == "code" and "repository" not in cell.metadata.get("tags", []):
             assert not re.search(r"^\s*(def|class|for|while|if|try|with)\b", cell.source, re.M), cell.source
             assert not cell.outputs and cell.execution_count is None
+
+
+def test_fine_tuning_on_named_recordings_alone(monkeypatch, capsys):
+    commands = []
+    monkeypatch.setattr(colab, "run", commands.append)
+    monkeypatch.chdir(ROOT)
+    assert colab.fine_tune("", "runs/demo/model", "runs/tuned") == "runs/demo/model" and not commands
+    assert "stays as it is" in capsys.readouterr().out
+    assert colab.fine_tune("my calls", "runs/demo/model", "runs/tuned") == "runs/tuned/model"
+    (command,) = commands
+    arguments, training = parse("", shlex.split(command)[3:])
+    assert (arguments.dataset, arguments.shares) == (["my calls", "demo"], [0.5, 0.5])
+    assert (arguments.start_from, training.output_dir, arguments.resume) == ("runs/demo/model", "runs/tuned", True)
 
 
 def test_a_failed_command_is_one_line_below_its_cell(machine):
@@ -147,5 +169,5 @@ def test_a_failed_command_is_one_line_below_its_cell(machine):
     with pytest.raises(CellExecutionError):
         client.execute()
     (error,) = [output for output in notebook.cells[0].outputs if output.output_type == "error"]
-    assert error.traceback == ["error: python ended with exit code 2; the reason stands above"]
+    assert error.traceback == ["error: python ended with exit code 2; the reason is above"]
     assert "no such directory" in shown(notebook.cells[0])

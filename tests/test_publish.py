@@ -18,7 +18,17 @@ from safetensors.torch import load_file
 from diarization.backends import ModelError
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
 from modeling.modeling_fast_diarization import Conv
-from publishing.publish import absorb_norms, average, describe, hours_by_corpus, main, portable, publish, round_weights
+from publishing.publish import (
+    absorb_norms,
+    average,
+    copy_code,
+    describe,
+    main,
+    portable,
+    publish,
+    round_weights,
+    speech_by_corpus,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,7 +59,7 @@ def test_a_published_model_carries_the_code_of_modeling(directory):
     theirs = {file.name: file.read_bytes() for file in directory.glob("*_fast_diarization.py")}
     assert theirs.keys() == ours.keys()
     differing = [name for name in ours if theirs[name] != ours[name]]
-    assert not differing, f"copy them from modeling/ to {directory}"
+    assert not differing, f"run python -m publishing.publish --code {directory}"
 
 
 @pytest.mark.parametrize("directory", PUBLISHED, ids=lambda path: path.name)
@@ -189,12 +199,39 @@ def test_no_place_of_this_machine_is_published():
 def test_corpora_trained_on_are_named_with_their_hours(tmp_path):
     (tmp_path / "train").mkdir()
     for number, seconds in enumerate((1800.0, 5400.0)):
-        rows = pa.table({"corpus": ["vctk", "librispeech"], "seconds": [seconds, 360.0], "audio": ["", ""]})
+        columns = {"corpus": ["vctk", "librispeech"], "seconds": [seconds, 360.0], "speaker_id": [f"p{number}", "l"]}
+        rows = pa.table(columns | {"audio": ["", ""]})
         pq.write_table(rows, tmp_path / f"train/train-{number}.parquet")
-    assert hours_by_corpus(tmp_path) == {"librispeech": 0.2, "vctk": 2.0}
+    expected = {"librispeech": {"hours": 0.2, "speakers": 1}, "vctk": {"hours": 2.0, "speakers": 2}}
+    assert speech_by_corpus(tmp_path) == expected
     training = {"name": "run", "dataset": str(tmp_path), "command": f"train.py --dataset {tmp_path}"}
-    described = describe(training, "lightweight-cnn", tmp_path, "863 steps with ../runs/first/model")
+    before = {"steps": 863, "hours": 0.2, "learning_rate": 1e-3, "command": "train.py --bf16 true"}
+    described = describe(training, "lightweight-cnn", tmp_path, before)
     assert str(tmp_path) not in str(described) and described["name"] == "lightweight-cnn"
-    assert described["earlier"] == "863 steps with runs/first/model"
+    first = {"steps": 863, "hours": 0.2, "learning_rate": 1e-3, "what": "bfloat16"}
+    assert described["earlier"] == [first]
+    then = before | {"steps": 9, "command": "train.py", "earlier": [first]}
+    assert describe(training, "x", None, then)["earlier"] == [first, first | {"steps": 9, "what": ""}]
     with pytest.raises(SystemExit, match="no train"):
-        hours_by_corpus(tmp_path / "train")
+        speech_by_corpus(tmp_path / "train")
+
+
+def test_code_is_copied_to_published_models_alone(tmp_path, monkeypatch, capsys):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "gone_fast_diarization.py").touch()
+    (model / "README.md").write_text("card")
+    monkeypatch.setattr(sys, "argv", ["publish", "--code", str(model)])
+    main()
+    ours = {file.name: file.read_bytes() for file in (ROOT / "modeling").glob("*_fast_diarization.py")}
+    assert {file.name: file.read_bytes() for file in model.glob("*_fast_diarization.py")} == ours
+    assert (model / "README.md").read_text() == "card" and str(model) in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="has no config.json; give published models"):
+        copy_code(tmp_path)
+
+
+def test_earlier_training_that_cannot_be_read_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["publish", "x", str(tmp_path), "--earlier", str(tmp_path / "none.json")])
+    with pytest.raises(SystemExit, match="error: --earlier .*none.json cannot be read: .*No such file"):
+        main()

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,21 @@ from loopback_hub import LoopbackHub, run_client
 from oracle_network import OracleNetwork
 from pyannote.core import Annotation, Segment
 
+from data.acoustics import NOT, Scenery
 from data.corpora import CorpusError, open_corpus
 from data.rttm import read_rttm, write_rttm
 from evaluation import voices
 from evaluation.__main__ import main
+from evaluation.fingerprint import difference_db, fingerprint, levels
 from evaluation.scoring import best_tracks, score_recordings, score_windows, windows_of
 from evaluation.sets import FrozenSet, SetError, freeze
 from evaluation.sources import Reference, SourceError, from_directory
 from evaluation.systems import Ours, Segmentation3, nearest
-from evaluation.tables import result_tables
+from evaluation.tables import by_group, result_tables
 from evaluation.voices import equal_error_rate, pieces, score_voices
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
 from modeling.settings_fast_diarization import LinkingSettings
+from modeling.task_fast_diarization import Task
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "evaluation" / "sets" / "demo.json"
@@ -82,7 +86,7 @@ def test_best_tracks_are_those_with_the_fewest_errors_in_each_window():
     noise = rng.random((4, 50, 1)) > 0.5
     for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
         predictions = np.concatenate([references, noise], axis=2)[..., order]
-        found = best_tracks(predictions, references)
+        found = best_tracks(predictions, references, 2)
         assert found.shape == references.shape
         assert (np.sort(found, axis=2) == np.sort(references, axis=2)).all()
 
@@ -98,6 +102,42 @@ def test_a_perfect_system_has_no_errors_and_silence_misses_everything():
     assert result["right"]["by_origin"]["call"] == result["right"]["groups"]["all_windows"]
     speech = sum(band["speech"] for band in result["right"]["by_overlap"].values())
     assert speech == result["right"]["groups"]["all_windows"]["speech"]
+
+
+def three_speakers() -> np.ndarray:
+    """A window in which three people speak one after the other, and overlap."""
+    references = np.zeros((1, 300, 3), bool)
+    references[0, :120, 0] = references[0, 100:220, 1] = references[0, 200:, 2] = True
+    return references
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_a_perfect_system_of_three_tracks_has_no_errors_on_windows_of_three_speakers(order):
+    references, windows = three_speakers(), np.zeros((1, 48_000), np.float32)
+    perfect = Replay("three", references[..., list(order)])
+    for speakers, rate in ((3, 0.0), (2, 100 / 340)):
+        result = score_windows([perfect], [(windows, references, "call")], Task(speakers))["three"]["groups"]
+        group = "three_speaker_windows" if speakers == 3 else "more_speaker_windows"
+        assert result[group]["diarization_error_rate"] == pytest.approx(rate)
+        assert result["all_windows"] == result[group]
+    both = np.zeros((1, 300, 3), bool)
+    both[..., :2] = references[..., :2]
+    result = score_windows([perfect], [(windows, both, "call")])["three"]["groups"]
+    assert result["two_speaker_windows"]["false_alarm"] == 0, "of two speakers the best two tracks are scored"
+
+
+def test_recordings_are_scored_for_as_many_speakers_as_our_models_tell_apart():
+    turns = [(0.0, 2.0, "a"), (1.5, 3.2, "b"), (3.0, 5.0, "c"), (4.5, 8.0, "a"), (7.0, 9.5, "b"), (9.0, 12.0, "c")]
+    system = oracle(turns, 12.0)
+    system.network = OracleNetwork(turns, 12.0, tracks=3)
+    reference = Reference("call", system.network.waveform(), annotation(turns))
+    result, _ = score_recordings([system], [reference])
+    groups = result["oracle"]["windows"]["groups"]
+    assert groups["three_speaker_windows"]["diarization_error_rate"] < 0.02
+    assert "| three speakers |" in by_group({"oracle": result["oracle"]["windows"]})
+    system = oracle(turns, 12.0)
+    groups = score_recordings([system], [reference])[0]["oracle"]["windows"]["groups"]
+    assert groups["more_speaker_windows"]["missed_speech"] > 0.1
 
 
 def test_windows_of_a_recording_know_who_speaks_at_the_centre_of_every_10_ms():
@@ -240,6 +280,73 @@ def test_what_is_no_set_is_named(tmp_path):
             FrozenSet(file, "demo", "validation")
 
 
+def with_noise(amplitude):
+    """`levels` of a waveform with white noise, `amplitude` beside its own level."""
+    rng = np.random.default_rng(0)
+
+    def heard(waveform):
+        noise = rng.standard_normal(len(waveform)) * np.sqrt(np.square(waveform).mean())
+        return levels((waveform + amplitude * noise).astype(np.float32))
+
+    return heard
+
+
+def changed(**changes):
+    """`Scenery.draw` with other values of some conditions."""
+    draw = Scenery.draw
+
+    def drawn(*arguments):
+        conditions = draw(*arguments)
+        return replace(conditions, **{name: change(getattr(conditions, name)) for name, change in changes.items()})
+
+    return drawn
+
+
+@pytest.mark.parametrize(("name", "part"), [("windows", "as in training"), ("recordings", "short")])
+def test_a_set_that_sounds_otherwise_is_refused(frozen, name, part, monkeypatch):
+    def make():
+        list(getattr(FrozenSet(frozen[name], "demo", "validation"), name)(part))
+
+    monkeypatch.setattr("evaluation.sets.levels", with_noise(1e-4))
+    make()
+    monkeypatch.setattr("evaluation.sets.levels", lambda waveform: levels(np.zeros_like(waveform)))
+    with pytest.raises(SetError, match="sound otherwise than those frozen, by .* dB; score with the version"):
+        make()
+    monkeypatch.setattr("evaluation.sets.levels", levels)
+    monkeypatch.setattr(Scenery, "draw", changed(snr=lambda snr: snr - 3))
+    with pytest.raises(SetError, match="sound otherwise"):
+        make()
+
+
+def test_a_set_without_its_telephones_is_refused(frozen, monkeypatch):
+    monkeypatch.setattr(Scenery, "draw", changed(telephone=lambda telephone: np.full_like(telephone, NOT)))
+    with pytest.raises(SetError, match=f"{'as in training'!r}: these conversations sound otherwise"):
+        list(FrozenSet(frozen["windows"], "demo", "validation").windows("as in training"))
+
+
+def test_a_set_frozen_before_sound_was_is_refused(frozen, tmp_path):
+    definition = json.loads(frozen["windows"].read_text())
+    del definition["digests"]["validation"]["sound"]
+    (tmp_path / "old.json").write_text(json.dumps(definition))
+    with pytest.raises(SetError, match="'clean': it was frozen without its sound; .* freeze it anew"):
+        list(FrozenSet(tmp_path / "old.json", "demo", "validation").windows("clean"))
+
+
+def test_levels_of_sounds_known_beforehand():
+    time = np.arange(48_000) / 16_000
+    tone = (0.1 * np.sin(2 * np.pi * 1500 * time)).astype(np.float32)
+    found = levels(tone)
+    assert found[6] == pytest.approx(0, abs=0.01), "all of it in the octave from 1 to 2 kHz"
+    assert (np.delete(found[2:], 4) < -50).all()
+    np.testing.assert_allclose(levels(10 * tone)[0] - found[0], 20, atol=0.01)
+    np.testing.assert_allclose(levels(10 * tone)[1:], found[1:], atol=0.01)
+    tone[: 48_000 // 4] *= 0.01
+    assert levels(tone)[1] == pytest.approx(-38.8, abs=0.5), "a quarter of it is 40 dB quieter"
+    lines = fingerprint([found, found, found], 2)
+    assert len(lines) == 2 and difference_db(lines, lines) == 0
+    assert difference_db(lines, lines[:1]) == difference_db([], lines) == np.inf
+
+
 @pytest.mark.skipif(not (ROOT / "pretrained").is_dir(), reason="no figures are published yet")
 def test_the_demo_set_is_that_of_this_code():
     made = FrozenSet(DEMO, "demo", "validation")
@@ -355,7 +462,7 @@ def test_a_directory_is_scored_beside_the_peer_and_all_is_kept(recordings, model
 def test_an_unreadable_recording_is_told_by_the_exit_code(recordings, model, monkeypatch, capsys):
     (recordings / "second.wav").write_text("no audio")
     assert run(monkeypatch, str(recordings), "--model", model) == 1
-    assert "Not read: second." in capsys.readouterr().out
+    assert "Could not be read: second." in capsys.readouterr().out
 
 
 def test_sets_and_voices_are_scored(frozen, model, monkeypatch, capsys):
@@ -371,16 +478,16 @@ def test_sets_and_voices_are_scored(frozen, model, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere/at/all"], "is no directory"),
+        (["nowhere/at/all"], "is not a directory"),
         (["voices", "--model", "nowhere/at/all"], "no such directory"),
-        (["voices", "--dataset", "./nowhere"], "no directory"),
+        (["voices", "--dataset", "./nowhere"], "is not a directory"),
         (["voices", "--peer", str(ROOT / "README.md")], "give segmentation-3.0 as an ONNX file"),
         (["voices", "--output", "README.md"], "--output README.md: File exists; name a directory that can be written"),
         ([str(DEMO), "--noise", "nowhere"], "noise directory 'nowhere' does not exist"),
         ([str(DEMO), "--split", "nonsense"], "set 'demo' is not frozen on split 'nonsense', only: validation; python"),
-        ([str(DEMO), "--hop", "2"], "--hop is not for a frozen set, as"),
-        (["voices", "--num_speakers", "2"], "--num_speakers is not for voices, as 'voices' is; leave it out"),
-        ([str(ROOT / "tests"), "--limit", "1"], "--limit is not for a directory, as"),
+        ([str(DEMO), "--hop", "2"], "--hop does not apply to a frozen set, which"),
+        (["voices", "--num_speakers", "2"], "--num_speakers does not apply to voices, which 'voices' is; leave it out"),
+        ([str(ROOT / "tests"), "--limit", "1"], "--limit does not apply to a directory, which"),
         (["nowhere.json"], "set 'nowhere.json' cannot be read (No such file or directory); there are some in"),
     ],
 )
@@ -394,9 +501,9 @@ def test_what_is_wrong_is_one_line(arguments, message, model, monkeypatch, capsy
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--hop", "0"], "--hop: '0' is no number of seconds from 0.02, a frame"),
-        (["--limit", "-1"], "--limit: '-1' is not a number from 1"),
-        (["--num_speakers", "0"], "--num_speakers: '0' is neither unknown, known nor a number from 1"),
+        (["--hop", "0"], "--hop: '0' is not a number of seconds of at least 0.02, one frame"),
+        (["--limit", "-1"], "--limit: '-1' is not a number of at least 1"),
+        (["--num_speakers", "0"], "--num_speakers: '0' is neither unknown, known nor a number of at least 1"),
     ],
 )
 def test_a_number_out_of_range_is_named(flags, message, monkeypatch, capsys):

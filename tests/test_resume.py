@@ -217,7 +217,7 @@ def test_asked_to_leave_it_saves_the_step_under_way(runs, short, number, code):
     run.wait_for(lambda: "'loss'" in run.text())
     os.kill(run.pid, number)
     assert run.ended().exitcode == code, run.text()
-    assert "with --resume to go on" in run.text() and "Traceback" not in run.text()
+    assert "with --resume to continue" in run.text() and "Traceback" not in run.text()
     assert 0 < reached(runs.directory / name) < SHORT
     assert_same(runs.finished(name, "--resume"), short)
 
@@ -320,7 +320,7 @@ def test_two_processes_resume_exactly(runs):
         (("--resume", "--hidden_size", "32"), "has hidden_size 16 and this run 32"),
         (("--resume", "--dropout", "0.1"), "has dropout 0.3 and this run 0.1"),
         (("--resume", "--dataset", "demo"), "made with data '[0-9a-f]{12}' and this run has"),
-        ((), "already holds a run; add --resume to go on"),
+        ((), "already holds a run; add --resume to continue it"),
     ],
 )
 def test_what_would_not_be_the_same_run_is_refused(runs, short, flags, reason):

@@ -1,5 +1,6 @@
 """The page in a real browser, run from the folder that a Space would be."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 from two_tones import TURNS, write_model, write_recording
 
@@ -46,15 +48,17 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def page(folder):
-    """Address of the page, served from nothing but the Space's folder."""
+@contextlib.contextmanager
+def serve(folder: Path, uploads: Path, **limits):
+    """Address and process of the page, served from nothing but a Space's folder, with other limits if given."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "FAST_DIARIZATION_MODEL")}
-    environment = {**kept, "GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "NO_PROXY": "*"}
-    server = subprocess.Popen([sys.executable, "app.py"], cwd=folder, env=environment)
+    settings = {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(uploads)}
+    script = f"from space import jobs; vars(jobs).update({limits}); import app; app.main()"
+    environment = {**kept, **settings, "NO_PROXY": "*"}
+    server = psutil.Popen([sys.executable, "-c", script], cwd=folder, env=environment)
     address = f"http://127.0.0.1:{port}/"
     try:
         deadline = time.monotonic() + WAIT
@@ -65,10 +69,16 @@ def page(folder):
             except OSError:
                 assert server.poll() is None and time.monotonic() < deadline, "the page did not start"
                 time.sleep(0.2)
-        yield address
+        yield address, server
     finally:
         server.terminate()
         server.wait(WAIT)
+
+
+@pytest.fixture(scope="module")
+def page(folder, tmp_path_factory):
+    with serve(folder, tmp_path_factory.mktemp("uploads")) as (address, _):
+        yield address
 
 
 @pytest.fixture
@@ -110,7 +120,8 @@ def wait_for(what):
     raise AssertionError("waited in vain")
 
 
-def upload(browser, page: str, recording: Path):
+def upload(browser, page: str, recording: Path, until: str | None = r"\d+ speaker|error: ") -> str | None:
+    """Upload a recording, start, and wait until the summary begins with `until`, if anything; gives its text."""
     from selenium.webdriver.common.by import By
 
     browser.get(page)
@@ -121,9 +132,9 @@ def upload(browser, page: str, recording: Path):
     def answered() -> str | None:
         shown = find(browser, "#summary")
         text = shown.text if shown else ""
-        return text if re.match(r"\d+ speaker|error: ", text) else None  # not yet while it says how long it has taken
+        return text if re.match(until, text) else None  # not yet while it says how long it has taken
 
-    return wait_for(answered)
+    return wait_for(answered) if until else None
 
 
 def assert_it_fits(browser):
@@ -210,7 +221,7 @@ def test_the_folder_needs_no_torch(folder):
     script = (
         "import sys; sys.modules.update({m: None for m in ('torch', 'transformers', 'datasets', 'matplotlib')})\n"
         "import app\n"
-        "print(app.speakers_of_file(sys.argv[1], '1')[0])\n"
+        "print([answer[0] for answer in app.speakers_of_file(sys.argv[1], '1')][-1])\n"
     )
     recording = write_recording(folder.parent / "tones.wav")
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "FAST_DIARIZATION_MODEL")}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +16,13 @@ import pytest
 import soundfile
 import torch
 from corpora_fixtures import encode_flac, speech_utterances
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from data import streaming
 from data.corpora import open_corpus
 from data.decoding import MAX_SECONDS, RowError, decode
-from data.streaming import ConversationStream, PositionedLoader, StreamConfig
+from data.streaming import ConversationStream, PositionedLoader, StreamConfig, useful_workers
 
 SMALL = StreamConfig(batch_size=20, pool_size=24)
 
@@ -42,19 +46,50 @@ def test_the_same_seed_gives_the_same_hundred_windows_bit_for_bit(first_hundred)
     assert same(first_hundred, batches(SMALL, 0, 5))
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 8])
 def test_any_number_of_workers_draws_the_same_sequence(first_hundred, workers):
     assert same(first_hundred, batches(SMALL, workers, 5))
+
+
+@pytest.mark.parametrize(
+    ("lanes", "useful"),
+    [
+        (4, [0, 1, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 16]),
+        (16, [0, 1, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8, 8, 8, 8, 8, 16]),
+    ],
+)
+def test_as_many_workers_start_as_can_share_the_lanes(lanes, useful):
+    assert [useful_workers(workers, lanes) for workers in range(17)] == useful
+
+
+class Numbered(ConversationStream):
+    """A stream whose batches are nothing but their places; block b has 1 + b % 3 of them."""
+
+    def planned(self, block, first):
+        return ((i, lambda: {}) for i in range(first, 1 + block % 3))
+
+
+@given(
+    workers=st.integers(1, 16),
+    turn=st.integers(0, 3),
+    places=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=4, max_size=4),
+)
+@settings(deadline=None)
+def test_workers_in_turn_give_what_one_process_gives(workers, turn, places):
+    stream = Numbered(open_corpus("demo", "train"), SMALL)
+    stream.state = {"turn": turn, "lanes": [[lane + 4 * block, first] for lane, (block, first) in enumerate(places)]}
+    alone = [tuple(batch["position"]) for batch in islice(stream, 40)]
+    with pytest.MonkeyPatch.context() as patch:
+        made = []
+        for number in range(workers):
+            patch.setattr(streaming, "get_worker_info", lambda n=number: SimpleNamespace(id=n, num_workers=workers))
+            made.append([tuple(batch["position"]) for batch in islice(stream, 40)])
+    assert [made[n % workers][n // workers] for n in range(40)] == alone
 
 
 def test_another_seed_gives_other_windows(first_hundred):
     other = batches(StreamConfig(batch_size=20, pool_size=24, seed=1), 0, 1)
     assert not torch.equal(other[0]["input_values"], first_hundred[0]["input_values"])
-
-
-def test_workers_must_share_the_lanes_evenly():
-    with pytest.raises(ValueError, match=r"3 data workers cannot share 4 lanes .*\[1, 2, 4\]"):
-        PositionedLoader(ConversationStream(open_corpus("demo", "train"), SMALL), 3)
 
 
 # Rows as corpora have them

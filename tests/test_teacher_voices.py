@@ -38,7 +38,9 @@ def test_a_file_that_is_no_table_is_named(tmp_path):
     for content in (b"", b"no safetensors"):
         file = tmp_path / "broken"
         file.write_bytes(content)
-        with pytest.raises(CorpusError, match=r"broken is no table of voices .*training\.teacher_voices"):
+        with pytest.raises(
+            CorpusError, match=r"broken is not a table of speaker embeddings .*training\.teacher_voices"
+        ):
             TeacherVoices(str(file))
 
 

@@ -10,13 +10,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from annotated_fixtures import talks, write_directory
 from transformers import TrainingArguments
 
 import train
+from diarization.backends import open_network
+from modeling.linking_fast_diarization import diarize
 from training import curves
 from training.arguments import Training, parse
 
@@ -103,6 +107,87 @@ def test_real_speech_improves_on_its_own_start(tmp_path):
     assert losses[-1] < losses[0]
 
 
+def test_every_term_of_the_loss_is_logged_and_drawn(trained, tmp_path):
+    """Their sum under the weights of the network is the loss, line by line, and each is a curve."""
+    log = [entry for entry in log_of(trained[0]) if "loss" in entry]
+    config = json.loads((trained[0] / "model" / "config.json").read_text())
+    for entry in log:
+        weighted = {name: config[f"{name}_loss_weight"] * entry[f"loss_{name}"] for name in ("affinity", "speaker")}
+        assert entry["loss"] == pytest.approx(entry["loss_segmentation"] + sum(weighted.values()), abs=2e-3)
+    figures = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
+        curves.plot_curves(log, tmp_path / "curves.png")
+    lines = {line.get_label(): line.get_ydata() for line in figures[0].axes[0].lines}
+    assert list(lines) == ["weighted sum", "affinity", "segmentation", "speaker"]
+    assert list(lines["affinity"]) == [entry["loss_affinity"] for entry in log]
+
+
+# Three speakers in a window
+
+
+@pytest.fixture(scope="module")
+def of_three(tmp_path_factory) -> tuple[Path, str]:
+    """A few steps of a network that tells three speakers apart."""
+    output = tmp_path_factory.mktemp("three")
+    flags = f"--num_speakers 3 {SMALL_THREE} --max_steps 6 --eval_strategy steps --eval_steps 6 --save_steps 3"
+    done = subprocess.run(
+        [sys.executable, "train.py", *flags.split(), "--output_dir", output], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return output, done.stdout
+
+
+SMALL_THREE = (
+    "--hidden_size 16 --per_device_train_batch_size 16 --eval_windows 64 --warmup_steps 2 --logging_steps 3 "
+    "--report_to none --dataloader_num_workers 0"
+)
+
+
+def test_three_speakers_are_trained_scored_and_described(of_three):
+    output, said = of_three
+    assert re.search(r"^\| three speaker windows \|", said, re.M) and "more speaker" not in said
+    model = output / "model"
+    assert json.loads((model / "config.json").read_text())["num_speakers"] == 3
+    last = [entry for entry in log_of(output) if "eval_der" in entry][-1]
+    assert last["eval_three_speaker_der"] > 0 and last["eval_floor_three_speaker_der"] > 0.2
+    card = (model / "README.md").read_text()
+    assert "At most three people in a window" in card and "more than two people talking at once" in card
+    assert "three speaker windows" in card and "frames of 20 ms, 3)" in card
+    train_stream, held_out = train.open_streams(*parse("", SMALL_THREE.split()), None, 3)
+    for stream in (train_stream, held_out):
+        assert stream.config.shares == (0.03, 0.30, 0.42, 0.25)
+        assert next(iter(stream))["labels"].shape[2] == 3
+
+
+def test_three_speakers_are_exported_and_diarized(of_three, tmp_path):
+    model = of_three[0] / "model"
+    session = onnxruntime.InferenceSession(model / "model.onnx", providers=["CPUExecutionProvider"])
+    logits, embeddings = session.run(None, {"input_values": np.zeros((1, 16_000), np.float32)})
+    assert logits.shape == (1, 50, 3) and embeddings.shape == (1, 3, 192)
+    network, settings = open_network(str(model))
+    waveform = next(iter(train.open_streams(*parse("", SMALL_THREE.split()), None, 3)[1]))["input_values"].ravel()
+    segments = diarize(network, [waveform[: 20 * 16_000]], settings)
+    assert all(segment.end > segment.start for segment in segments)
+
+
+def test_a_run_of_another_number_of_speakers_is_refused_in_a_line_naming_both(monkeypatch, of_three, tmp_path):
+    output = of_three[0]
+    flags = ["--output_dir", output, *SMALL_THREE.split(), "--resume", "--max_steps", 9]
+    with pytest.raises(
+        SystemExit, match="^error: .*checkpoint-6 has num_speakers 3 and this run 2; resume with"
+    ) as left:
+        run(monkeypatch, *flags, "--num_speakers", 2)
+    assert "\n" not in str(left.value)
+    flags = ["--output_dir", tmp_path / "new", "--start_from", output / "model"]
+    with pytest.raises(SystemExit, match="^error: --start_from .* has num_speakers 3 and this run 4; leave") as left:
+        run(monkeypatch, *flags, "--num_speakers", 4)
+    assert "\n" not in str(left.value)
+    arguments, _ = parse("", ["--start_from", str(output / "model")])
+    assert train.make_model(arguments, None).config.num_speakers == 3
+    assert train.make_model(parse("", [])[0], output / "checkpoint-6").config.num_speakers == 3
+
+
 # Flags, files and help
 
 
@@ -127,7 +212,7 @@ def test_help_teaches_this_projects_flags_first(monkeypatch, capsys):
         run(monkeypatch, "--help")
     said = capsys.readouterr().out
     assert left.value.code == 0
-    order = ["accelerate launch train.py --config", "what to train on what:", "how to train:", "\n  --max_steps"]
+    order = ["accelerate launch train.py --config", "data and model:", "\ntraining:", "\n  --max_steps"]
     assert sorted(order, key=said.index) == order
     assert "--adam_beta1" not in said and "--help_all" in said
     with pytest.raises(SystemExit):
@@ -139,7 +224,7 @@ def test_a_file_of_flags_is_read_and_flags_override_it(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("dataset: librispeech\nlearning_rate: 1e-4\nmax_steps: 7\nresume: true\nnoise: null\nseed: 3\n")
     arguments, training = parse("", ["--config", str(file), "--max_steps", "9", "--output_dir", str(tmp_path)])
-    assert (arguments.dataset, arguments.resume, arguments.noise) == ("librispeech", True, None)
+    assert (arguments.dataset, arguments.resume, arguments.noise) == (["librispeech"], True, None)
     assert (training.learning_rate, training.max_steps, training.seed) == (1e-4, 9, 3)
 
 
@@ -147,7 +232,7 @@ def test_a_file_of_flags_is_read_and_flags_override_it(tmp_path):
 def test_the_configurations_of_the_repository_are_read(file):
     arguments, training = parse("", ["--config", str(file)])
     assert training.output_dir == f"runs/{file.stem}"
-    assert training.per_device_train_batch_size == 32 and training.learning_rate == 1e-3
+    assert training.per_device_train_batch_size == 32 and 1e-4 <= training.learning_rate <= 1e-3
     assert training.lr_scheduler_type == "cosine" and training.optim.startswith("adamw")
 
 
@@ -183,28 +268,41 @@ def test_precision_is_what_the_gpu_is_good_at(monkeypatch, tmp_path, capability,
         (["--max_steps", "0"], "--max_steps must be at least 1, got 0"),
         (["--max_steps", "many"], "invalid int value: 'many'"),
         (["--drop_out", "0.1"], "unknown flag --drop_out; did you mean --dropout?"),
-        (["--dropout=-0.1"], r"--dropout must be in \[0, 1\), got -0.1"),
+        (["--dropout=-0.1"], "--dropout must be a number from 0 to 0.99, got -0.1"),
         (["--encoder_type", "lstm"], "--encoder_type must be one of lightweight-cnn, attention-gru, got 'lstm'"),
-        (["--hidden_size", "100"], "--hidden_size must be a positive multiple of 8, got 100"),
+        (["--num_speakers", "0"], "--num_speakers must be a whole number from 1 to 8, got 0"),
+        (["--hidden_size", "100"], "--hidden_size must be a multiple of 8, got 100"),
         (["--window_seconds", "0"], "--window_seconds must be a multiple of 0.02 from 0.1 to 60, got 0.0"),
         (["--window_seconds", "1.005"], "--window_seconds must be a multiple of 0.02 from 0.1 to 60, got 1.005"),
         (["--long_window_seconds", "nan"], "--long_window_seconds must be a multiple of 0.02 from 0.1 to 60, got nan"),
         (["--gradient_accumulation_steps", "0"], "--gradient_accumulation_steps must be at least 1, got 0"),
-        (["--load_best_model_at_end", "true"], "keeps the newest checkpoints"),
-        (["--resume_from_checkpoint", "{tmp}"], "--resume finds the newest checkpoint itself"),
-        (["--hidden_size", "64", "--start_from", "{tmp}"], "--hidden_size is that of the weights with --start_from"),
-        (["--dataloader_num_workers", "3"], "use 0, 1, 2 or 4, got 3"),
+        (["--load_best_model_at_end", "true"], "the newest checkpoints are kept"),
+        (["--resume_from_checkpoint", "{tmp}"], "use --resume, which finds the newest checkpoint itself"),
+        (["--hidden_size", "64", "--start_from", "{tmp}"], "--hidden_size is given by the weights of --start_from"),
+        (["--dataloader_num_workers", "17"], "--dataloader_num_workers must be at most 16, got 17"),
+        (["--dataloader_num_workers=-1"], "--dataloader_num_workers must be at least 0, got -1"),
+        (["--lanes", "0"], "--lanes must be at least 1, got 0"),
+        (["--lanes", "1", "--long_window_seconds", "4"], "--long_window_seconds is for every other lane"),
+        (["--keep_embeddings", "1"], "--keep_embeddings holds those of --start_from; name its weights"),
+        (["--keep_embeddings=-1"], "--keep_embeddings must be at least 0, got -1"),
+        (["--tune_linking", "true"], "--tune_linking needs annotated recordings"),
+        (["--dataset", "demo", "{tmp}/calls"], "has 1 recording; at least 2 are needed, 1 of them held out"),
+        (["--dataset", "demo", "demo"], "--dataset has demo twice; name each corpus once"),
+        (["--dataset", "demo", "ami", "--shares", "1"], "--shares has 1 numbers for 2 corpora; give one for each"),
+        (["--dataset", "demo", "ami", "--shares", "0.5", "0.4"], r"sum to 1, got 0.5 0.4 \(sum 0.9\)"),
+        (["--dataset", "demo", "ami", "--shares", "0", "1"], "--shares must be above 0"),
+        (["--dataset", "demo", "ami", "--per_device_train_batch_size", "1"], "too small for 2 corpora"),
         (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size must be at least 1, got 0"),
         (["--eval_windows", "0"], "--eval_windows must be at least 1, got 0"),
         (["--learning_rate", "0"], "--learning_rate must be above 0, got 0.0"),
         (["--lr_scheduler_type", "sine"], "sine is not a valid SchedulerType"),
         (["--config"], "--config: expected one argument"),
         (["--config", "{tmp}/none.yaml"], "none.yaml: No such file or directory; there are examples in configs/"),
-        (["--config", "{tmp}/broken.yaml"], "broken.yaml is no YAML, see line 2"),
+        (["--config", "{tmp}/broken.yaml"], "broken.yaml is not valid YAML, see line 2"),
         (["--config", "{tmp}/list.yaml"], "must hold lines of `flag: value`, got list"),
         (["--config", "{tmp}/unknown.yaml"], "unknown key 'max_step'; did you mean max_steps?"),
         (["--config", "{tmp}/value.yaml"], "invalid int value: 'ten'"),
-        (["--dataset", "{tmp}/nowhere"], "nowhere' is no directory, no Hub id .* and none of: demo"),
+        (["--dataset", "{tmp}/nowhere"], "nowhere' is not a directory, a Hub id .* or one of: demo"),
         (["--dataset", "{tmp}/empty"], "is an empty directory; put Parquet files or speaker folders in it"),
         (["--dataset", "{tmp}/nameless"], "has no speaker column .*--speaker_column"),
         (["--noise", "{tmp}/nowhere"], "noise directory .*nowhere' does not exist"),
@@ -224,6 +322,7 @@ def test_whatever_is_wrong_is_one_line(monkeypatch, tmp_path, flags, message):
     (tmp_path / "unknown.yaml").write_text("max_step: 3\n")
     (tmp_path / "value.yaml").write_text("max_steps: ten\n")
     (tmp_path / "nameless").mkdir()
+    write_directory(tmp_path / "calls", talks(1))
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "text.wav").write_text("Dear recording,\n" * 100)
     pq.write_table(pa.table({"audio": [b"RIFF"], "text": ["hello"]}), tmp_path / "nameless" / "train.parquet")
@@ -286,7 +385,7 @@ def test_the_card_counts_all_windows_of_a_step_and_names_hub_data_only(tmp_path)
 
 
 def test_a_run_is_not_overwritten(monkeypatch, trained):
-    with pytest.raises(SystemExit, match="already holds a run; add --resume to go on, or choose another"):
+    with pytest.raises(SystemExit, match="already holds a run; add --resume to continue it, or choose another"):
         run(monkeypatch, "--output_dir", trained[0])
 
 

@@ -5,9 +5,11 @@ import sys
 from dataclasses import replace
 
 import pytest
+from annotated_fixtures import talks, write_directory
 from oracle_network import OracleNetwork
 from two_tones import write_model
 
+from data.annotated import open_source
 from data.simulated_recordings import Recording
 from evaluation import live, tuning
 from modeling.settings_fast_diarization import LinkingSettings
@@ -41,7 +43,7 @@ def test_of_two_equal_errors_the_right_number_of_speakers_is_cheaper():
     ("command", "flags", "message"),
     [
         (tuning, "--recordings 0", "--recordings must be at least 1, got 0"),
-        (tuning, "--windows 100", "sliding_window_seconds must be in [0.5, 60], got 100.0"),
+        (tuning, "--windows 100", "sliding_window_seconds must be a number from 0.5 to 60, got 100.0"),
         (tuning, "--windows 3 2 --hops 0.5 2.5", "hop_seconds must be in [0.02, sliding_window_seconds], got 2.5"),
         (live, "--recordings 0", "--recordings must be at least 1, got 0"),
         (live, "--minutes 0", "--minutes must be at least 0.1, got 0.0"),
@@ -56,5 +58,42 @@ def test_what_cannot_be_is_refused_in_a_line_before_the_work(command, flags, mes
 
 def test_settings_are_written_into_a_directory_only(model, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tuning", "--model", str(model / "model.onnx"), "--write"])
-    with pytest.raises(SystemExit, match="error: --write is for a model directory with a config.json"):
+    with pytest.raises(SystemExit, match="error: --write needs a model directory with a config.json"):
+        tuning.main()
+
+
+def test_settings_are_chosen_on_held_out_recordings(model, tmp_path, monkeypatch, capsys):
+    """Recordings of a directory, those held out alone, and only where they are annotated."""
+    made = talks(4, seconds=8.0)
+    write_directory(tmp_path / "calls", made)
+    held_out = {c.name for c in open_source(str(tmp_path / "calls"), "validation").conversations(0)}
+    (tmp_path / "calls" / "parts.uem").write_text("".join(f"{talk.name} 1 0 4\n" for talk in made))
+    seen = []
+
+    def tune(trial, settings):
+        seen.append(trial)
+        return settings
+
+    monkeypatch.setattr(tuning, "tune", tune)
+    flags = ["--recordings", str(tmp_path / "calls"), "--windows", "3", "--hops", "1"]
+    monkeypatch.setattr(sys, "argv", ["tuning", "--model", str(model), *flags])
+    tuning.main()
+    (trial,) = seen
+    assert {reference.uri for reference in trial.references} == held_out
+    assert [region.extent().end for region in trial.regions] == [4.0]
+    (talk,) = [talk for talk in made if talk.name in held_out]
+    assert [(turn.start, speaker) for turn, _, speaker in trial.references[0].itertracks(yield_label=True)] == [
+        (start, speaker) for start, _, speaker in talk.turns
+    ]
+    assert "1 held-out recordings, 0.1 minutes" in capsys.readouterr().out
+    before = (model / "config.json").read_text()
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--write"])
+    tuning.main()
+    assert "0.1 minutes of held-out recordings are too few to choose settings by" in capsys.readouterr().err
+    assert len(seen) == 1 and (model / "config.json").read_text() == before
+
+
+def test_recordings_that_are_not_annotated_are_refused(model, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tuning", "--model", str(model), "--recordings", "demo"])
+    with pytest.raises(SystemExit, match="error: corpus 'demo' has no annotated recordings; give a directory"):
         tuning.main()

@@ -50,7 +50,7 @@ def test_a_run_pushes_and_goes_on_on_an_empty_machine(tmp_path):
         assert refused.exitcode == 1 and "already holds a run; add --resume" in refused.text()
         shutil.rmtree(tmp_path / "drive")
         second = run("second", 8, "--resume", "--lr_scheduler_type", "constant")
-        assert second.exitcode == 0 and "going on from" in second.text(), second.text()
+        assert second.exitcode == 0 and "resuming from" in second.text(), second.text()
         assert "checkpoint-4" in second.text()
         third = run("first", 8, "--resume", "--lr_scheduler_type", "constant")
         assert third.exitcode == 0, third.text()

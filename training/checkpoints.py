@@ -49,7 +49,7 @@ def discard_old(run: Path, limit: int | None, name: str | None = None) -> None:
 
 
 def open_drive(drive: Path) -> None:
-    """Make the directory for the slots; a drive that cannot be written now is said, and may be later.
+    """Create the directory for the slots; a drive that cannot be written now gives a warning and is retried later.
 
     Raises:
         CheckpointError: what it should lie in is not there. Making that too would hide that a drive is not mounted.
@@ -181,7 +181,7 @@ class Keeper:
             self.missing = None
 
     def close(self, seconds: float = 600.0) -> None:
-        """Wait for the copy under way, try once more what is not copied yet; all that for at most so long."""
+        """Wait for the current copy and retry a missing one, within `seconds` in total."""
         end = time.monotonic() + seconds
         for last in (False, True):
             if self.thread:

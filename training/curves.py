@@ -1,7 +1,7 @@
-"""The curves of a run, finished or not, as a picture: loss, and scores of unseen speakers beside their floors.
+"""Plot the curves of a run, finished or not: the loss and its terms, and the scores of held-out speakers.
 
 python -m training.curves --run runs/demo
-python -m training.curves --run runs/first runs/second      # the second one started from the weights of the first
+python -m training.curves --run runs/first runs/second      # the second run started from the weights of the first
 """
 
 import argparse
@@ -12,8 +12,8 @@ import numpy as np
 
 from training.checkpoints import newest_local
 
+LOSS = "loss"
 PANELS = {
-    "loss": ("loss",),
     "DER of all windows (%)": ("eval_der", "eval_floor_der"),
     "exact frame accuracy (%)": ("eval_frame_accuracy", "eval_floor_frame_accuracy"),
 }
@@ -27,39 +27,52 @@ def plot_curves(log: list[dict], file: Path) -> None:
     """
     from matplotlib.figure import Figure
 
+    terms = dict.fromkeys(name for entry in log for name in entry if name.startswith(f"{LOSS}_"))
     figure = Figure(figsize=(13, 3.6), layout="constrained")
-    for axes, (title, names) in zip(figure.subplots(1, len(PANELS)), PANELS.items()):
-        for name in names:
+    for axes, (title, names) in zip(figure.subplots(1, 1 + len(PANELS)), [(LOSS, (LOSS, *terms)), *PANELS.items()]):
+        for number, name in enumerate(names):
             points = [(entry["step"], entry[name]) for entry in log if entry.get(name) is not None]
             if not points:
                 continue
             steps, values = zip(*points)
             values = [100 * value for value in values] if name.startswith("eval") else values
-            dashed = {"color": "tab:gray", "linestyle": "--"} if "floor" in name else {"color": "C0"}
-            axes.plot(steps, values, label="floor" if "floor" in name else "model", **dashed)
-        if title == "loss" and axes.lines:
-            values = axes.lines[0].get_ydata()
-            if max(values) > (most := 2 * np.median(values)):  # one high value would flatten the rest
-                axes.set_ylim(min(values) - 0.05 * most, most)
-                title = f"loss (highest, {max(values):.0f}, beyond the axis)"
+            style = {"color": "tab:gray", "linestyle": "--"} if "floor" in name else {"color": f"C{number}"}
+            axes.plot(steps, values, label=_label(name), **style)
+        if title == LOSS and axes.lines:
+            title = _limit(axes)
         axes.set_title(title)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-        if len(names) > 1 and axes.lines:
+        if len(axes.lines) > 1:
             axes.legend()
     figure.savefig(file, dpi=100, format="png")
 
 
+def _label(name: str) -> str:
+    if name.startswith("eval"):
+        return "floor" if "floor" in name else "model"
+    return "weighted sum" if name == LOSS else name.removeprefix(f"{LOSS}_")
+
+
+def _limit(axes) -> str:
+    """Cut off values that would flatten the others; returns the title of the panel, which says so."""
+    values = axes.lines[0].get_ydata()
+    if max(values) <= (most := 2 * np.median(values)):
+        return LOSS
+    axes.set_ylim(min(min(line.get_ydata()) for line in axes.lines) - 0.05 * most, most)
+    return f"loss (highest, {max(values):.0f}, beyond the axis)"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, nargs="+", help="output_dir of train.py")
-    parser.add_argument("--output", type=Path, help="picture to write (default: curves.png in the last run)")
+    parser.add_argument("--run", type=Path, required=True, nargs="+", help="output directories of train.py")
+    parser.add_argument("--output", type=Path, help="PNG to write (default: curves.png in the last run)")
     arguments = parser.parse_args()
     log, steps = [], 0
     for run in arguments.run:
         checkpoint = newest_local(run)
         if checkpoint is None:
-            raise SystemExit(f"error: {run} holds no complete checkpoint yet; curves come with the first one")
+            raise SystemExit(f"error: {run} holds no complete checkpoint yet; wait for the first one")
         state = json.loads((checkpoint / "trainer_state.json").read_text())
         log += [entry | {"step": steps + entry["step"]} for entry in state["log_history"]]
         steps += state["global_step"]

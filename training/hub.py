@@ -1,4 +1,4 @@
-"""The run's repository on the Hub: its last checkpoint, and the finished model."""
+"""The run's repository on the Hub, for its last checkpoint and the finished model."""
 
 import shutil
 from pathlib import Path
@@ -20,18 +20,18 @@ from training.checkpoints import HUB_FILE, CheckpointError
 PICKLES = ["*.bin", "*.pt", "*.pth"]
 """What a model directory of an earlier version may hold and nobody needs."""
 PATIENCE = 120.0
-"""Seconds for which a push of the finished model, or the look for a checkpoint, is tried again."""
+"""Seconds for which pushing the finished model, or looking for a checkpoint, is retried."""
 
 
 class HubRepository:
     """
     Args:
-        name: repository id, `user/name`, or a bare name for one's own account.
-        private: whether a repository that does not exist yet is made private.
-        token: of an account that may write there; `None` takes that of `hf auth login`.
+        name: repository id `user/name`, or a bare name in the account that is signed in.
+        private: whether a new repository is created as private.
+        token: of an account with write access; `None` uses the one of `hf auth login`.
 
     Raises:
-        CheckpointError: nobody is logged in, or the Hub does not answer.
+        CheckpointError: no account is signed in, or the Hub does not respond.
     """
 
     def __init__(self, name: str, private: bool = False, token: str | None = None):
@@ -41,7 +41,9 @@ class HubRepository:
             self.name = name if "/" in name else f"{self._persist(self.api.whoami)['name']}/{name}"
             self._persist(self._create)
         except HFValidationError as error:
-            raise CheckpointError(f"--hub_model_id {name!r} is no name for the Hub ({first_line(error)})") from None
+            raise CheckpointError(
+                f"--hub_model_id {name!r} is not a valid repository name ({first_line(error)})"
+            ) from None
         except (LocalTokenNotFoundError, HfHubHTTPError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"cannot push to {name} on the Hub ({reason}); run hf auth login") from None
@@ -58,22 +60,22 @@ class HubRepository:
         return self._persist(lambda: self.api.file_exists(self.name, HUB_FILE))
 
     def upload_checkpoint(self, archive: Path) -> None:
-        """Replace the repository's last checkpoint by a packed one."""
+        """Replace the last checkpoint in the repository with a packed one."""
         self.api.upload_file(
             path_or_fileobj=archive, path_in_repo=HUB_FILE, repo_id=self.name, commit_message="Checkpoint"
         )
 
     def download_checkpoint(self, directory: Path) -> Path | None:
-        """The packed last checkpoint as a file in `directory`, or `None` where there is none.
+        """Download the packed last checkpoint to `directory`; `None` if there is none.
 
         Raises:
-            OSError: the Hub does not answer.
+            OSError: the Hub does not respond.
         """
 
         def download() -> Path | None:
             try:
                 return Path(self.api.hf_hub_download(self.name, HUB_FILE, local_dir=directory))
-            except LocalEntryNotFoundError:  # the Hub did not answer
+            except LocalEntryNotFoundError:  # the Hub did not respond
                 raise
             except (RepositoryNotFoundError, EntryNotFoundError):
                 return None
@@ -86,10 +88,10 @@ class HubRepository:
         return self._persist(download)
 
     def upload_model(self, directory: Path) -> str:
-        """Push a model directory (weights, remote code, ONNX, card) to the top of the repository; gives its address.
+        """Push a model directory (weights, remote code, ONNX, card) to the root of the repository; returns its URL.
 
         Raises:
-            OSError: the Hub does not take it.
+            OSError: the Hub rejects it or does not respond.
         """
         self._persist(
             lambda: self.api.upload_folder(

@@ -1,19 +1,18 @@
-"""Batch normalisation at the end of a training: measured over many pools, then kept.
+"""Batch normalisation at the end of a training: statistics measured over many pools, then frozen.
 
-The windows of a batch come from one pool and may share a microphone or a codec. So running averages follow the pools
-seen last, and a network that was always normalised by its own batch is used with other statistics. Both are mended by
-measuring the statistics once over many pools and training on with them (precise and frozen statistics: Wu and Johnson,
+The windows of a batch come from one pool and may share a microphone or a codec. Running averages therefore follow the
+most recent pools, and the network is used with other statistics than it was trained with. Measuring the statistics once
+over many pools and training on with them removes both problems (precise and frozen statistics: Wu and Johnson,
 Rethinking "Batch" in BatchNorm, 2021).
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from data.streaming import ConversationStream
+from data.streaming import LanedStream
 
 BATCHES = 100
 
@@ -22,13 +21,13 @@ def norms_of(model: nn.Module) -> Iterator[nn.BatchNorm2d]:
     return (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-def measure_norms(model: nn.Module, stream: ConversationStream, batches: int = BATCHES) -> None:
-    """Set the running statistics of a network to their means over `batches` batches from as many pools as there are.
+def measure_norms(model: nn.Module, stream: LanedStream, batches: int = BATCHES) -> None:
+    """Set the running statistics of a network to their means over `batches` batches from many pools.
 
-    One window is made of each utterance, so that a pool gives few batches. Dropout stays off.
+    Each utterance is used for one window only, so that a pool fills few batches. Dropout is off.
     """
     device = next(model.parameters()).device
-    many_pools = ConversationStream(stream.utterances, replace(stream.config, windows_per_utterance=1))
+    many_pools = stream.afresh(windows_per_utterance=1)
     model.eval()
     momenta = [norm.momentum for norm in norms_of(model)]
     for norm in norms_of(model):
@@ -43,6 +42,6 @@ def measure_norms(model: nn.Module, stream: ConversationStream, batches: int = B
 
 
 def freeze_norms(model: nn.Module) -> None:
-    """Normalise by the running statistics and leave them as they are, until the next `model.train()`."""
+    """Normalise by the running statistics, without updating them, until the next `model.train()`."""
     for norm in norms_of(model):
         norm.eval()

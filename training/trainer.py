@@ -1,32 +1,31 @@
-"""transformers' Trainer, fed by an endless stream whose place is part of every checkpoint."""
+"""transformers' Trainer on an endless stream, whose position is part of every checkpoint."""
 
 import json
 import logging
 import shutil
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import ExportableState, TrainerState
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from common.errors import first_line
+from common.words import number_word
 from data.corpora import CorpusError
 from data.streaming import PositionedLoader
-from evaluation.window_scores import WindowScores
-from training.checkpoints import CheckpointError, Keeper, discard_old
+from evaluation.window_scores import WindowScores, speaker_group
+from training.anchor import EmbeddingAnchor
+from training.checkpoints import Keeper, discard_old
+from training.divergence import DivergenceGuard, refuse_divergence
 from training.norms import freeze_norms
 from training.ownership import RunDirectory
-from training.sealing import fault_of, is_foreign, mark, seal, step_of
+from training.restoring import read_trainer_state, restoring, stream_state_file
+from training.sealing import fault_of, is_foreign, mark, seal
 from training.state_files import (
     SCALER,
     SCHEDULER,
@@ -41,23 +40,11 @@ from training.teacher_voices import TeacherVoices
 
 logger = logging.getLogger(__name__)
 
-UNREADABLE = (
-    *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
-    *(OSError, UnpicklingError, SafetensorError),
-)
-"""What libraries raise at files that were changed."""
-
-SUMMARY = {
-    "der": ("all_windows", "diarization_error_rate"),
-    "frame_accuracy": ("all_windows", "frame_accuracy"),
-    "two_speaker_der": ("two_speaker_windows", "diarization_error_rate"),
-}
-
 
 class StreamingTrainer(Trainer):
-    """Trains on a `ConversationStream` and evaluates on the first `eval_batches` batches of another.
+    """Trains on a `LanedStream` and evaluates on the first `eval_batches` batches of another one for each corpus.
 
-    The loader is used as it is, without accelerate's wrapper, which would read a batch ahead and lose the place.
+    The loader is used without accelerate's wrapper, which would read one batch ahead and lose the position.
 
     Args:
         run: the directory of the run, in the process that writes to it.
@@ -74,46 +61,72 @@ class StreamingTrainer(Trainer):
         settings: dict,
         voices: TeacherVoices | None = None,
         frozen_norms: bool = False,
+        anchor: EmbeddingAnchor | None = None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
-        self.keeper, self.voices, self.frozen_norms = keeper, voices, frozen_norms
+        self.keeper, self.voices, self.frozen_norms, self.anchor = keeper, voices, frozen_norms, anchor
         self.run, self.settings = run, settings
         self.loader = PositionedLoader(self.train_dataset, workers)
-        self.eval_windows = list(islice(PositionedLoader(self.eval_dataset, 0), eval_batches))
+        self.eval_windows = {
+            corpus: list(islice(PositionedLoader(stream, 0), eval_batches))
+            for corpus, stream in self.eval_dataset.items()
+        }
         self.model_accepts_loss_kwargs = False
+        self.terms: dict[str, torch.Tensor] = {}
+        self.terms_added = 0
+        self.divergence = DivergenceGuard()
+        self.add_callback(self.divergence)
 
     def get_train_dataloader(self) -> PositionedLoader:
         return self.loader
 
-    def compute_loss(self, model, inputs, **kwargs):
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         if self.voices:
             rows = self.voices.rows_of(inputs["speaker_labels"]).to(self.args.device)
             inputs = inputs | {"voice_labels": rows, "voices": self.voices.voices}
         if self.frozen_norms:
             freeze_norms(model)
-        return super().compute_loss(model, inputs, **kwargs)
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        if self.anchor:
+            outputs["losses"]["anchor"] = distance = self.anchor.distance(outputs["speaker_embeddings"], inputs)
+            loss = loss + self.anchor.weight * distance
+        for name, term in outputs["losses"].items():  # summed on the device, which only `log` waits for
+            self.terms[name] = self.terms.get(name, 0) + term.detach()
+        self.terms_added += 1
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """Also log the unweighted mean of each loss term since the last line, as `loss_NAME`."""
+        if "loss" in logs and self.terms:
+            means = self.accelerator.reduce(torch.stack([*self.terms.values()]) / self.terms_added, "mean").tolist()
+            logs |= {f"loss_{name}": round(mean, 4) for name, mean in zip(self.terms, means)}
+            self.terms, self.terms_added = {}, 0
+        super().log(logs, *args, **kwargs)
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self.divergence.note(self.state.global_step + 1, loss)
+        return loss
 
     def train(self, resume_from_checkpoint: Path | None = None) -> None:
-        """Train to the last step; with a checkpoint that is there already, only load it.
+        """Train to the last step; a checkpoint that has reached it is only loaded.
 
         Raises:
-            CorpusError: the stream gave up. What was trained is saved first.
-            CheckpointError: the checkpoint holds what no checkpoint of this program does.
+            CorpusError: the stream gave up; what was trained so far is saved first.
+            CheckpointError: the checkpoint holds objects that this program does not write.
+            Diverged: losses or weights are NaN or infinite; nothing of that is saved.
         """
         if resume_from_checkpoint:
-            with restoring(resume_from_checkpoint):
-                state = TrainerState.load_from_json(str(resume_from_checkpoint / TRAINER_STATE_NAME))
-                _check_types(state)
-                if state.global_step != step_of(resume_from_checkpoint):
-                    raise ValueError(f"its {TRAINER_STATE_NAME} is of step {state.global_step}")
-                if state.global_step >= self.args.max_steps:
-                    self.state = state
-                    logger.info("trained to step %d already, no step is left to do", state.global_step)
-                    return self._load_from_checkpoint(str(resume_from_checkpoint))
+            state = read_trainer_state(resume_from_checkpoint)
+            if state.global_step >= self.args.max_steps:
+                self.state = state
+                logger.info("already trained to step %d; nothing is left to do", state.global_step)
+                return self._load_from_checkpoint(str(resume_from_checkpoint))
         try:
             super().train(resume_from_checkpoint=resume_from_checkpoint and str(resume_from_checkpoint))
         except CorpusError:
+            refuse_divergence(self.model, Path(self.args.output_dir), self.state.global_step)
             if self.state.global_step and self.args.world_size == 1 and fault_of(self._checkpoint()):
                 self._save_checkpoint(self.model, trial=None)
             raise
@@ -175,7 +188,7 @@ class StreamingTrainer(Trainer):
         self.processing_class.save_pretrained(output_dir)
 
     def compare_trainer_and_checkpoint_args(self, training_args, trainer_state) -> None:
-        # Lines, evaluations and checkpoints come as often as this run asks, not as the checkpoint's did.
+        # Logging, evaluation and saving follow this run's arguments, not the checkpoint's.
         trainer_state.compute_steps(training_args, training_args.max_steps)
 
     def get_batch_samples(self, *args, **kwargs):
@@ -183,26 +196,40 @@ class StreamingTrainer(Trainer):
         try:
             return super().get_batch_samples(*args, **kwargs)
         except CorpusError:
-            self.loader.stream.state = place  # of the last step done, so that it can be saved
+            self.loader.stream.state = place  # the position after the last step, so that it can be saved
             raise
 
     @torch.no_grad()
-    def score_windows(self) -> WindowScores:
-        """Score the model on the evaluation windows, speakers it was never trained on."""
+    def score_windows(self) -> dict:
+        """Score the model on the evaluation windows, whose speakers or recordings were not trained on.
+
+        Returns:
+            `WindowScores.result` of all windows, and of several corpora by their names in `corpora`.
+        """
         model = self.accelerator.unwrap_model(self.model).eval()
-        scores = WindowScores()
-        for batch in tqdm(self.eval_windows, "evaluating", leave=False, disable=not self.is_world_process_zero()):
+        speakers = self.train_dataset.num_speakers
+        of_all, of_each = WindowScores(speakers), {corpus: WindowScores(speakers) for corpus in self.eval_windows}
+        batches = [(corpus, batch) for corpus, batches in self.eval_windows.items() for batch in batches]
+        for corpus, batch in tqdm(batches, "evaluating", leave=False, disable=not self.is_world_process_zero()):
             with self.compute_loss_context_manager():
                 logits = model(batch["input_values"].to(self.args.device)).logits
-            scores.add((logits > 0).cpu().numpy(), (batch["labels"] > 0.5).numpy())
-        return scores
+            for scores in (of_all, of_each[corpus]):
+                scores.add((logits > 0).cpu().numpy(), (batch["labels"] > 0.5).numpy())
+        by_corpus = {corpus: scores.result() for corpus, scores in of_each.items()}
+        return of_all.result() | ({"corpora": by_corpus} if len(by_corpus) > 1 else {})
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
-        result = self.score_windows().result()
-        metrics = {}
-        for name, (group, rate) in SUMMARY.items():
-            for prefix in ("", "floor_"):
-                metrics[f"{metric_key_prefix}_{prefix}{name}"] = result.get(group, {}).get(prefix + rate)
+        result = self.score_windows()
+        results = {"": result} | {f"{corpus}_": scores for corpus, scores in result.get("corpora", {}).items()}
+        rates = {"der": ("all_windows", "diarization_error_rate"), "frame_accuracy": ("all_windows", "frame_accuracy")}
+        for speakers in range(2, self.train_dataset.num_speakers + 1):
+            rates[f"{number_word(speakers)}_speaker_der"] = (speaker_group(speakers), "diarization_error_rate")
+        metrics = {
+            f"{metric_key_prefix}_{corpus}{prefix}{name}": scores.get(group, {}).get(prefix + rate)
+            for corpus, scores in results.items()
+            for name, (group, rate) in rates.items()
+            for prefix in ("", "floor_")
+        }
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -219,7 +246,7 @@ class StreamingTrainer(Trainer):
             return
         try:
             self._write_checkpoint(checkpoint, model)
-        except Exception as error:  # a full disk shows in each library's own way
+        except Exception as error:  # each library reports a full disk in its own way
             if self.args.world_size > 1:
                 raise
             shutil.rmtree(checkpoint, ignore_errors=True)
@@ -231,7 +258,7 @@ class StreamingTrainer(Trainer):
 
     def _write_checkpoint(self, checkpoint: Path, model) -> None:
         if self.is_world_process_zero():
-            shutil.rmtree(checkpoint, ignore_errors=True)  # what an interrupted save left
+            shutil.rmtree(checkpoint, ignore_errors=True)  # left by an interrupted save
             mark(checkpoint, {"run": self.run.name, "settings": self.settings})
         self.accelerator.wait_for_everyone()
         stream_state_file(checkpoint, self.args.process_index).write_text(json.dumps(self.loader.state_dict()))
@@ -241,56 +268,11 @@ class StreamingTrainer(Trainer):
             seal(checkpoint)
 
     def _rotate_checkpoints(self, use_mtime=False, output_dir=None) -> None:
-        """Nothing: the Trainer would count checkpoints that are not complete. `discard_old` does it after sealing."""
-
-
-@contextmanager
-def restoring(checkpoint: Path | str) -> Iterator[None]:
-    """What a checkpoint holds may have been changed and sealed again.
-
-    Raises:
-        CheckpointError: it holds what no checkpoint of this program does.
-    """
-    try:
-        yield
-    except UNREADABLE as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise CheckpointError(
-            f"{checkpoint} cannot be resumed ({reason}); remove it to go on from an earlier one"
-        ) from None
-
-
-def _check_types(state: TrainerState) -> None:
-    for name, default in vars(TrainerState()).items():
-        kind = (int, float) if isinstance(default, (int, float)) else type(default)
-        if default is not None and not isinstance(getattr(state, name), kind):
-            raise TypeError(f"its {TRAINER_STATE_NAME} has {name} {getattr(state, name)!r}")
-
-
-def stream_state_file(checkpoint: Path, rank: int) -> Path:
-    """Where a checkpoint keeps the place in the stream of one process."""
-    return checkpoint / f"stream_state_{rank}.json"
-
-
-def read_stream_state(checkpoint: Path, rank: int) -> dict:
-    """The place of a process in the stream; of the first one where the checkpoint is of fewer (then refused).
-
-    Raises:
-        CheckpointError: the file holds something else.
-    """
-    file = stream_state_file(checkpoint, rank)
-    with restoring(checkpoint):
-        state = json.loads((file if file.exists() else stream_state_file(checkpoint, 0)).read_text())
-        place, stream = [state["turn"], *(n for lane in state["lanes"] for n in lane)], state["stream"]
-        if not all(type(n) is int and n >= 0 for n in place) or any(len(lane) != 2 for lane in state["lanes"]):
-            raise ValueError(f"{file.name} holds no place in the stream")
-        if not isinstance(stream, dict):
-            raise ValueError(f"{file.name} holds no settings of the stream")
-    return state
+        """Do nothing: the Trainer would count incomplete checkpoints. `discard_old` removes old ones after sealing."""
 
 
 class SaveAndLeave(TrainerCallback):
-    """On SIGTERM or Ctrl-C, save after the step under way and stop; a second Ctrl-C stops at once."""
+    """On SIGTERM or Ctrl-C, saves after the current step and stops; a second Ctrl-C stops at once."""
 
     def __init__(self):
         self.signal: int | None = None
@@ -319,7 +301,7 @@ class SaveAndLeave(TrainerCallback):
 
 
 class Clock(TrainerCallback, ExportableState):
-    """Seconds spent training over all the runs that continued one another; kept in the checkpoint."""
+    """Seconds spent training, over all resumed runs; kept in the checkpoint."""
 
     def __init__(self, seconds: float = 0.0):
         self.before = self.seconds = seconds

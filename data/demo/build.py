@@ -121,7 +121,7 @@ def load_parts(parts: Path) -> tuple[bytes, dict[str, int], dict[str, Path]]:
 
 
 def plan_utterances(voices: list[str]) -> list[dict]:
-    """What each voice says and how fast: sentences of its language in turn, at a speed of 0.9 to 1.15."""
+    """Sentence and speed of each utterance: the sentences of the voice's language in turn, at 0.9 to 1.15 speed."""
     lines = Path(__file__).with_name("sentences.tsv").read_text(encoding="utf-8").splitlines()
     rng = np.random.default_rng(0)
     spoken: Counter[str] = Counter()

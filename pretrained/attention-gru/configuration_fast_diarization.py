@@ -5,18 +5,27 @@ from typing import TYPE_CHECKING
 
 from transformers import PretrainedConfig
 
-from .settings_fast_diarization import LinkingSettings
+from .encoders_fast_diarization import encoder_of
+from .settings_fast_diarization import LinkingSettings, check_number
+from .task_fast_diarization import Task
 
 if TYPE_CHECKING:
     # transformers keeps beside the weights, and loads with them, only the files that a configuration imports itself.
-    from .audio_fast_diarization import AudioError  # noqa: F401
+    from .audio_fast_diarization import audio_blocks  # noqa: F401
     from .clustering_fast_diarization import cluster  # noqa: F401
+    from .container_fast_diarization import AudioError  # noqa: F401
+    from .headers_fast_diarization import read_header  # noqa: F401
+    from .inputs_fast_diarization import to_recording  # noqa: F401
     from .linking_fast_diarization import Linker  # noqa: F401
+    from .mixing_fast_diarization import Mixer  # noqa: F401
     from .path_fast_diarization import best_path  # noqa: F401
     from .pipeline_fast_diarization import FastDiarizationPipeline  # noqa: F401
     from .segments_fast_diarization import Segment  # noqa: F401
+    from .separate_fast_diarization import diarize_channels  # noqa: F401
     from .streaming_fast_diarization import StreamingDiarizer  # noqa: F401
+    from .timeline_fast_diarization import Timeline  # noqa: F401
     from .tracklets_fast_diarization import Tracklets  # noqa: F401
+    from .tracks_fast_diarization import Track  # noqa: F401
     from .windows_fast_diarization import Network  # noqa: F401
 
 CUSTOM_PIPELINES = {
@@ -28,7 +37,8 @@ CUSTOM_PIPELINES = {
 }
 # A saved model names its own class only; its backbone can be loaded by AutoModel too.
 AUTO_MAP = {"AutoModel": "modeling_fast_diarization.FastDiarizationModel"}
-ENCODER_TYPES = ("lightweight-cnn", "attention-gru")
+WIDEST = 1024
+"""Of all layers: a configuration from elsewhere must not ask for gigabytes."""
 
 
 class FastDiarizationConfig(PretrainedConfig):
@@ -47,9 +57,11 @@ class FastDiarizationConfig(PretrainedConfig):
             encoding of Plaquet and Bredin (Interspeech 2023).
         window_seconds (`float`, defaults to 3.0): length of the windows the network is trained on.
         affinity_loss_weight (`float`, defaults to 1.0): weight of the within-window affinity loss.
-        speaker_loss_weight (`float`, defaults to 0.3): weight of the contrastive loss on embeddings, and of the softmax
-            over a teacher's voices where training is given them.
-        distillation_loss_weight (`float`, defaults to 2.0): weight of the distance to a teacher's embeddings.
+        speaker_loss_weight (`float`, defaults to 0.3): weight of the contrastive loss on embeddings.
+        distillation_loss_weight (`float`, defaults to 2.0): weight of the distance to a teacher's embeddings, where
+            training is given a teacher's voices.
+        teacher_loss_weight (`float`, defaults to 0.3): weight of the softmax over a teacher's voices; in a
+            configuration saved when one weight stood for both, that of the contrastive loss.
         kwargs: the fields of [`LinkingSettings`], which say how windows are linked to whole recordings, and those of
             every configuration of transformers.
 
@@ -64,50 +76,65 @@ class FastDiarizationConfig(PretrainedConfig):
     """
 
     model_type = "fast-diarization"
+    keys_to_ignore_at_inference = ["losses"]
 
     def __init__(
         self,
-        num_speakers=2,
+        num_speakers=Task.num_speakers,
         hidden_size=256,
         encoder_type="lightweight-cnn",
         dropout=0.3,
         num_mel_bins=64,
         embedding_size=192,
-        max_simultaneous=2,
-        window_seconds=3.0,
+        max_simultaneous=Task.max_simultaneous,
+        window_seconds=Task.window_seconds,
         affinity_loss_weight=1.0,
         speaker_loss_weight=0.3,
         distillation_loss_weight=2.0,
+        teacher_loss_weight=0.3,
         **kwargs,
     ):
-        if num_speakers < 1:
-            raise ValueError(f"num_speakers must be at least 1, got {num_speakers}")
-        if hidden_size < 8 or hidden_size % 8:
-            raise ValueError(f"hidden_size must be a positive multiple of 8, got {hidden_size}")
-        if encoder_type not in ENCODER_TYPES:
-            raise ValueError(f"encoder_type must be one of {', '.join(ENCODER_TYPES)}, got {encoder_type!r}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
-        if window_seconds < 0.1:
-            raise ValueError(f"window_seconds must be at least 0.1, got {window_seconds}")
-        self.num_speakers = num_speakers
+        check_number("hidden_size", hidden_size, 8, WIDEST, whole=True)
+        if hidden_size % 8:
+            raise ValueError(f"hidden_size must be a multiple of 8, got {hidden_size}")
+        encoder_of(encoder_type)
+        check_number("dropout", dropout, 0, 0.99)
+        check_number("num_mel_bins", num_mel_bins, 1, 200, whole=True)
+        check_number("embedding_size", embedding_size, 1, WIDEST, whole=True)
+        task = Task(num_speakers, max_simultaneous, window_seconds)
+        losses = {"affinity": affinity_loss_weight, "speaker": speaker_loss_weight}
+        losses |= {"distillation": distillation_loss_weight, "teacher": teacher_loss_weight}
+        for name, weight in losses.items():
+            check_number(f"{name}_loss_weight", weight, 0, 1e6)
+        self.num_speakers = task.num_speakers
         self.hidden_size = hidden_size
         self.encoder_type = encoder_type
         self.dropout = dropout
         self.num_mel_bins = num_mel_bins
         self.embedding_size = embedding_size
-        self.max_simultaneous = min(max_simultaneous, num_speakers)
-        self.window_seconds = window_seconds
+        self.max_simultaneous = task.max_simultaneous
+        self.window_seconds = task.window_seconds
         self.affinity_loss_weight = affinity_loss_weight
         self.speaker_loss_weight = speaker_loss_weight
         self.distillation_loss_weight = distillation_loss_weight
+        self.teacher_loss_weight = teacher_loss_weight
         linking = LinkingSettings.of(kwargs)
         for name, value in vars(linking).items():
             setattr(self, name, value)
             kwargs.pop(name, None)
-        kwargs.setdefault("num_labels", num_speakers)
+        kwargs["num_labels"] = num_speakers
         # Always anew: a model trained from one on the Hub would point at that one's code. A copy, for `pipeline` puts
         # classes into it, which no file can hold.
         kwargs["custom_pipelines"] = deepcopy(CUSTOM_PIPELINES)
         kwargs["auto_map"] = kwargs.get("auto_map", {}) | AUTO_MAP
         super().__init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        if "speaker_loss_weight" in config_dict:
+            config_dict = {"teacher_loss_weight": config_dict["speaker_loss_weight"]} | config_dict
+        return super().from_dict(config_dict, **kwargs)
+
+    @property
+    def task(self) -> Task:
+        return Task(self.num_speakers, self.max_simultaneous, self.window_seconds)

@@ -1,9 +1,55 @@
-"""Losses of the Fast Diarization network: who is active, which frames share a voice, who the voices are."""
+"""Losses of the Fast Diarization network: who is active, which frames share a voice, who the voices are.
+
+A new term is a function here, a line of `training_losses`, and its weight in the configuration.
+"""
 
 from itertools import permutations
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from .configuration_fast_diarization import FastDiarizationConfig
+
+
+def training_losses(
+    config: "FastDiarizationConfig",
+    scores: torch.Tensor,
+    membership: torch.Tensor,
+    affinity_states: torch.Tensor,
+    embeddings: torch.Tensor,
+    labels: torch.Tensor,
+    frame_mask: torch.Tensor | None = None,
+    speaker_labels: torch.Tensor | None = None,
+    recording_labels: torch.Tensor | None = None,
+    voice_labels: torch.Tensor | None = None,
+    voices: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """The terms of the loss by name, each a scalar before its weight `NAME_loss_weight`; none whose weight is 0.
+
+    `"segmentation"`, of weight 1, is [`permutation_invariant_loss`], `"affinity"` [`affinity_loss`], `"speaker"`
+    [`contrastive_speaker_loss`] if there are speaker labels, `"distillation"` and `"teacher"` the two of
+    [`distillation_loss`] if there are a teacher's voices. Shapes are those of these functions.
+    """
+    losses = {"segmentation": permutation_invariant_loss(scores, labels, membership, frame_mask)}
+    if config.affinity_loss_weight:
+        losses["affinity"] = affinity_loss(affinity_states, labels, frame_mask)
+    if speaker_labels is not None and config.speaker_loss_weight:
+        losses["speaker"] = contrastive_speaker_loss(embeddings, speaker_labels, labels, recording_labels)
+    if voice_labels is not None:
+        distance, confusion = distillation_loss(embeddings, voice_labels, voices, labels)
+        losses |= {"distillation": distance, "teacher": confusion}
+    return losses
+
+
+def total_loss(config: "FastDiarizationConfig", losses: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The weighted sum of `training_losses`."""
+    loss = losses["segmentation"]
+    for name, term in losses.items():
+        if name != "segmentation":
+            loss = loss + getattr(config, f"{name}_loss_weight") * term
+    return loss
 
 
 def permutation_invariant_loss(
@@ -59,7 +105,11 @@ def affinity_loss(vectors: torch.Tensor, labels: torch.Tensor, frame_mask: torch
 
 
 def contrastive_speaker_loss(
-    embeddings: torch.Tensor, speaker_labels: torch.Tensor, labels: torch.Tensor, temperature: float = 0.1
+    embeddings: torch.Tensor,
+    speaker_labels: torch.Tensor,
+    labels: torch.Tensor,
+    recording_labels: torch.Tensor | None = None,
+    temperature: float = 0.1,
 ) -> torch.Tensor:
     """Supervised contrastive loss over the voices of a batch (Khosla et al., NeurIPS 2020).
 
@@ -69,12 +119,18 @@ def contrastive_speaker_loss(
         embeddings: (batch, num_speakers, dim), unit vectors.
         speaker_labels: (batch, num_speakers) integers, -1 for nobody.
         labels: (batch, frames, num_speakers), 0 or 1.
+        recording_labels: (batch,) integers that stand for the recording in which the names of a window hold, -1 for
+            names that hold everywhere. People of two recordings may be one or two, so they are not compared.
         temperature: of the softmax over cosines.
     """
-    heard = ((speaker_labels >= 0) & _heard_alone(labels)).flatten()
+    heard = ((speaker_labels >= 0) & heard_alone(labels)).flatten()
     names = speaker_labels.flatten()
     embeddings = embeddings.flatten(0, 1)
     others = heard[:, None] & heard[None] & ~torch.eye(len(names), dtype=torch.bool, device=names.device)
+    if recording_labels is not None:
+        recordings = recording_labels.repeat_interleave(labels.shape[-1])
+        local = recordings >= 0
+        others &= ~(local[:, None] & local[None]) | (recordings[:, None] == recordings[None])
     positive = (others & (names[:, None] == names[None])).to(embeddings.dtype)
     cosines = (embeddings @ embeddings.T / temperature).masked_fill(~others, -1e4)
     log_probability = cosines.log_softmax(-1)
@@ -106,7 +162,7 @@ def distillation_loss(
     Returns:
         means over the voices heard: 1 - cosine, and cross-entropy.
     """
-    known = (voice_labels >= 0) & _heard_alone(labels)
+    known = (voice_labels >= 0) & heard_alone(labels)
     if not known.any():
         return embeddings.sum() * 0, embeddings.sum() * 0
     cosines = embeddings[known] @ voices.T
@@ -115,6 +171,6 @@ def distillation_loss(
     return distance.mean(), F.cross_entropy(scale * (cosines - margin * own), voice_labels[known])
 
 
-def _heard_alone(labels: torch.Tensor) -> torch.Tensor:
+def heard_alone(labels: torch.Tensor) -> torch.Tensor:
     """(batch, num_speakers) whether each speaker is alone for 0.4 s or more."""
     return (labels * (labels.sum(-1, keepdim=True) == 1)).sum(1) >= 20

@@ -82,8 +82,12 @@ class Linker:
 
     def segments(self, count: SpeakerCount = SpeakerCount()) -> list[Segment]:
         """Segments of all speakers by start; speakers are named SPEAKER_00, SPEAKER_01, ... as they appear."""
+        return to_segments(self.activities(count), self.settings)
+
+    def activities(self, count: SpeakerCount = SpeakerCount()) -> Iterator[np.ndarray]:
+        """Consecutive (frames, speakers) activities of all speakers; none where nobody speaks."""
         if not self.tracklets.sums:
-            return []
+            return
         centroids = self.tracklets.speakers(count)[1]
         path = best_path(self.outputs, centroids)
         for _ in range(MOST_ROUNDS):
@@ -91,7 +95,7 @@ class Linker:
             before, path = path, best_path(self.outputs, centroids)
             if np.array_equal(path, before):
                 break
-        return to_segments(self._sum_up(path, len(centroids)), self.settings)
+        yield from self._sum_up(path, len(centroids))
 
     def _centroids_along(self, path: np.ndarray, count: SpeakerCount) -> np.ndarray:
         """(speakers, dim) centroids of the speakers named; those alike are put together as far as `count` allows."""

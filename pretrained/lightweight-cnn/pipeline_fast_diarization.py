@@ -1,16 +1,31 @@
 """`pipeline("speaker-diarization")`: who speaks when in a recording of any length, container and rate."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset, get_worker_info
 from transformers import Pipeline, PreTrainedModel
 
-from .audio_fast_diarization import SAMPLING_RATE, audio_blocks, to_mono_16k
+from .audio_fast_diarization import (
+    MIX,
+    SEPARATE,
+    AudioError,
+    AudioWarning,
+    Channels,
+    audio_blocks,
+    check_choice,
+)
+from .inputs_fast_diarization import is_one, to_recording
 from .linking_fast_diarization import Linker
+from .separate_fast_diarization import diarize_channels
 from .settings_fast_diarization import LinkingSettings, SpeakerCount
 from .streaming_fast_diarization import StreamingDiarizer
-from .windows_fast_diarization import WINDOWS_PER_BATCH, Network, sliding_windows
+from .windows_fast_diarization import WINDOWS_PER_BATCH, Network, finite, sliding_windows
+
+NUMBERS = tuple(SpeakerCount.__dataclass_fields__)
+KEYWORDS = (*NUMBERS, "sampling_rate", "track", "channels", "on_error", "batch_size", "num_workers")
 
 
 class FastDiarizationPipeline(Pipeline):
@@ -40,10 +55,17 @@ class FastDiarizationPipeline(Pipeline):
     def __call__(self, inputs, batch_size: int | None = None, **kwargs) -> list[dict] | list[list[dict]]:
         """
         Args:
-            inputs: a recording, or a list of them: path or encoded bytes of any file FFmpeg reads, video included;
-                waveform (samples,) at 16 kHz; dict of `array` and `sampling_rate`, or of `bytes` or `path`.
+            inputs: a recording, or a list of them: path or encoded bytes of any file FFmpeg reads, video included; a
+                waveform of NumPy or torch; `(sampling_rate, waveform)`; a decoded audio of datasets; a dict of `array`,
+                `raw` or `waveform` with `sampling_rate` or `sample_rate`, of `bytes`, `path` or `audio`. Of a
+                generator, a `KeyDataset` or other iterables the results come one by one.
             batch_size (`int`, *optional*): windows in one forward pass.
             num_speakers, min_speakers, max_speakers (`int`, *optional*): what is known of the number of speakers.
+            sampling_rate (`int`, *optional*): of waveforms that come without, 16 000 Hz by default.
+            track, channels (*optional*): what is heard of a recording, as of `audio_blocks`; with `"separate"` the
+                speaker on channel 1 is `"SPEAKER_00"`, on channel 2 `"SPEAKER_01"`.
+            on_error (`str`, *optional*): `"raise"` (default), or `"skip"`: `None` and an `AudioWarning` in place of
+                the segments of a recording that cannot be read.
 
         Returns:
             segments by start, dicts of `start` and `end` (seconds), `speaker` (`"SPEAKER_00"` speaks first) and
@@ -51,27 +73,98 @@ class FastDiarizationPipeline(Pipeline):
 
         Raises:
             AudioError: a recording that cannot be read.
-            ValueError: an impossible number of speakers.
+            ValueError: an impossible number of speakers, or a keyword that is not known.
         """
         batch_size = batch_size or self._batch_size or WINDOWS_PER_BATCH
-        return super().__call__(inputs, batch_size=1, windows_per_batch=batch_size, **kwargs)
+        if batch_size != int(batch_size) or batch_size < 1:
+            raise ValueError(f"batch_size must be a number of windows, 1 or more, got {batch_size}")
+        kwargs |= {"batch_size": 1, "windows_per_batch": batch_size}
+        if isinstance(inputs, Dataset) or is_one(inputs):
+            return super().__call__(inputs, **kwargs)
+        if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
+            return self._all_of(inputs, kwargs)
+        if hasattr(inputs, "__iter__"):
+            inputs = (recording for recording in inputs)
+        return super().__call__(inputs, **kwargs)
 
-    def _sanitize_parameters(self, windows_per_batch=None, **numbers):
-        forward = {} if windows_per_batch is None else {"windows_per_batch": windows_per_batch}
-        return {}, forward, {"count": SpeakerCount(**numbers)} if numbers else {}
+    def _all_of(self, recordings: Sequence, kwargs: dict) -> list[list[dict]]:
+        results = []
+        try:
+            results.extend(super().__call__(Recordings(recordings), **kwargs))
+        except AudioError as error:
+            raise AudioError(
+                f"{error} (number {len(results) + 1} of {len(recordings)} recordings; on_error='skip' goes on)"
+            ) from error
+        return results
 
-    def preprocess(self, recording) -> dict:
-        return {"blocks": _blocks(recording)}
+    def _sanitize_parameters(
+        self,
+        windows_per_batch: int | None = None,
+        sampling_rate: int | None = None,
+        track: int | None = None,
+        channels: Channels | None = None,
+        on_error: str | None = None,
+        **numbers,
+    ):
+        if unknown := numbers.keys() - set(NUMBERS):
+            raise ValueError(f"unknown keyword {', '.join(sorted(unknown))}; known are {', '.join(KEYWORDS)}")
+        if on_error not in (None, "raise", "skip"):
+            raise ValueError(f"on_error must be raise or skip, got {on_error!r}")
+        check_choice(track, MIX if channels is None else channels)
+        if channels == SEPARATE and any(value is not None for value in numbers.values()):
+            raise ValueError("with channels='separate' there is one speaker a channel; give no number of speakers")
+        heard = _given(track=track, channels=channels)
+        postprocess = _given(on_error=on_error) | ({"count": SpeakerCount(**numbers)} if numbers else {})
+        return (
+            heard | _given(sampling_rate=sampling_rate),
+            heard | _given(windows_per_batch=windows_per_batch),
+            postprocess,
+        )
 
-    def _forward(self, inputs: dict, windows_per_batch: int = WINDOWS_PER_BATCH) -> dict:
-        settings = LinkingSettings.of(self.model.config.to_dict())
-        linker, network = Linker(settings), torch_network(self.model)
-        for starts, windows in sliding_windows(inputs["blocks"], settings, windows_per_batch):
-            linker.add(starts, *network(windows))
+    def preprocess(
+        self, recording, sampling_rate: int | None = None, track: int | None = None, channels: Channels = MIX
+    ) -> dict:
+        try:
+            recording = to_recording(recording, sampling_rate, channels)
+            if hasattr(recording, "read") and get_worker_info():  # which gives back what it can pickle
+                recording = recording.read()
+        except AudioError as error:
+            return {"error": error}
+        return {"recording": recording}
+
+    def _forward(
+        self,
+        inputs: dict,
+        windows_per_batch: int = WINDOWS_PER_BATCH,
+        track: int | None = None,
+        channels: Channels = MIX,
+    ) -> dict:
+        if "error" in inputs:
+            return inputs
+        recording = inputs["recording"]
+        settings, network = LinkingSettings.of(self.model.config.to_dict()), torch_network(self.model)
+        is_waveform = isinstance(recording, np.ndarray)
+        blocks = [recording] if is_waveform else audio_blocks(recording, track=track, channels=channels)
+        try:
+            if channels == SEPARATE:
+                return {"segments": diarize_channels(network, blocks, settings, windows_per_batch)}
+            linker = Linker(settings)
+            for starts, windows in sliding_windows(blocks, settings, windows_per_batch):
+                linker.add(starts, *network(windows))
+        except AudioError as error:
+            return {"error": error}
         return {"linker": linker}
 
-    def postprocess(self, outputs: dict, count: SpeakerCount = SpeakerCount()) -> list[dict]:
-        return [dict(vars(segment)) for segment in outputs["linker"].segments(count)]
+    def postprocess(
+        self, outputs: dict, count: SpeakerCount = SpeakerCount(), on_error: str = "raise"
+    ) -> list[dict] | None:
+        if "error" in outputs:
+            if on_error == "raise":
+                raise outputs["error"]
+            warnings.warn(f"{outputs['error']}; skipped, its result is None", AudioWarning, stacklevel=2)
+            return None
+        segments = outputs["segments"] if "segments" in outputs else outputs["linker"].segments(count)
+        return [dict(vars(segment)) for segment in segments]
 
     def stream(self, **options) -> StreamingDiarizer:
         """A [`StreamingDiarizer`] on this model, for one live stream; `options` are its own."""
@@ -85,18 +178,23 @@ def torch_network(model: PreTrainedModel) -> Network:
     @torch.no_grad()
     def network(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         output = model(input_values=torch.from_numpy(windows).to(model.device))
-        return output.logits.float().cpu().numpy(), output.speaker_embeddings.float().cpu().numpy()
+        return finite(output.logits.float().cpu().numpy(), output.speaker_embeddings.float().cpu().numpy())
 
     return network
 
 
-def _blocks(recording) -> Iterator[np.ndarray]:
-    if isinstance(recording, dict) and "array" in recording:
-        if "sampling_rate" not in recording:
-            raise ValueError("a dict with an array needs its sampling_rate beside it")
-        return iter([to_mono_16k(np.asarray(recording["array"]), recording["sampling_rate"])])
-    if isinstance(recording, dict):
-        return audio_blocks(recording.get("bytes") or recording["path"])
-    if isinstance(recording, np.ndarray | torch.Tensor):
-        return iter([to_mono_16k(np.asarray(recording), SAMPLING_RATE)])
-    return audio_blocks(recording)
+class Recordings(Dataset):
+    """A list or a column of a data set; transformers reads both one by one, in worker processes if so asked."""
+
+    def __init__(self, recordings: Sequence):
+        self.recordings = recordings
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def __getitem__(self, index: int):
+        return self.recordings[index]
+
+
+def _given(**values) -> dict:
+    return {name: value for name, value in values.items() if value is not None}

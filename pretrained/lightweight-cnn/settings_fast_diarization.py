@@ -1,6 +1,7 @@
 """Settings of linking, and what is known of the number of speakers."""
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 SAMPLING_RATE = 16_000
 FRAME_SAMPLES = 320
@@ -8,6 +9,22 @@ FRAME_SECONDS = FRAME_SAMPLES / SAMPLING_RATE
 MIN_SAMPLES = 1_600
 """The shortest waveform the network takes."""
 MOST_SPEAKERS = 100
+LONGEST_SECONDS = 3_600.0
+"""Of every duration in the settings."""
+MOST_WINDOWS_A_FRAME = 150
+"""What a recording costs is the windows that see a frame times its length."""
+
+
+def check_number(name: str, value: object, least: float, most: float, whole: bool = False) -> None:
+    """Refuse what is no finite number from `least` to `most`: a configuration file may hold anything.
+
+    Raises:
+        ValueError: text, null, NaN, a truth value, or a number out of range; with `whole`, a fraction too.
+    """
+    kind = Integral if whole else Real
+    if not isinstance(value, kind) or isinstance(value, bool) or not least <= value <= most:
+        kind = "a whole number" if whole else "a number"
+        raise ValueError(f"{name} must be {kind} from {least:g} to {most:g}, got {value!r:.60}")
 
 
 @dataclass(frozen=True)
@@ -47,23 +64,21 @@ class LinkingSettings:
     min_speaker_share: float = 0.045
 
     def __post_init__(self):
-        if not 0.5 <= self.sliding_window_seconds <= 60:
-            raise ValueError(f"sliding_window_seconds must be in [0.5, 60], got {self.sliding_window_seconds}")
-        if not FRAME_SECONDS <= self.hop_seconds <= self.sliding_window_seconds:
-            raise ValueError(
-                f"hop_seconds must be in [{FRAME_SECONDS}, sliding_window_seconds], got {self.hop_seconds}"
-            )
+        check_number("sliding_window_seconds", self.sliding_window_seconds, 0.5, 60)
+        check_number("hop_seconds", self.hop_seconds, 0, LONGEST_SECONDS)
+        least_hop = max(FRAME_SECONDS, self.sliding_window_seconds / MOST_WINDOWS_A_FRAME)
+        if not least_hop <= self.hop_seconds <= self.sliding_window_seconds:
+            raise ValueError(f"hop_seconds must be in [{least_hop:g}, sliding_window_seconds], got {self.hop_seconds}")
+        for name in ("onset", "offset"):
+            check_number(name, getattr(self, name), 0, 1)
         if not 0 < self.offset <= self.onset < 1:
             raise ValueError(f"0 < offset <= onset < 1 must hold, got offset {self.offset} and onset {self.onset}")
         durations = ("min_duration_on", "min_duration_off", "min_solo_seconds", "min_speaker_seconds")
         for name in (*durations, "full_evidence_seconds"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be seconds, 0 or more, got {getattr(self, name)}")
-        if not 0 <= self.min_speaker_share < 1:
-            raise ValueError(f"min_speaker_share must be in [0, 1), got {self.min_speaker_share}")
+            check_number(name, getattr(self, name), 0, LONGEST_SECONDS)
+        check_number("min_speaker_share", self.min_speaker_share, 0, 1)
         for name in ("same_tracklet_similarity", "same_speaker_similarity"):
-            if not -1 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be a cosine, from -1 to 1, got {getattr(self, name)}")
+            check_number(name, getattr(self, name), -1, 1)
 
     @classmethod
     def of(cls, config: dict) -> "LinkingSettings":
@@ -93,8 +108,8 @@ class SpeakerCount:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            if value is not None and (value != int(value) or not 1 <= value <= MOST_SPEAKERS):
-                raise ValueError(f"{name} must be a whole number from 1 to {MOST_SPEAKERS}, got {value}")
+            if value is not None:
+                check_number(name, value, 1, MOST_SPEAKERS, whole=True)
         if self.fewest > self.most:
             raise ValueError(f"min_speakers is {self.fewest}, more than max_speakers, which is {self.most}")
 

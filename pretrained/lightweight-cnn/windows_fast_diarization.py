@@ -78,6 +78,20 @@ class WindowOutputs:
             yield from np.frombuffer(part, self.record.dtype)
 
 
+def finite(logits: np.ndarray, embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The outputs of a network as they are.
+
+    Raises:
+        ValueError: they hold NaN or infinity, of which thresholds would make silence.
+    """
+    if not (np.isfinite(logits).all() and np.isfinite(embeddings).all()):
+        raise ValueError(
+            "the network's outputs are NaN or infinite: its weights are damaged or its training diverged; use another "
+            "model, or an earlier checkpoint"
+        )
+    return logits, embeddings
+
+
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Log-odds to activities in float32; far from overflow."""
     return 1 / (1 + np.exp(-np.clip(np.asarray(logits, np.float32), -30, 30)))

@@ -1,0 +1,69 @@
+"""What a recording is called, as a file and inside RTTM, and which files of a directory are recordings."""
+
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+MEDIA = """
+    3g2 3gp 3gpp aa aac aax ac3 adts aif aifc aiff amr ape asf au avi awb bwf caf dff divx dsf dts dv eac3 f4a f4v flac
+    flv gsm m1v m2t m2ts m2v m4a m4b m4r m4v mk3d mka mkv mov mp1 mp2 mp3 mp4 mpa mpc mpeg mpg mpga mts mxf nut oga ogg
+    ogm ogv ogx opus qt ra rf64 rm rmvb shn snd sph spx tak ts tta vob voc vox w64 wav wave weba webm wma wmv wtv wv
+"""
+MEDIA_SUFFIXES = frozenset(f".{suffix}" for suffix in MEDIA.split())
+"""Of audio and video files; whatever else follows a dot belongs to the name, as in `meeting.2024.05`."""
+APART = "rename one, or diarize them in two runs with another --output"
+SHOWN = 5
+
+
+def recording_stem(file: str | os.PathLike) -> str:
+    """A file's name without its suffix, if that is one of `MEDIA_SUFFIXES`; `stdin` of `-`."""
+    path = Path(file)
+    if path.suffix.lower() in MEDIA_SUFFIXES:
+        return path.stem
+    return "stdin" if str(file) == "-" else path.name
+
+
+def recording_name(stem: str) -> str:
+    """The name of a recording in RTTM, which is UTF-8 (here normalised, NFC) and whose fields end at a space."""
+    text = stem.encode(errors="backslashreplace").decode()
+    return "_".join(unicodedata.normalize("NFC", text).split()) or "audio"
+
+
+def find_recordings(files: Iterable[str]) -> dict[str, str]:
+    """The file of each recording by its stem, in order; a directory stands for the media files in it.
+
+    Raises:
+        OSError: a directory cannot be read.
+        ValueError: two recordings of one name.
+    """
+    found: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    for file in _expanded(files):
+        stem, name = recording_stem(file), recording_name(recording_stem(file))
+        other = taken.setdefault(name, file)
+        if stem in found:
+            raise ValueError(f"{other} and {file} would both be written as {stem!r}; {APART}")
+        if other is not file:
+            raise ValueError(f"{other} and {file} would both be recording {name!r} in RTTM; {APART}")
+        found[stem] = file
+    return found
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first few of many names, for messages."""
+    names = list(names)
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "") if names else "none"
+
+
+def _expanded(files: Iterable[str]) -> Iterator[str]:
+    for file in files:
+        inside = sorted(map(str, _media_files(file))) if os.path.isdir(file) else []
+        yield from inside or [file]
+
+
+def _media_files(directory: str) -> Iterator[Path]:
+    for path in Path(directory).iterdir():
+        if path.suffix.lower() in MEDIA_SUFFIXES and not path.name.startswith(".") and path.is_file():
+            yield path

@@ -1,0 +1,82 @@
+"""The process of one recording: messages as lines of JSON on standard output, see `space.jobs`."""
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import astuple
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+
+from diarization.backends import open_network
+from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, AudioWarning, audio_blocks, declared_seconds
+from modeling.linking_fast_diarization import diarize
+from modeling.settings_fast_diarization import SpeakerCount
+
+BLOCK_SECONDS = 10.0
+
+
+def main(model: str, recording: str, num_speakers: str, most_seconds: str) -> None:
+    file = Path(recording)
+
+    def say(**message) -> None:
+        print(json.dumps(message), flush=True)
+
+    def named(text: object) -> str:
+        return str(text).replace(recording, file.name)  # a visitor knows no path of this machine
+
+    leave_with_the_page()
+    if hasattr(os, "nice"):
+        os.nice(5)  # the page and its live visitors go first
+    warnings.simplefilter("always", AudioWarning)
+    warnings.showwarning = lambda message, *_: say(warning=named(message))
+    heard = 0.0
+
+    def listened() -> Iterator[np.ndarray]:
+        nonlocal heard
+        for block in bounded(file, float(most_seconds)):
+            yield block
+            heard += len(block) / SAMPLING_RATE
+            say(heard=heard)
+
+    try:
+        network, settings = open_network(model)
+        segments = diarize(network, listened(), settings, SpeakerCount(int(num_speakers) if num_speakers else None))
+    except (AudioError, ValueError, OSError) as error:
+        say(error=named(error))
+    else:
+        say(segments=[astuple(segment) for segment in segments], heard=heard)
+
+
+def leave_with_the_page() -> None:
+    """End this process as soon as standard input does, whose other end is the page's, however that ended."""
+
+    def wait() -> None:
+        os.read(0, 1)
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
+def bounded(file: Path, most_seconds: float) -> Iterator[np.ndarray]:
+    """The recording in blocks.
+
+    Raises:
+        AudioError: it is longer than `most_seconds`, or says so.
+    """
+    too_long = AudioError(f"{file.name} is longer than {most_seconds / 3600:g} hours; cut it into parts")
+    if (declared_seconds(file) or 0.0) > most_seconds:
+        raise too_long
+    seconds = 0.0
+    for block in audio_blocks(file, BLOCK_SECONDS):
+        seconds += len(block) / SAMPLING_RATE
+        if seconds > most_seconds:
+            raise too_long
+        yield block
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,79 @@
+"""Embeddings that are held: the distance by hand, what it does to a network, and a run that is resumed to the bit."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_resume import assert_same
+from training_runs import SMALL
+
+import train
+from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
+from training.anchor import EmbeddingAnchor
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    directory = tmp_path_factory.mktemp("weights")
+    FastDiarizationForAudioFrameClassification(FastDiarizationConfig(hidden_size=16)).save_pretrained(directory)
+    FastDiarizationFeatureExtractor().save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def batch():
+    labels = torch.zeros(3, 50, 2)
+    labels[0, :30, 0] = labels[0, 25:, 1] = 1  # 0.5 s and 0.4 s alone
+    labels[1, :19, 0] = 1  # too short to count
+    torch.manual_seed(1)
+    return {"input_values": torch.randn(3, 16_000), "labels": labels}
+
+
+def test_the_distance_is_that_of_people_heard_alone(weights, batch):
+    model = FastDiarizationForAudioFrameClassification.from_pretrained(weights)
+    anchor = EmbeddingAnchor(model, 1.0)
+    before = model(**batch).speaker_embeddings
+    assert anchor.distance(before, batch).item() == pytest.approx(0, abs=1e-6)
+    assert anchor.distance(-before, batch).item() == pytest.approx(2, abs=1e-6)
+    moved = before.clone()
+    moved[0, 1] *= -1
+    moved[1:] = torch.nn.functional.normalize(torch.randn_like(moved[1:]), dim=-1)
+    assert anchor.distance(moved, batch).item() == pytest.approx(1, abs=1e-6), "two people count, one of them moved"
+    silent = batch | {"labels": torch.zeros(3, 50, 2)}
+    assert anchor.distance(moved, silent).item() == 0
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_embeddings_that_moved_are_drawn_back(weights, batch):
+    anchor = EmbeddingAnchor(FastDiarizationForAudioFrameClassification.from_pretrained(weights), 1.0)
+    model = FastDiarizationForAudioFrameClassification.from_pretrained(weights).eval()
+    torch.nn.init.normal_(model.speaker_projection.weight)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    distances = []
+    for _ in range(30):
+        distances.append(anchor.distance(model(**batch).speaker_embeddings, batch))
+        optimizer.zero_grad()
+        distances[-1].backward()
+        optimizer.step()
+    assert distances[-1].item() < 0.2 * distances[0].item()
+
+
+def test_a_run_with_it_is_resumed_to_the_bit(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
+    small = SMALL.replace("--hidden_size 16", "--lr_scheduler_type constant --save_steps 4")
+
+    def run(name: str, *flags: str, steps: int = 8) -> Path:
+        fixed = [*small.split(), "--start_from", weights, "--output_dir", tmp_path / name, "--max_steps", steps]
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, [*fixed, *flags])])
+        train.main()
+        return tmp_path / name / f"checkpoint-{steps}"
+
+    held = run("held", "--keep_embeddings", "2")
+    log = json.loads((held / "trainer_state.json").read_text())["log_history"]
+    assert any("loss_anchor" in entry for entry in log)
+    run("on", "--keep_embeddings", "2", steps=4)
+    assert_same(run("on", "--keep_embeddings", "2", "--resume"), held)

@@ -1,0 +1,54 @@
+"""A small share of `python -m tests.fuzz`, and that it finds what it looks for."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import fuzz
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize(("kind", "count"), [("audio", 60), ("configurations", 40)])
+def test_a_share_of_the_cases_has_no_finding(kind, count):
+    command = [sys.executable, "-m", "tests.fuzz", kind, "--count", str(count), "--seed", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{kind}, seed 1: {count} cases, 0 findings\n"), done.stderr
+
+
+def prepare(directory: Path) -> Path:
+    return directory
+
+
+def run(rng, directory: Path) -> str | None:
+    """Another fault at every call."""
+    calls = len(list(directory.iterdir()))
+    (directory / str(calls)).touch()
+    match calls:
+        case 1:
+            raise KeyError("one")
+        case 2:
+            sys.stderr.write("error: of ours\nPyAV says something\n")
+        case 3:
+            time.sleep(600)
+        case 4:
+            held = bytearray(12 * 10**8)
+            held[::4096] = b"x" * len(held[::4096])
+            time.sleep(600)
+        case 5:
+            os.abort()
+    return "a complaint" if calls == 6 else None
+
+
+def test_every_kind_of_finding_is_found(monkeypatch):
+    monkeypatch.setattr(fuzz, "MOST_SECONDS", 10.0)
+    found = dict(fuzz.findings("tests.test_fuzz", 0, 8))
+    assert found.keys() == {1, 2, 3, 4, 5, 6}
+    assert found[1] == "KeyError: 'one'" and found[6] == "a complaint"
+    assert found[2] == "on standard error: PyAV says something"
+    assert found[3] == "not done after 10 s" and found[4] == "more than 1 GB"
+    assert found[5].startswith("the process died, exit code -")
