@@ -46,12 +46,13 @@ from training.divergence import Diverged, refuse_divergence
 from training.hub import HubRepository
 from training.norms import measure_norms
 from training.ownership import Drive, RunDirectory
+from training.restoring import read_stream_state
 from training.sealing import digest_of, run_of, step_of
 from training.settings_kept import compare_settings, settings_of
 from training.streams import annotated_of, corpus_labels, open_streams
 from training.teacher_segmentation import LICENCE
 from training.teacher_voices import TeacherVoices
-from training.trainer import Clock, SaveAndLeave, StreamingTrainer, read_stream_state
+from training.trainer import Clock, SaveAndLeave, StreamingTrainer
 
 TOKEN_FLAGS = ("hub_token", "hub-token", "push_to_hub_token", "push-to-hub-token")
 OF_OLDER_WEIGHTS = ("evaluation", "latency", "export")
@@ -79,6 +80,9 @@ def run(arguments: Arguments, training: Training) -> None:
     with ExitStack() as held:
         directory, drive = hold_places(arguments, training, held)
         checkpoint = find_checkpoint(arguments, training, directory, drive, hub)
+        settings = settings_of(arguments, training)
+        if checkpoint:
+            compare_settings(checkpoint, settings)
         model = make_model(arguments, checkpoint)
         state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
         train, evaluation = open_streams(arguments, training, state, model.config.num_speakers)
@@ -87,19 +91,8 @@ def run(arguments: Arguments, training: Training) -> None:
         logging.info(
             "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
         )
-        voices = TeacherVoices(arguments.teacher_voices, training.device) if arguments.teacher_voices else None
-        settings = settings_of(arguments, training)
-        if checkpoint:
-            compare_settings(checkpoint, settings)
-        elif arguments.freeze_norms:
+        if arguments.freeze_norms and checkpoint is None:
             measure_norms(model.to(training.device), train)
-        if directory:
-            directory.begin(checkpoint and run_of(checkpoint) or drive and drive.run)
-        if drive:
-            drive.begin(directory.name)
-        upload = hub.upload_checkpoint if hub else None
-        keeper = Keeper(drive.directory, upload, drive.check) if drive else Keeper(None, upload)
-        held.callback(keeper.close)
         leave = SaveAndLeave()
         trainer = StreamingTrainer(
             model=model,
@@ -110,10 +103,10 @@ def run(arguments: Arguments, training: Training) -> None:
             processing_class=FastDiarizationFeatureExtractor(),
             workers=training.dataloader_num_workers,
             eval_batches=max(1, arguments.eval_windows // training.per_device_train_batch_size // len(evaluation)),
-            keeper=keeper,
+            keeper=begin(directory, drive, hub, checkpoint, held),
             run=directory,
             settings=settings,
-            voices=voices,
+            voices=TeacherVoices(arguments.teacher_voices, training.device) if arguments.teacher_voices else None,
             frozen_norms=arguments.freeze_norms,
             anchor=make_anchor(arguments, training),
         )
@@ -164,7 +157,7 @@ def find_checkpoint(
     drive: Drive | None,
     hub: HubRepository | None,
 ) -> Path | None:
-    """The checkpoint to resume from, the same for all processes; without `--resume`, refuse a directory in use."""
+    """The checkpoint to resume from, the same for all processes; without `--resume`, refuse a place in use."""
     checkpoint = None
     if directory:
         place = drive and drive.directory
@@ -187,6 +180,24 @@ def find_checkpoint(
             f"process {training.process_index} does not see {checkpoint}; all processes need the same --output_dir"
         )
     return checkpoint
+
+
+def begin(
+    directory: RunDirectory | None,
+    drive: Drive | None,
+    hub: HubRepository | None,
+    checkpoint: Path | None,
+    held: ExitStack,
+) -> Keeper:
+    """Give the run its name, that of its checkpoint or a new one; what keeps its checkpoints ends before its places."""
+    if directory:
+        directory.begin(checkpoint and run_of(checkpoint) or drive and drive.run)
+    if drive:
+        drive.begin(directory.name)
+    upload = hub.upload_checkpoint if hub else None
+    keeper = Keeper(drive.directory, upload, drive.check) if drive else Keeper(None, upload)
+    held.callback(keeper.close)
+    return keeper
 
 
 def make_model(arguments: Arguments, checkpoint: Path | None) -> FastDiarizationForAudioFrameClassification:
@@ -266,15 +277,6 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
             logging.error("the model was not pushed (%s); run the same command with --resume to try again", error)
 
 
-def tune_linking(model: Path, corpora: list[str]) -> None:
-    """Write the linking settings into a model's configuration that suit held-out recordings best."""
-    settings = json.loads((model / "config.json").read_text())
-    flags = ["--windows", settings["sliding_window_seconds"], "--hops", settings["hop_seconds"], "--write"]
-    command = [sys.executable, "-m", "evaluation.tuning", "--model", model, "--recordings", *corpora, *flags]
-    if subprocess.run(list(map(str, command)), cwd=Path(__file__).parent).returncode:
-        logging.error("linking settings could not be chosen (see above); those of the weights are kept")
-
-
 def write_model(
     arguments: Arguments, training: Training, trainer: StreamingTrainer, hub: HubRepository | None, final: Path
 ) -> dict:
@@ -304,6 +306,15 @@ def write_model(
     plot_curves(trainer.state.log_history, final / "curves.png")
     write_card(final)
     return scores
+
+
+def tune_linking(model: Path, corpora: list[str]) -> None:
+    """Write the linking settings into a model's configuration that suit held-out recordings best."""
+    settings = json.loads((model / "config.json").read_text())
+    flags = ["--windows", settings["sliding_window_seconds"], "--hops", settings["hop_seconds"], "--write"]
+    command = [sys.executable, "-m", "evaluation.tuning", "--model", model, "--recordings", *corpora, *flags]
+    if subprocess.run(list(map(str, command)), cwd=Path(__file__).parent).returncode:
+        logging.error("linking settings could not be chosen (see above); those of the weights are kept")
 
 
 def weights_digest(model: Path) -> str | None:

@@ -37,8 +37,8 @@ class AnnotatedConversations(Utterances):
     serve as a corpus of single speakers too.
     """
 
-    def __init__(self, units: list, reader, corpus: Corpus, held_out: bool | None, revision: str | None = None):
-        super().__init__(units, reader, corpus, None, revision)
+    def __init__(self, units: list, reader, corpus: Corpus, held_out: bool | None, **of_utterances):
+        super().__init__(units, reader, corpus, None, **of_utterances)
         self.kept = held_out
         rows = [unit.metadata.row_group(unit.index).num_rows if isinstance(unit, RowGroup) else 1 for unit in units]
         self.first_row = np.cumsum([0, *rows])
@@ -81,7 +81,14 @@ def open_source(
         return utterances
     _check_speakers(utterances)
     reader = utterances.reader.conversations
-    return AnnotatedConversations(utterances.units, reader, utterances.corpus, utterances.held_out, utterances.revision)
+    return AnnotatedConversations(
+        utterances.units,
+        reader,
+        utterances.corpus,
+        utterances.held_out,
+        revision=utterances.revision,
+        files=utterances.files,
+    )
 
 
 def open_unannotated(name: str) -> AnnotatedConversations | None:
@@ -90,7 +97,7 @@ def open_unannotated(name: str) -> AnnotatedConversations | None:
     if not directory.is_dir() or next(directory.rglob("*.rttm"), None) or not _loose_audio(directory):
         return None
     recordings = [Conversation(str(file.relative_to(directory)), file, ()) for file in audio_files(directory)]
-    return AnnotatedConversations(recordings, lambda recording: iter([recording]), Corpus(name), None)
+    return _recordings(recordings, Corpus(name))
 
 
 def _loose_audio(directory: Path) -> Path | None:
@@ -118,7 +125,12 @@ def _open_directory(directory: Path, split: str) -> AnnotatedConversations:
         raise _one_name(corpus, next((name for found in names for name in found), None))
     if split not in parts or "validation" not in parts:
         conversations = _of_split(corpus, conversations, split)
-    return AnnotatedConversations(conversations, lambda conversation: iter([conversation]), corpus, None)
+    return _recordings(conversations, corpus)
+
+
+def _recordings(conversations: list[Conversation], corpus: Corpus) -> AnnotatedConversations:
+    files = [Path(conversation.audio) for conversation in conversations]
+    return AnnotatedConversations(conversations, lambda conversation: iter([conversation]), corpus, None, files=files)
 
 
 def _of_split(corpus: Corpus, conversations: list[Conversation], split: str) -> list[Conversation]:

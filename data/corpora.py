@@ -30,6 +30,7 @@ from modeling.audio_fast_diarization import AudioError
 AUDIO_COLUMNS = ("audio", "m4a", "wav", "flac", "mp3", "ogg", "opus")
 SPEAKER_COLUMNS = ("speaker_id", "speaker", "speaker_name", "client_id", "spk_id", "label")
 TURN_COLUMNS = ("timestamps_start", "timestamps_end", "speakers")
+AUDIO_FILES = AUDIO_SUFFIXES
 HELD_OUT_PERCENT = 3
 READABLE_AMONG = 3
 """A run starts only if one of this many first tars can be read."""
@@ -98,7 +99,7 @@ CORPORA = {
 class Row:
     """One utterance of a corpus: encoded `audio`, `speaker` (empty if unnamed), and a `name` for messages.
 
-    `fault` is the reason if it is known that there is no audio.
+    `fault` is why there is no audio, if that is known.
     """
 
     audio: bytes
@@ -120,7 +121,7 @@ class Utterances:
     """The utterances of one split, unit by unit.
 
     `len()` is the number of units; `read(unit)` yields the rows of one unit, and may raise any error of the network or
-    the container format. `revision` is the commit of the Hub repository, `files` are those of a directory.
+    the container format. `revision` is the commit of the Hub repository, `files` are those of a local directory.
     """
 
     def __init__(

@@ -20,8 +20,9 @@ def of_units(units: Sequence, held_out: bool | None) -> str:
 
 def _of_folder(folder: Path) -> str:
     """The name of a speaker's folder with those and the sizes of its audio files."""
-    audio = (f for f in os.scandir(folder) if Path(f.name).suffix.lower() in AUDIO_SUFFIXES)
-    files = sorted((f.name, f.stat().st_size) for f in audio)
+    files = sorted(
+        (f.name, f.stat().st_size) for f in os.scandir(folder) if Path(f.name).suffix.lower() in AUDIO_SUFFIXES
+    )
     return repr((folder.name, files))
 
 

@@ -162,7 +162,6 @@ class ConversationStream(LanedStream):
             "processes": self.world_size,
             "speaker column": getattr(self.utterances.reader, "speaker", None),
             **self._sources,
-            "contents of the data": self._contents[0],
         }
 
     @cached_property
@@ -170,6 +169,7 @@ class ConversationStream(LanedStream):
         """Digests of what is read, found once a stream and not at every checkpoint."""
         return {
             "data": self.utterances.fingerprint(),
+            "contents of the data": self._contents[0],
             "noise": noise_digest(self.config.noise),
             "rooms": rooms_digest(self.config.rooms),
         }
@@ -188,7 +188,7 @@ class ConversationStream(LanedStream):
                 )
         if state.get("written") not in (None, self._contents[1]):
             logger.warning(
-                "files of %s have another date than at the checkpoint; what was looked into is the same",
+                "files of %s have other dates than at the checkpoint; the samples that are compared are the same",
                 self.utterances.corpus.path,
             )
         self.state = {"turn": state["turn"], "lanes": state["lanes"]}

@@ -6,6 +6,22 @@ from fnmatch import fnmatchcase
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+TRANSIENT = {
+    "429 with Retry-After": ("status", {"code": 429, "headers": {"Retry-After": "7"}}),
+    "416": ("status", {"code": 416}),
+    "500": ("status", {"code": 500}),
+    "503": ("status", {"code": 503}),
+    "reset": ("reset", {"at": 0.6}),
+    "stall": ("stall", {"at": 0.4, "seconds": 4.0}),
+    "closed early": ("truncated", {"at": 0.7}),
+    "closed early, no length": ("unannounced", {"at": 0.7}),
+    "HTML with 200": ("html", {}),
+    "whole file for a range": ("whole", {}),
+    "short 206": ("short", {"at": 0.5}),
+    "another range": ("elsewhere", {}),
+}
+"""Faults of the network that pass, by the name they have in tables: kind and options."""
+
 
 @dataclass
 class Fault:

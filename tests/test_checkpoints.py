@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from loopback_faults import TRANSIENT
 from loopback_hub import LoopbackHub, redirect
 
 from common import retry
@@ -39,10 +40,6 @@ TOKEN = "hf_never_shown"
 
 def contents(checkpoint: Path) -> dict[str, bytes]:
     return {name: (checkpoint / name).read_bytes() for name in FILES}
-
-
-def contents_of(directory: Path) -> dict[str, bytes]:
-    return {f.relative_to(directory).as_posix(): f.read_bytes() for f in directory.rglob("*") if f.is_file()}
 
 
 def write(run: Path, step: int) -> Path:
@@ -224,7 +221,7 @@ def kept(keeper: Keeper, checkpoint: Path) -> None:
     keeper.thread.join(60)
 
 
-def test_a_full_and_a_read_only_drive(tmpfs, tmp_path, caplog):
+def test_a_full_and_a_read_only_drive(tmpfs, tmp_path, caplog, cell):
     drive = tmpfs / "drive"
     open_drive(drive)
     keeper = Keeper(drive, None)
@@ -241,10 +238,11 @@ def test_a_full_and_a_read_only_drive(tmpfs, tmp_path, caplog):
     subprocess.run(["mount", "-o", "remount,rw", tmpfs], check=True)
     keeper.close()
     assert step_of(newest(tmp_path / "at last", drive, None)) == 30, "tried once more at the end"
+    cell("full or read-only", "drive", "said, made up for at the next save")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ENOTCONN, errno.EIO])
-def test_a_drive_that_fails_in_the_middle_of_a_copy(tmp_path, monkeypatch, caplog, number):
+def test_a_drive_that_fails_in_the_middle_of_a_copy(tmp_path, monkeypatch, caplog, number, cell):
     drive = tmp_path / "drive"
     open_drive(drive)
     keeper = Keeper(drive, None)
@@ -264,6 +262,7 @@ def test_a_drive_that_fails_in_the_middle_of_a_copy(tmp_path, monkeypatch, caplo
     kept(keeper, write(tmp_path / "run", 40))
     assert step_of(newest(tmp_path / "fresher", drive, None)) == 40
     assert {p.name for p in drive.iterdir()} <= {*SLOTS, *(s.replace("zip", "part") for s in SLOTS)}
+    cell(errno.errorcode[number], "drive", "said, made up for at the next save; the newer slot stays")
 
 
 def test_a_drive_that_vanishes_is_not_made_anew(tmp_path, caplog):
@@ -339,7 +338,7 @@ def test_an_empty_machine_goes_on_from_the_hub(hugging, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("fault", [("status", {"code": 503}), ("status", {"code": 429}), ("refuse", {"code": 403})])
-def test_a_push_that_fails_is_tried_again_at_the_next_save(hugging, tmp_path, caplog, fault):
+def test_a_push_that_fails_is_tried_again_at_the_next_save(hugging, tmp_path, caplog, fault, cell):
     repository = HubRepository("tester/a-run", token=TOKEN)
     keeper = Keeper(None, repository.upload_checkpoint)
     kept(keeper, write(tmp_path / "run", 10))
@@ -351,6 +350,7 @@ def test_a_push_that_fails_is_tried_again_at_the_next_save(hugging, tmp_path, ca
     assert step_of(newest(tmp_path / "one", None, repository.download_checkpoint)) == 10
     kept(keeper, write(tmp_path / "run", 30))
     assert step_of(newest(tmp_path / "two", None, repository.download_checkpoint)) == 30
+    cell(str(options["code"]), "push of a checkpoint", "said, made up for at the next save")
 
 
 def test_a_damaged_checkpoint_on_the_hub_is_passed_over(hugging, tmp_path, caplog):
@@ -361,6 +361,32 @@ def test_a_damaged_checkpoint_on_the_hub_is_passed_over(hugging, tmp_path, caplo
     write(tmp_path / "other", 10)
     assert step_of(newest(tmp_path / "other", None, repository.download_checkpoint)) == 10
     assert "passing over" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "fault", [f for f in TRANSIENT if f not in ("stall", "whole file for a range", "another range")]
+)
+def test_a_checkpoint_is_fetched_with_patience(hugging, tmp_path, fault, cell):
+    repository = HubRepository("tester/a-run", token=TOKEN)
+    pack(write(tmp_path / "run", 30), tmp_path / "packed.zip")
+    repository.upload_checkpoint(tmp_path / "packed.zip")
+    kind, options = TRANSIENT[fault]
+    hugging.faults.add(f"*/{HUB_FILE}", kind, times=2, **options)
+    found = newest(tmp_path / "fresh", None, repository.download_checkpoint)
+    assert contents(found) == contents(tmp_path / "run" / "checkpoint-30")
+    assert [p.name for p in (tmp_path / "fresh").iterdir()] == ["checkpoint-30"]
+    cell(fault, "checkpoint on the Hub", "same bytes")
+
+
+@pytest.mark.parametrize("fault", ["HTML with 200", "short 206"])
+def test_a_checkpoint_that_never_comes_starts_no_new_run(hugging, tmp_path, fault):
+    repository = HubRepository("tester/a-run", token=TOKEN)
+    pack(write(tmp_path / "run", 30), tmp_path / "packed.zip")
+    repository.upload_checkpoint(tmp_path / "packed.zip")
+    hugging.faults.add(f"*/{HUB_FILE}", TRANSIENT[fault][0], times=None)
+    with pytest.raises(CheckpointError, match="the Hub cannot be reached") as error:
+        newest(tmp_path / "fresh", None, repository.download_checkpoint)
+    assert "\n" not in str(error.value)
 
 
 def test_a_hub_that_is_away_starts_no_new_run(hugging, tmp_path, caplog):

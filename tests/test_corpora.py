@@ -291,7 +291,7 @@ def test_a_hub_that_does_not_answer(monkeypatch):
     def refuse(*_args, **_kwargs):
         raise ConnectionError("Couldn't reach 'user/name' on the Hub (ConnectionError)")
 
-    monkeypatch.setattr(corpora, "load_dataset_builder", refuse)
+    monkeypatch.setattr(corpora, "check_card", refuse)
     monkeypatch.setattr(corpora, "OPENING_SECONDS", 0)
     with pytest.raises(CorpusError, match="user/name.*Couldn't reach.*connection"):
         open_corpus("user/name", "train")

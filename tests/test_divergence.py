@@ -12,8 +12,9 @@ from training_runs import Run, start, write_corpus
 from transformers import TrainerControl, TrainerState
 
 from diarization.backends import load_weights
-from training.checkpoints import packed_step, seal
 from training.divergence import MOST_SKIPPED, Diverged, DivergenceGuard, last_good
+from training.packing import packed_step
+from training.sealing import seal
 
 FLAGS = "--max_steps 30 --save_steps 5 --logging_steps 3 --dataloader_num_workers 0 --save_total_limit 3"
 
@@ -54,8 +55,9 @@ def diverged(corpus, tmp_path_factory) -> tuple[Path, Run]:
     directory = tmp_path_factory.mktemp("diverged")
     (directory / "run" / "model").mkdir(parents=True)
     (directory / "run" / "model" / "model.safetensors").write_bytes(b"of an earlier training")
-    prepare = functools.partial(loss_is, float("nan"), 13)
-    return directory, train(corpus, directory, "--checkpoint_dir", str(directory / "drive"), prepare=prepare)
+    (directory / "run" / "run.json").write_text('{"run": "an earlier training", "model": true}')
+    flags = ("--resume", "--checkpoint_dir", str(directory / "drive"))
+    return directory, train(corpus, directory, *flags, prepare=functools.partial(loss_is, float("nan"), 13))
 
 
 def test_it_stops_in_one_line_that_names_step_and_checkpoint(diverged):

@@ -18,6 +18,7 @@ import requests
 from corpora_fixtures import encode_flac, speech_utterances, write_librispeech, write_voxceleb2
 from huggingface_hub import configure_http_backend, constants
 from huggingface_hub.utils import get_session
+from loopback_faults import TRANSIENT
 from loopback_hub import LoopbackHub, redirect
 from training_runs import start
 
@@ -34,20 +35,6 @@ LAST = {
     "librispeech": "*/train.clean.100-00001-of-00002.parquet",
     "voxceleb2": "*-0002.tar",
     "json": "*/train-1.jsonl",
-}
-TRANSIENT = {
-    "429 with Retry-After": ("status", {"code": 429, "headers": {"Retry-After": "7"}}),
-    "416": ("status", {"code": 416}),
-    "500": ("status", {"code": 500}),
-    "503": ("status", {"code": 503}),
-    "reset": ("reset", {"at": 0.6}),
-    "stall": ("stall", {"at": 0.4, "seconds": 4.0}),
-    "closed early": ("truncated", {"at": 0.7}),
-    "closed early, no length": ("unannounced", {"at": 0.7}),
-    "HTML with 200": ("html", {}),
-    "whole file for a range": ("whole", {}),
-    "short 206": ("short", {"at": 0.5}),
-    "another range": ("elsewhere", {}),
 }
 ONLY_FOR_RANGES = ("whole file for a range", "another range")
 
@@ -139,16 +126,6 @@ def clean(repositories) -> dict[str, SimpleNamespace]:
     with pytest.MonkeyPatch.context() as patch:
         use_repositories(patch.setattr, f"{repositories}/")
         return {shape: draw(shape) for shape in EVERY_SHAPE}
-
-
-@pytest.fixture
-def cell(record_property):
-    """Writes one cell of the matrix of faults, as `tests/fault_matrix.py` prints it."""
-
-    def write(fault: str, place: str, outcome: str) -> None:
-        record_property("cell", (fault, place, outcome))
-
-    return write
 
 
 @pytest.mark.parametrize("shape", EVERY_SHAPE)
@@ -271,7 +248,7 @@ def lost(clean: SimpleNamespace, drawn: SimpleNamespace, units: set[int]) -> Non
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_shard_that_vanishes_costs_exactly_its_rows(hub, clean, shape, caplog):
+def test_a_shard_that_vanishes_costs_exactly_its_rows(hub, clean, shape, caplog, cell):
     opened = open_corpus(shape, "train")
     hub.faults.add(LAST[shape], "vanish")
     drawn = draw(shape, opened)
@@ -281,10 +258,11 @@ def test_a_shard_that_vanishes_costs_exactly_its_rows(hub, clean, shape, caplog)
     assert drawn.stream.skipped["lost unit"] == len(units)
     for unit in units:
         assert f"lost {opened.describe(unit)}: EntryNotFoundError: 404" in caplog.text
+    cell("404", PLACES[shape], "its rows are lost, said and counted")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_wrong_bytes_cost_exactly_the_rows_they_hold_together(hub, clean, repositories, shape, caplog):
+def test_wrong_bytes_cost_exactly_the_rows_they_hold_together(hub, clean, repositories, shape, caplog, cell):
     pattern, offset = unit_offset(repositories, shape, "structure")
     opened = open_corpus(shape, "train")
     hub.faults.add(pattern, "corrupt", times=None, offset=offset, length=16)
@@ -292,14 +270,16 @@ def test_wrong_bytes_cost_exactly_the_rows_they_hold_together(hub, clean, reposi
     (unit,) = [u for u in range(len(opened)) if f"lost {opened.describe(u)}: " in caplog.text]
     lost(clean[shape], drawn, {unit})
     assert drawn.stream.skipped["lost unit"] == 1 and not any(pause > 5 for pause in hub.slept), "no waiting for it"
+    cell("wrong bytes for good", PLACES[shape], "their rows are lost, said and counted")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_wrong_bytes_once_leave_no_trace(hub, clean, repositories, shape):
+def test_wrong_bytes_once_leave_no_trace(hub, clean, repositories, shape, cell):
     pattern, offset = unit_offset(repositories, shape, "structure")
     opened = open_corpus(shape, "train")
     hub.faults.add(pattern, "corrupt", times=1, offset=offset, length=16)
     assert draw(shape, opened).windows == clean[shape].windows
+    cell("wrong bytes once", PLACES[shape], "same windows")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -322,13 +302,14 @@ def test_wrong_bytes_in_one_recording_cost_that_recording(hub, clean, repositori
     "code, message",
     [(503, "could not be read for .*503.*check the connection and resume"), (403, "may not be read .*hf auth login")],
 )
-def test_giving_up_is_one_line(hub, workers, code, message):
+def test_giving_up_is_one_line(hub, workers, code, message, cell):
     opened = open_corpus("librispeech", "train")
     hub.faults.add(FILES["librispeech"], "status", times=None, code=code)
     stream = ConversationStream(opened, settings_for("librispeech", retry_seconds=0.0))
     with pytest.raises(CorpusError, match=message) as error:
         next(iter(PositionedLoader(stream, workers)))
     assert "\n" not in str(error.value) and "Traceback" not in str(error.value)
+    cell(str(code), PLACES["librispeech"], "if for good: saves and ends in one line")
 
 
 def test_a_silent_server_is_given_up(monkeypatch):

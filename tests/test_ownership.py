@@ -149,7 +149,7 @@ def test_a_run_knows_its_own_model_and_only_goes_on_when_told(tmp_path):
     run.will_write_model()
     (tmp_path / "model").mkdir()
     run.hold.release()
-    with pytest.raises(CheckpointError, match="already holds a run; add --resume to go on, or choose another"):
+    with pytest.raises(CheckpointError, match="already holds a run; add --resume to continue it, or choose another"):
         RunDirectory(tmp_path, resume=False)
     again = RunDirectory(tmp_path, resume=True)
     assert again.name == run.name

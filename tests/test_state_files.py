@@ -17,6 +17,7 @@ from transformers import Adafactor
 from transformers.optimization import get_scheduler
 
 from training.checkpoints import CheckpointError
+from training.restoring import restoring
 from training.state_files import (
     OPTIMIZER,
     OPTIMIZER_GROUPS,
@@ -29,7 +30,7 @@ from training.state_files import (
     save_optimizer,
     save_random_state,
 )
-from training.trainer import StreamingTrainer, restoring
+from training.trainer import StreamingTrainer
 
 OPTIMIZERS = {
     "AdamW": lambda p: torch.optim.AdamW(p, lr=0.1, betas=(0.8, 0.9), weight_decay=0.01),
@@ -190,7 +191,7 @@ def test_an_optimizer_that_was_edited_is_one_line(tmp_path, where, value):
         with restoring(tmp_path):
             load_optimizer(one.optimizer, tmp_path)
     except CheckpointError as error:
-        assert "\n" not in str(error) and "remove it to go on from an earlier one" in str(error)
+        assert "\n" not in str(error) and "remove it to resume from an earlier one" in str(error)
 
 
 def test_tensors_that_were_cut_are_one_line(tmp_path):

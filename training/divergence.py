@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from diarization.backends import WEIGHTS_FILE, first_non_finite
-from training.checkpoints import fault_of, local_checkpoints
+from training.sealing import fault_of, local_checkpoints
 
 MOST_SKIPPED = 50
 """Steps in a row: a float16 training skips those whose gradients overflow, halving its scale at each."""

@@ -1,5 +1,6 @@
 """The run's repository on the Hub, for its last checkpoint and the finished model."""
 
+import shutil
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -13,7 +14,7 @@ from huggingface_hub.errors import (
 )
 
 from common.errors import first_line
-from common.retry import GaveUp, persist
+from common.retry import GaveUp, NetworkFault, persist
 from training.checkpoints import HUB_FILE, CheckpointError
 
 PICKLES = ["*.bin", "*.pt", "*.pth"]
@@ -78,6 +79,11 @@ class HubRepository:
                 raise
             except (RepositoryNotFoundError, EntryNotFoundError):
                 return None
+            except OSError as error:
+                if type(error) is OSError:  # what came is not of the size announced, and would be gone on with
+                    shutil.rmtree(directory, ignore_errors=True)
+                    raise NetworkFault(first_line(error)) from None
+                raise
 
         return self._persist(download)
 

@@ -109,7 +109,7 @@ class RunDirectory:
         own_model = self.known.get("model") or nameless
         if not resume and (checkpoints or (directory / MODEL).exists() and own_model):
             raise CheckpointError(
-                f"{directory} already holds a run; add --resume to go on, or choose another directory"
+                f"{directory} already holds a run; add --resume to continue it, or choose another directory"
             )
         if (directory / MODEL).exists() and not own_model:
             raise CheckpointError(f"{directory / MODEL} is not of a run here; {remedy}")

@@ -5,18 +5,13 @@ import logging
 import shutil
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import ExportableState, TrainerState
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from common.errors import first_line
@@ -25,11 +20,12 @@ from data.corpora import CorpusError
 from data.streaming import PositionedLoader
 from evaluation.window_scores import WindowScores, speaker_group
 from training.anchor import EmbeddingAnchor
-from training.checkpoints import CheckpointError, Keeper, discard_old
+from training.checkpoints import Keeper, discard_old
 from training.divergence import DivergenceGuard, refuse_divergence
 from training.norms import freeze_norms
 from training.ownership import RunDirectory
-from training.sealing import fault_of, is_foreign, mark, seal, step_of
+from training.restoring import read_trainer_state, restoring, stream_state_file
+from training.sealing import fault_of, is_foreign, mark, seal
 from training.state_files import (
     SCALER,
     SCHEDULER,
@@ -44,12 +40,6 @@ from training.teacher_voices import TeacherVoices
 
 logger = logging.getLogger(__name__)
 
-UNREADABLE = (
-    *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
-    *(OSError, UnpicklingError, SafetensorError),
-)
-"""What libraries raise for files that were changed."""
-
 
 class StreamingTrainer(Trainer):
     """Trains on a `LanedStream` and evaluates on the first `eval_batches` batches of another one for each corpus.
@@ -58,7 +48,7 @@ class StreamingTrainer(Trainer):
 
     Args:
         run: the directory of the run, in the process that writes to it.
-        settings: those of the run that each checkpoint keeps.
+        settings: what is kept in each checkpoint of what the run was told.
     """
 
     def __init__(
@@ -128,15 +118,11 @@ class StreamingTrainer(Trainer):
             Diverged: losses or weights are NaN or infinite; nothing of that is saved.
         """
         if resume_from_checkpoint:
-            with restoring(resume_from_checkpoint):
-                state = TrainerState.load_from_json(str(resume_from_checkpoint / TRAINER_STATE_NAME))
-                _check_types(state)
-                if state.global_step != step_of(resume_from_checkpoint):
-                    raise ValueError(f"its {TRAINER_STATE_NAME} is of step {state.global_step}")
-                if state.global_step >= self.args.max_steps:
-                    self.state = state
-                    logger.info("trained to step %d already, no step is left to do", state.global_step)
-                    return self._load_from_checkpoint(str(resume_from_checkpoint))
+            state = read_trainer_state(resume_from_checkpoint)
+            if state.global_step >= self.args.max_steps:
+                self.state = state
+                logger.info("already trained to step %d; nothing is left to do", state.global_step)
+                return self._load_from_checkpoint(str(resume_from_checkpoint))
         try:
             super().train(resume_from_checkpoint=resume_from_checkpoint and str(resume_from_checkpoint))
         except CorpusError:
@@ -283,56 +269,6 @@ class StreamingTrainer(Trainer):
 
     def _rotate_checkpoints(self, use_mtime=False, output_dir=None) -> None:
         """Do nothing: the Trainer would count incomplete checkpoints. `discard_old` removes old ones after sealing."""
-
-
-@contextmanager
-def restoring(checkpoint: Path | str) -> Iterator[None]:
-    """What a checkpoint holds may have been changed and sealed again.
-
-    Raises:
-        CheckpointError: it holds what no checkpoint of this program does.
-    """
-    try:
-        yield
-    except UNREADABLE as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise CheckpointError(
-            f"{checkpoint} cannot be resumed ({reason}); remove it to go on from an earlier one"
-        ) from None
-
-
-def _check_types(state: TrainerState) -> None:
-    for name, default in vars(TrainerState()).items():
-        kind = (int, float) if isinstance(default, (int, float)) else type(default)
-        if default is not None and not isinstance(getattr(state, name), kind):
-            raise TypeError(f"its {TRAINER_STATE_NAME} has {name} {getattr(state, name)!r}")
-
-
-def stream_state_file(checkpoint: Path, rank: int) -> Path:
-    """The file of a checkpoint with the stream position of one process."""
-    return checkpoint / f"stream_state_{rank}.json"
-
-
-def read_stream_state(checkpoint: Path, rank: int) -> dict:
-    """The stream position of a process; the first one's if the checkpoint has fewer (which is refused later).
-
-    Raises:
-        CheckpointError: the file holds something else.
-    """
-    file = stream_state_file(checkpoint, rank)
-    with restoring(checkpoint):
-        state = json.loads((file if file.exists() else stream_state_file(checkpoint, 0)).read_text())
-        for one in state.get("streams", [state]):
-            _check_position(file, [state["turn"], *one["lanes"]], one["stream"])
-    return state
-
-
-def _check_position(file: Path, place: list, settings: dict) -> None:
-    numbers = [n for entry in place for n in (entry if isinstance(entry, list) and len(entry) == 2 else [entry])]
-    if not all(type(n) is int and n >= 0 for n in numbers):
-        raise ValueError(f"{file.name} holds no position in the stream")
-    if not isinstance(settings, dict):
-        raise ValueError(f"{file.name} holds no settings of the stream")
 
 
 class SaveAndLeave(TrainerCallback):
