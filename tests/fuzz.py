@@ -24,7 +24,7 @@ MOST_SECONDS, MOST_BYTES = 30.0, 10**9
 START_SECONDS = 300.0
 SAMPLED_SECONDS = 0.05
 KINDS = {"audio": "tests.fuzz_audio", "configurations": "tests.fuzz_configurations"}
-SAID_FIRST = ("error:", "warning:")
+SAID_FIRST = ("error:", "warning:", "note:")
 """How a line on standard error begins, if it is one of ours."""
 
 
