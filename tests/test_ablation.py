@@ -17,7 +17,8 @@ def test_every_variant_switches_off_one_part_and_leaves_the_evaluation_alone():
     made = {}
     for variant, flags in ablation.VARIANTS.items():
         arguments, training = parse("", [*flags.split(), "--hidden_size", "16"])
-        train, held_out = open_streams(arguments, training, None)
+        train, by_corpus = open_streams(arguments, training, None)
+        (held_out,) = by_corpus.values()
         config = make_model(arguments, None).config
         losses = [getattr(config, f"{name}_loss_weight") for name in ("affinity", "speaker", "distillation", "teacher")]
         made[variant] = train.config.turn_taking, train.config.augmentation == CLEAN, *losses

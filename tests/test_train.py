@@ -154,8 +154,8 @@ def test_three_speakers_are_trained_scored_and_described(of_three):
     card = (model / "README.md").read_text()
     assert "At most three people in a window" in card and "more than two people talking at once" in card
     assert "three speaker windows" in card and "frames of 20 ms, 3)" in card
-    train_stream, held_out = train.open_streams(*parse("", SMALL_THREE.split()), None, 3)
-    for stream in (train_stream, held_out):
+    train_stream, by_corpus = train.open_streams(*parse("", SMALL_THREE.split()), None, 3)
+    for stream in (train_stream, *by_corpus.values()):
         assert stream.config.shares == (0.03, 0.30, 0.42, 0.25)
         assert next(iter(stream))["labels"].shape[2] == 3
 
@@ -204,7 +204,7 @@ def test_measured_shares_are_for_training_alone():
         for measured in ("true", "false")
     }
     assert share_of_two(streams["true"][0]) < 0.4 < 0.5 < share_of_two(streams["false"][0])
-    assert streams["true"][1].config == streams["false"][1].config
+    assert streams["true"][1]["demo"].config == streams["false"][1]["demo"].config
 
 
 def test_help_teaches_this_projects_flags_first(monkeypatch, capsys):
