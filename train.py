@@ -250,7 +250,8 @@ def finish(arguments: Arguments, training: Training, trainer: StreamingTrainer, 
     """Save, score and export the trained model, push it if asked to, and print where everything is.
 
     Raises:
-        OutputError: the model cannot be written; one that was there before stays as it was.
+        Diverged: its weights are NaN or infinite.
+        OutputError: the model cannot be written; an earlier one stays as it was.
     """
     final = Path(training.output_dir) / "model"
     refuse_divergence(trainer.model, Path(training.output_dir), trainer.state.global_step)

@@ -166,5 +166,5 @@ def _one_name(corpus: Corpus, name: str | None) -> CorpusError:
         return CorpusError(f"corpus {corpus.path!r} has references without a single turn; nobody speaks in it")
     return CorpusError(
         f"corpus {corpus.path!r} names one speaker in each recording (such as {name!r}); to tell people apart, each "
-        "needs a name of his own"
+        "needs a name of their own"
     )

@@ -30,7 +30,7 @@ class AnnotatedStream(ConversationStream):
     """Batches of windows of annotated conversations, endless.
 
     The batches have the fields of `ConversationStream`'s and `recording_labels` int64 (batch,), because a speaker's
-    name holds in his recording only: people of two recordings may be one or two. In windows with more people than
+    name holds in one recording only: people of two recordings may be one or two. In windows with more people than
     tracks those who speak most are labelled, as pyannote.audio does; such windows are counted and said.
 
     Args: those of [`ConversationStream`], with an `AnnotatedConversations`.

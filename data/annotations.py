@@ -1,6 +1,7 @@
 """Annotated recordings: real conversations and who speaks when in them, from audio, RTTM and UEM files."""
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def annotated_conversations(directory: Path) -> list[Conversation]:
     """
     files: dict[str, Path] = {}
     for file in audio_files(directory):
-        name = recording_name(file)
+        name = recording_name(file.stem)
         if name in files:
             raise ValueError(f"{files[name]} and {file} are both recording {name!r}; give each its own name")
         files[name] = file
@@ -101,9 +102,9 @@ def annotated_conversations(directory: Path) -> list[Conversation]:
     return conversations
 
 
-def recording_name(file: Path) -> str:
-    """What RTTM and UEM files call a recording: the name of its file, with `_` for spaces."""
-    return "_".join(file.stem.split())
+def recording_name(name: str) -> str:
+    """A recording's name as it can stand in RTTM and UEM files, whose fields end at a space."""
+    return "_".join(unicodedata.normalize("NFC", name).split())
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,10 @@ class _Reference:
 
 
 def _references(rttm: Path) -> list[_Reference]:
-    found = read_rttm(rttm) or {recording_name(rttm): None}
+    found = {recording_name(name): lines for name, lines in (read_rttm(rttm) or {rttm.stem: None}).items()}
     references = []
     for name, lines in found.items():
-        names = {name, recording_name(rttm)} if len(found) == 1 else {name}
+        names = {name, recording_name(rttm.stem)} if len(found) == 1 else {name}
         spoken = lines.itertracks(yield_label=True) if lines else ()
         turns = tuple((turn.start, turn.end, speaker) for turn, _, speaker in spoken)
         references.append(_Reference(rttm, frozenset(names), turns))
@@ -129,8 +130,8 @@ def _references(rttm: Path) -> list[_Reference]:
 def _regions(directory: Path) -> dict[str, tuple[tuple[float, float], ...]]:
     regions: dict[str, tuple[tuple[float, float], ...]] = {}
     for file in sorted(directory.rglob("*.uem")):
-        found = read_uem(file)
+        found = {recording_name(name): parts for name, parts in read_uem(file).items()}
         if len(found) == 1:
-            found |= {recording_name(file): next(iter(found.values()))}
+            found |= {recording_name(file.stem): next(iter(found.values()))}
         regions |= {name: tuple((part.start, part.end) for part in parts) for name, parts in found.items()}
     return regions

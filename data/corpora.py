@@ -400,7 +400,7 @@ def _speaker_folders(directory: Path) -> list[Path]:
     return sorted(
         folder
         for folder in directory.iterdir()
-        if folder.is_dir() and any(f.suffix.lower() in AUDIO_FILES for f in folder.iterdir())
+        if folder.is_dir() and any(f.suffix.lower() in AUDIO_SUFFIXES for f in folder.iterdir())
     )
 
 
@@ -421,4 +421,4 @@ def _read_folder(folder: Path) -> Iterator[tuple[bytes, str, str]]:
 
 
 def _audio_files(folders: list[Path]) -> list[Path]:
-    return [f for folder in folders for f in sorted(folder.iterdir()) if f.suffix.lower() in AUDIO_FILES]
+    return [f for folder in folders for f in sorted(folder.iterdir()) if f.suffix.lower() in AUDIO_SUFFIXES]

@@ -16,7 +16,7 @@ from modeling.audio_fast_diarization import SAMPLING_RATE, AudioNotice, AudioWar
 from modeling.settings_fast_diarization import FRAME_SAMPLES
 
 CANDIDATES = 4
-"""Windows looked at for every window that is taken: rare kinds of windows come at most so many times too often."""
+"""Windows looked at for each that is taken: a rare kind is drawn at most this many times as often as it occurs."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def _parse_rttm(text: str, path: str | Path) -> dict[str, Annotation]:
             continue
         where = f"{path}:{number}"
         if fields[0] != "SPEAKER":
-            raise ValueError(f"{where}: line type {fields[0]!r} is not an RTTM line type; expected {RTTM_FIELDS!r}")
+            raise ValueError(f"{where}: line type {fields[0]!r} is not of RTTM; expected {RTTM_FIELDS!r}")
         if len(fields) not in (9, 10):
             raise ValueError(f"{where}: {len(fields)} fields; expected 9 or 10, {RTTM_FIELDS!r}")
         _, name, _, start, duration, _, _, speaker, *_ = fields

@@ -58,10 +58,11 @@ def from_directory(directory: Path) -> list[Reference]:
         SourceError: there is no audio, two files share a name, or a file has no reference or several.
         ValueError: an RTTM file is malformed.
     """
-    files = sorted(f for f in directory.rglob("*") if f.suffix.lower() in AUDIO_FILES)
+    files = sorted(f for f in directory.rglob("*") if f.suffix.lower() in AUDIO_SUFFIXES)
     if not files:
         raise SourceError(
-            f"{directory} holds no audio file ({', '.join(sorted(AUDIO_FILES))}); put recordings and their RTTM there"
+            f"{directory} holds no audio file ({', '.join(sorted(AUDIO_SUFFIXES))}); put recordings and their "
+            "RTTM there"
         )
     turns: dict[str, dict[Path, Annotation]] = defaultdict(dict)
     names: list[set[str]] = []
@@ -102,7 +103,7 @@ def from_directory(directory: Path) -> list[Reference]:
     for unheard in (known for known in names if known.isdisjoint(references)):
         warnings.warn(
             f"{directory} has a reference of {min(unheard)!r} and no audio file of that name "
-            f"({', '.join(sorted(AUDIO_FILES))}); it is not scored",
+            f"({', '.join(sorted(AUDIO_SUFFIXES))}); it is not scored",
             stacklevel=2,
         )
     return list(references.values())

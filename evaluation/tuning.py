@@ -171,7 +171,7 @@ def main() -> None:
         nargs="+",
         default=["48"],
         metavar="N or DIR",
-        help="number of simulated recordings (default 48), or corpora of annotated recordings as train.py takes them",
+        help="number of simulated recordings (default 48), or corpora of annotated recordings",
     )
     parser.add_argument(
         "--windows", type=float, nargs="+", default=[3, 5, 10], help="window lengths to try, in seconds"

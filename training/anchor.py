@@ -23,7 +23,7 @@ class EmbeddingAnchor:
         self.model, self.weight = model.eval().requires_grad_(False), weight
 
     def distance(self, embeddings: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean of 1 - cosine to the embeddings at the start, over the people heard alone for 0.4 s.
+        """Mean of 1 - cosine to the embeddings at the start, over the speakers with 0.4 s of non-overlapped speech.
 
         Args:
             embeddings: (batch, num_speakers, dim), unit vectors.

@@ -58,22 +58,21 @@ def open_streams(
         shares=None if arguments.measured_shares else Task.shares,
         augmentation=Augmentation() if arguments.augment else CLEAN,
     )
+    of_recordings = replace(config, units_per_block=RECORDINGS_PER_BLOCK, noise=None, rooms=None)
     batch_size = training.per_device_train_batch_size
     sizes = windows_of_shares(batch_size, arguments.shares or [1.0] * len(names))
     streams, evaluation = [], {}
     for name, label, size, of_corpus in zip(names, corpus_labels(names), sizes, states):
         revision = of_corpus and of_corpus["stream"].get("revision")
         if arguments.teacher and (recordings := open_unannotated(name)):
-            of_kind = replace(config, batch_size=size, units_per_block=RECORDINGS_PER_BLOCK)
+            of_kind = replace(of_recordings, batch_size=size)
             streams.append(TaughtStream(recordings, of_kind, rank, world_size, of_corpus, teacher=arguments.teacher))
             continue
         train, held_out = (
             open_source(name, split, arguments.speaker_column, revision) for split in ("train", "validation")
         )
         kind = AnnotatedStream if isinstance(train, AnnotatedConversations) else ConversationStream
-        of_kind = replace(config, batch_size=size)
-        if kind is AnnotatedStream:
-            of_kind = replace(of_kind, units_per_block=RECORDINGS_PER_BLOCK)
+        of_kind = replace(of_recordings if kind is AnnotatedStream else config, batch_size=size)
         streams.append(kind(train, of_kind, rank, world_size, of_corpus))
         evaluation[label] = kind(held_out, _to_be_scored(of_kind, kind, batch_size))
     if arguments.teacher and not any(isinstance(stream, TaughtStream) for stream in streams):
