@@ -11,7 +11,8 @@ import numpy as np
 from datasets import Audio
 from pyannote.core import Annotation, Segment, Timeline
 
-from data.corpora import AUDIO_FILES, TURN_COLUMNS
+from data.annotations import AUDIO_SUFFIXES
+from data.corpora import TURN_COLUMNS
 from data.own_files import UnreadableFile, open_own_file, root_of
 from data.rttm import read_rttm
 from data.simulated_recordings import Recording
