@@ -40,7 +40,7 @@ class SoundSet:
     Args:
         file: the definition: `sounds`, names of `RENDERINGS`; `clips`, first parts of the names of recorded clips;
             `seconds` and `peaks_db` of each alone; `calls`, which sounds come in which group, and how loud.
-        dataset, split: a corpus as train.py takes it, for the calls.
+        dataset, split: any corpus that train.py accepts, for the calls.
         noise: directory with recorded clips, or `None` for rendered sounds alone.
         check: refuse what differs from when the set was frozen.
 
