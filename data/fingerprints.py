@@ -9,6 +9,8 @@ from data.annotations import AUDIO_SUFFIXES
 
 MOST_FILES = 10_000
 """Of more files so many are looked into, evenly spread."""
+MOST_READ = 1 << 28
+"""Bytes of a corpus that are read whole; of a larger one samples of each file are."""
 SAMPLE_BYTES, BYTES_PER_SAMPLE, MOST_SAMPLES = 4096, 1 << 20, 16
 
 
@@ -27,17 +29,22 @@ def _of_folder(folder: Path) -> str:
 
 
 def of_contents(files: Sequence[Path]) -> tuple[str, int]:
-    """Of samples of what the files hold, in their order; to read all of it would take as long as an epoch.
+    """Of what files hold, in their order: of all of it where that is little, or of samples.
 
     Returns:
         the digest, and when the last of the files was written, in ns.
     """
     digest, written = hashlib.sha256(), 0
-    for path in files[:: 1 + len(files) // MOST_FILES]:
+    files = files[:: 1 + len(files) // MOST_FILES]
+    whole = sum(file.stat().st_size for file in files) <= MOST_READ
+    for path in files:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             digest.update(status.st_size.to_bytes(8, "big"))
             written = max(written, status.st_mtime_ns)
+            if whole:
+                digest.update(file.read())
+                continue
             samples = min(1 + status.st_size // BYTES_PER_SAMPLE, MOST_SAMPLES)
             for number in range(samples):
                 file.seek(max(0, round((number + 0.5) / samples * status.st_size) - SAMPLE_BYTES // 2))

@@ -4,9 +4,9 @@ A row is written by whoever made the data set. A path in it could name any file 
 network, and fsspec would open it.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +20,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+
+import common.hub_files  # noqa: F401  checks what is read from hf://
 
 CARDS = ("README.md", ".huggingface.yaml")
 """Where a data set says which files it consists of."""
@@ -49,8 +51,14 @@ def own_file(root: str, path: str) -> str:
     return f"{root}/{inside}"
 
 
-@contextmanager
-def open_own_file(root: str, path: str, folders: Sequence[str] = ()) -> Iterator[BinaryIO]:
+def root_of(name: str, path: str) -> str:
+    """The root of a data set by the name it was opened with, of a Hub repository at the commit that the path names."""
+    root = os.path.realpath(name) if os.path.isdir(name) else f"hf://datasets/{name}"
+    commit = re.match(rf"{re.escape(root)}@[0-9a-f]{{40}}/", path.rpartition("::")[2])
+    return commit[0].rstrip("/") if commit else root
+
+
+def open_own_file(root: str, path: str, folders: Sequence[str] = ()) -> BinaryIO:
     """An audio file that a row names, for reading.
 
     Args:
@@ -72,9 +80,8 @@ def open_own_file(root: str, path: str, folders: Sequence[str] = ()) -> Iterator
         if file.exists() and not (file.is_file() and any(file.is_relative_to(home) for home in homes)):
             raise UnreadableFile("a path out of the data set")
     try:
-        with fsspec.open(address, "rb") as opened:
-            yield opened
-    except (FileNotFoundError, EntryNotFoundError):
+        return fsspec.open(address, "rb").open()
+    except FileNotFoundError:
         raise UnreadableFile("a file that is not there") from None
 
 

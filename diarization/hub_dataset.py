@@ -6,7 +6,6 @@ read from them, so any number of processes may take over from any other.
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from common.errors import first_line
 from common.processes import gather, join
-from data.own_files import UnreadableFile, check_card, open_own_file
+from data.own_files import UnreadableFile, check_card, open_own_file, root_of
 from diarization.backends import open_network
 from modeling.audio_fast_diarization import AudioError, audio_blocks
 from modeling.linking_fast_diarization import diarize
@@ -193,8 +192,5 @@ def _blocks(name: str, audio: dict) -> Iterator:
     if audio["bytes"] is not None:
         yield from audio_blocks(audio["bytes"])
         return
-    root = os.path.realpath(name) if os.path.isdir(name) else f"hf://datasets/{name}"
-    if commit := re.match(rf"{re.escape(root)}@[0-9a-f]{{40}}/", audio["path"].rpartition("::")[2]):
-        root = commit[0].rstrip("/")
-    with open_own_file(root, audio["path"]) as file:
+    with open_own_file(root_of(name, audio["path"]), audio["path"]) as file:
         yield from audio_blocks(file)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-import fsspec
 import numpy as np
 from datasets import Audio
 from pyannote.core import Annotation, Segment, Timeline
 
 from data.annotations import AUDIO_SUFFIXES
 from data.corpora import TURN_COLUMNS
+from data.own_files import UnreadableFile, open_own_file, root_of
 from data.rttm import read_rttm
 from data.simulated_recordings import Recording
 from data.uem import read_uem
@@ -127,8 +127,12 @@ def from_hub(name: str, config: str | None, split: str, limit: int | None = None
         turns = Annotation(uri=f"{number:04d}_{recording_name(recording_stem(audio['path'] or 'audio'))}")
         for track, (start, end, speaker) in enumerate(zip(*(row[column] for column in TURN_COLUMNS))):
             turns[Segment(start, end), track] = speaker
-        encoded = audio["bytes"] is not None
-        yield Reference(turns.uri, audio["bytes"] if encoded else fsspec.open(audio["path"], "rb").open(), turns)
+        try:
+            source = audio["bytes"]
+            source = open_own_file(root_of(name, audio["path"]), audio["path"]) if source is None else source
+        except UnreadableFile as error:
+            raise SourceError(f"data set {name!r} names {audio['path']!r} in row {number}, {error}") from None
+        yield Reference(turns.uri, source, turns)
 
 
 def with_regions(references: Iterable[Reference], uem: str) -> Iterable[Reference]:

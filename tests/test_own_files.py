@@ -14,6 +14,7 @@ from loopback_hub import LoopbackHub, redirect
 from data.corpora import CorpusError, open_corpus
 from data.own_files import UnreadableFile, open_own_file, own_file
 from data.streaming import ConversationStream, StreamConfig
+from evaluation.sources import SourceError, from_hub
 
 HUB = "hf://datasets/user/name@" + 40 * "a"
 SETTINGS = StreamConfig(batch_size=2, window_seconds=1.0, units_per_block=1, windows_per_utterance=1, lanes=1)
@@ -181,3 +182,13 @@ def test_addresses_as_datasets_writes_them():
     assert own_file("/sets/speech", "/sets/speech/a/b.flac") == "/sets/speech/a/b.flac"
     with pytest.raises(UnreadableFile, match="a path out of the data set"):
         own_file("/sets/speech", "/sets/speech2/a.flac")
+
+
+def test_a_reference_set_that_names_what_is_not_its_own_is_one_line(tmp_path):
+    columns = "".join(f"  - {{name: timestamps_{end}, sequence: float64}}\n" for end in ("start", "end"))
+    card = f"---\ndataset_info:\n  features:\n  - {{name: audio, dtype: audio}}\n{columns}"
+    (tmp_path / "README.md").write_text(card + "  - {name: speakers, sequence: string}\n---\n")
+    row = {"audio": {"path": "/etc/hostname", "bytes": None}, "timestamps_start": [0.0], "timestamps_end": [1.0]}
+    (tmp_path / "test.jsonl").write_text(json.dumps({**row, "speakers": ["A"]}) + "\n")
+    with pytest.raises(SourceError, match="names '/etc/hostname' in row 0, a path out of the data set"):
+        list(from_hub(str(tmp_path), None, "test"))

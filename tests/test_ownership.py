@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -184,6 +185,27 @@ def test_torn_checkpoints_are_its_own_and_those_of_other_runs_stay(tmp_path):
     discard_old(tmp_path, 1, "mine")
     assert [step_of(c) for c in local_checkpoints(tmp_path)] == [50, 40, 20]
     assert fault_of(tmp_path / "checkpoint-50") == "it was not finished"
+
+
+@pytest.mark.parametrize("name", ["made_by.json", "manifest.json", "trainer_state.json"])
+def test_a_kill_while_a_checkpoint_is_removed_leaves_nothing_foreign(tmp_path, name):
+    for step in (10, 20):
+        write(tmp_path, step, "mine")
+
+    def removing() -> None:
+        def hook(event: str, arguments: tuple) -> None:
+            if event == "os.remove" and Path(arguments[0]).name == name:
+                os.kill(os.getpid(), 9)
+
+        sys.addaudithook(hook)
+        discard_old(tmp_path, 1, "mine")
+
+    process = _context.Process(target=removing)
+    process.start()
+    process.join()
+    assert process.exitcode == -9
+    RunDirectory(tmp_path, resume=True).hold.release()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-20"]
 
 
 def test_what_a_killed_process_was_unpacking_is_cleared_away(tmp_path):

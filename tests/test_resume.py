@@ -19,6 +19,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 from training_runs import Run, start, write_corpus
 
@@ -316,6 +317,11 @@ def test_two_processes_resume_exactly(runs):
     [
         (("--resume", "--per_device_train_batch_size", "8"), "made with batch size 4 and this run has 8"),
         (("--resume", "--seed", "7"), "made with seed 42 and this run has 7"),
+        (("--resume", "--optim", "sgd"), "made with optim 'adamw_torch.*' and this run has 'sgd'"),
+        (
+            ("--resume", "--gradient_accumulation_steps", "2"),
+            "made with gradient_accumulation_steps 1 and this run has 2",
+        ),
         (("--resume", "--units_per_block", "3"), "made with units per block 2 and this run has 3"),
         (("--resume", "--hidden_size", "32"), "has hidden_size 16 and this run 32"),
         (("--resume", "--dropout", "0.1"), "has dropout 0.3 and this run 0.1"),
@@ -338,6 +344,33 @@ def test_a_moved_corpus_is_the_same_corpus(runs, short, tmp_path):
     (tmp_path / "elsewhere" / "train-1.parquet").rename(tmp_path / "elsewhere" / "train-2.parquet")
     there = open_corpus(str(tmp_path / "elsewhere"), "train")
     assert there.fingerprint() != open_corpus(str(runs.corpus), "train").fingerprint()
+
+
+def test_a_corpus_rewritten_at_the_same_size_is_refused_and_one_touched_is_said(tmp_path, caplog):
+    write_corpus(tmp_path)
+    file = tmp_path / "train-0.parquet"
+    _, state = batches(ConversationStream(open_corpus(str(tmp_path), "train"), SETTINGS), 3)
+    state, before = json.loads(json.dumps(state)), file.read_bytes()
+    os.utime(file, (0, 2**31 - 1))
+    ConversationStream(open_corpus(str(tmp_path), "train"), SETTINGS, state=state)
+    assert "have other dates than at the checkpoint; the samples that are compared are the same" in caplog.text
+    audio = pq.read_table(file)["audio"][7].as_py()["bytes"]
+    at = before.index(audio)
+    file.write_bytes(before[:at] + audio[::-1] + before[at + len(audio) :])
+    assert file.stat().st_size == len(before)
+    changed = open_corpus(str(tmp_path), "train")
+    with pytest.raises(CorpusError, match="made with contents of the data '[0-9a-f]{12}' and this run has"):
+        ConversationStream(changed, SETTINGS, state=state)
+
+
+def test_another_speaker_column_is_refused(tmp_path):
+    write_corpus(tmp_path)
+    for file in tmp_path.glob("*.parquet"):
+        table = pq.read_table(file)
+        pq.write_table(table.append_column("client", table["speaker_id"]), file, row_group_size=5)
+    _, state = batches(ConversationStream(open_corpus(str(tmp_path), "train"), SETTINGS), 3)
+    with pytest.raises(CorpusError, match="made with speaker column 'speaker_id' and this run has 'client'"):
+        ConversationStream(open_corpus(str(tmp_path), "train", "client"), SETTINGS, state=state)
 
 
 # The stream alone

@@ -15,7 +15,7 @@ from threading import Thread
 
 from common.errors import first_line
 from training.packing import pack, packed_run, packed_step, unpack
-from training.sealing import digest_of, fault_of, local_checkpoints, run_of, step_of
+from training.sealing import digest_of, fault_of, local_checkpoints, remove, run_of, step_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def discard_old(run: Path, limit: int | None, name: str | None = None) -> None:
         own = [d for d in local_checkpoints(run) if run_of(d) == name]
         kept = [d for d in own if fault_of(d) is None][:limit]
         for checkpoint in set(own) - set(kept):
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            remove(checkpoint)
 
 
 def open_drive(drive: Path) -> None:

@@ -18,7 +18,7 @@ from threading import Event, Thread
 
 from training.checkpoints import DOWNLOAD, PACKED, CheckpointError
 from training.packing import UNPACKING
-from training.sealing import is_foreign, local_checkpoints, run_of
+from training.sealing import REMOVED, is_foreign, local_checkpoints, run_of
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class RunDirectory:
         except CheckpointError:
             self.hold.release()
             raise
-        for left in (UNPACKING, DOWNLOAD, PACKED):  # by a process that was killed
+        for left in (UNPACKING, DOWNLOAD, PACKED, REMOVED):  # by a process that was killed
             path = directory / left
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from training.sealing import MANIFEST, fault_of
+from training.sealing import MANIFEST, fault_of, remove
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def unpack(archive: Path, directory: Path) -> Path:
         if fault := fault_of(checkpoint):
             raise ValueError(f"{archive}: {fault}")
         final = directory / checkpoint.name
-        shutil.rmtree(final, ignore_errors=True)
+        remove(final)
         os.replace(checkpoint, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import re
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from transformers.trainer import TRAINER_STATE_NAME
@@ -15,6 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 MANIFEST = "manifest.json"
 MADE_BY = "made_by.json"
+REMOVED = "removed.part"
 
 
 def step_of(checkpoint: Path) -> int:
@@ -79,6 +82,15 @@ def fault_of(checkpoint: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"its manifest cannot be read ({type(error).__name__})"
     return None
+
+
+def remove(checkpoint: Path) -> None:
+    """Remove a checkpoint, its name first: what is left of it by a kill would look like another program's."""
+    away = checkpoint.with_name(REMOVED)
+    shutil.rmtree(away, ignore_errors=True)
+    with suppress(OSError):
+        os.replace(checkpoint, away)
+    shutil.rmtree(away, ignore_errors=True)
 
 
 def local_checkpoints(run: Path) -> list[Path]:

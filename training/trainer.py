@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 import signal
 import time
 from itertools import islice
@@ -25,7 +24,7 @@ from training.divergence import DivergenceGuard, refuse_divergence
 from training.norms import freeze_norms
 from training.ownership import RunDirectory
 from training.restoring import read_trainer_state, restoring, stream_state_file
-from training.sealing import fault_of, is_foreign, mark, seal
+from training.sealing import fault_of, is_foreign, mark, remove, seal
 from training.state_files import (
     SCALER,
     SCHEDULER,
@@ -249,7 +248,7 @@ class StreamingTrainer(Trainer):
         except Exception as error:  # each library reports a full disk in its own way
             if self.args.world_size > 1:
                 raise
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            remove(checkpoint)
             logger.error("%s could not be saved (%s); the one before it is kept", checkpoint.name, first_line(error))
             return
         if self.is_world_process_zero():
@@ -258,7 +257,7 @@ class StreamingTrainer(Trainer):
 
     def _write_checkpoint(self, checkpoint: Path, model) -> None:
         if self.is_world_process_zero():
-            shutil.rmtree(checkpoint, ignore_errors=True)  # left by an interrupted save
+            remove(checkpoint)  # left by an interrupted save
             mark(checkpoint, {"run": self.run.name, "settings": self.settings})
         self.accelerator.wait_for_everyone()
         stream_state_file(checkpoint, self.args.process_index).write_text(json.dumps(self.loader.state_dict()))
