@@ -21,6 +21,7 @@ from transformers import TrainingArguments
 import train
 from diarization.backends import open_network
 from modeling.linking_fast_diarization import diarize
+from modeling.task_fast_diarization import usual_shares
 from training import curves
 from training.arguments import Training, parse
 
@@ -152,11 +153,11 @@ def test_three_speakers_are_trained_scored_and_described(of_three):
     last = [entry for entry in log_of(output) if "eval_der" in entry][-1]
     assert last["eval_three_speaker_der"] > 0 and last["eval_floor_three_speaker_der"] > 0.2
     card = (model / "README.md").read_text()
-    assert "At most three people in a window" in card and "more than two people talking at once" in card
-    assert "three speaker windows" in card and "frames of 20 ms, 3)" in card
-    train_stream, by_corpus = train.open_streams(*parse("", SMALL_THREE.split()), None, 3)
-    for stream in (train_stream, *by_corpus.values()):
-        assert stream.config.shares == (0.03, 0.30, 0.42, 0.25)
+    assert "At most three people in one window" in card and "frames of 20 ms, 3)" in card
+    assert "held-out speakers of demo, three speakers |" in card
+    train_stream, held_out = train.open_streams(*parse("", SMALL_THREE.split()), None, 3)
+    for stream in (train_stream, held_out["demo"]):
+        assert stream.config.shares == usual_shares(3)
         assert next(iter(stream))["labels"].shape[2] == 3
 
 
@@ -166,7 +167,8 @@ def test_three_speakers_are_exported_and_diarized(of_three, tmp_path):
     logits, embeddings = session.run(None, {"input_values": np.zeros((1, 16_000), np.float32)})
     assert logits.shape == (1, 50, 3) and embeddings.shape == (1, 3, 192)
     network, settings = open_network(str(model))
-    waveform = next(iter(train.open_streams(*parse("", SMALL_THREE.split()), None, 3)[1]))["input_values"].ravel()
+    held_out = train.open_streams(*parse("", SMALL_THREE.split()), None, 3)[1]["demo"]
+    waveform = next(iter(held_out))["input_values"].ravel()
     segments = diarize(network, [waveform[: 20 * 16_000]], settings)
     assert all(segment.end > segment.start for segment in segments)
 
