@@ -1,6 +1,6 @@
 """Print what faults of the network do at each place where a run reads or writes, as the tests find it.
 
-python tests/fault_matrix.py        # some minutes; the table of docs/RESUME.md
+python tests/fault_matrix.py        # some minutes; the table in docs/RESUME.md
 """
 
 import sys
