@@ -5,6 +5,7 @@
     python -m evaluation diarizers-community/ami --config ihm --split test
     python -m evaluation evaluation/sets/demo.json                               # frozen simulated windows
     python -m evaluation evaluation/sets/windows.json --dataset path/to/speech --noise path/to/noise
+    python -m evaluation evaluation/sets/sounds.json --noise path/to/clips        # false speech on sound that is nobody
     python -m evaluation voices --dataset path/to/speech                         # equal error rate of embeddings
 
 The oracle knows when anyone speaks and attributes all of it to one speaker. The first window of a recording starts by
@@ -106,7 +107,7 @@ def parse() -> argparse.Namespace:
     add("--uem", metavar="UEM", help="UEM file: the regions of recordings to score (default: whole recordings)")
     add("--shifts", type=_whole, metavar="N", help="diarize recordings N times, shifted by 1/N of a hop (default 4)")
     add("--dataset", help="corpus of a frozen set or of voices: any that train.py accepts (default demo)")
-    add("--noise", metavar="DIR", help="background recordings for a frozen set")
+    add("--noise", metavar="DIR", help="background recordings, or clips of sounds, for a frozen set")
     add("--part", metavar="NAME", help="score only this condition or group of a frozen set")
     add("--split", help="split of the corpus or Hub data set (default validation)")
     add("--config", help="configuration of the Hub data set, such as ihm")
