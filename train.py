@@ -80,10 +80,10 @@ def run(arguments: Arguments, training: Training) -> None:
     with ExitStack() as held:
         directory, drive = hold_places(arguments, training, held)
         checkpoint = find_checkpoint(arguments, training, directory, drive, hub)
+        model = make_model(arguments, checkpoint)
         settings = settings_of(arguments, training)
         if checkpoint:
             compare_settings(checkpoint, settings)
-        model = make_model(arguments, checkpoint)
         state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
         train, evaluation = open_streams(arguments, training, state, model.config.num_speakers)
         if arguments.tune_linking and not annotated_of(arguments, evaluation):

@@ -351,6 +351,7 @@ def test_what_older_weights_left_does_not_describe_newer_ones(trained, tmp_path,
     for name in ("evaluation.json", "latency.json", "model_int8.onnx"):
         (run_directory / "model" / name).write_text("[]")
     flags = "--resume --hidden_size 64 --window_seconds 2 --per_device_train_batch_size 16 --eval_windows 128"
+    flags += " --learning_rate 3e-3"
     run(monkeypatch, "--output_dir", run_directory, *flags.split(), "--max_steps", 80)
     assert (run_directory / "model" / "model_int8.onnx").exists(), "of the same weights it stays"
     run(monkeypatch, "--output_dir", run_directory, *flags.split(), "--max_steps", 81)
