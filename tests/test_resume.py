@@ -259,7 +259,7 @@ def test_gradient_accumulation_resumes_too(runs):
 def test_a_run_that_is_at_its_end_only_finishes_again(runs, short):
     before = {name: (short / name).read_bytes() for name in EXACT}
     assert runs.finished("short", "--resume") == short
-    assert "no step is left to do" in (runs.directory / "short.log").read_text()
+    assert "nothing is left to do" in (runs.directory / "short.log").read_text()
     assert [step_of(c) for c in local_checkpoints(short.parent)] == [SHORT, SHORT - 2]
     assert {name: (short / name).read_bytes() for name in EXACT} == before
     assert (short.parent / "model" / "model.safetensors").read_bytes() == before["model.safetensors"]
