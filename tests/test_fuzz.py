@@ -6,9 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests import fuzz
+from tests import fuzz, fuzz_audio
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,6 +19,13 @@ def test_a_share_of_the_cases_has_no_finding(kind, count):
     command = [sys.executable, "-m", "tests.fuzz", kind, "--count", str(count), "--seed", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"{kind}, seed 1: {count} cases, 0 findings\n"), done.stderr
+
+
+@pytest.mark.parametrize("case", [156, 184, 361])
+def test_a_place_outside_of_the_file_is_no_matter_for_standard_error(case, tmp_path, capfd):
+    """Damaged W64 and CAF send FFmpeg there; PyAV printed the exception of that, traceback and all."""
+    assert fuzz_audio.run(np.random.default_rng([0, case]), fuzz_audio.prepare(tmp_path)) is None
+    assert all(line.startswith(fuzz.SAID_FIRST) for line in capfd.readouterr().err.splitlines())
 
 
 def prepare(directory: Path) -> Path:
