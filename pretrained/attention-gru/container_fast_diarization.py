@@ -120,6 +120,25 @@ class Recording:
         return self.container.duration / 1e6 if self.container.duration and len(self.container.streams) == 1 else None
 
 
+class SafelySought:
+    """A binary file that refuses a place outside of it by a number: what is raised instead PyAV prints by itself."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.read = file, file.read
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.file.seek(0, os.SEEK_CUR)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self.file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
+
+
 @contextlib.contextmanager
 def open_recording(source: Source) -> Iterator[Recording]:
     """
@@ -134,7 +153,8 @@ def open_recording(source: Source) -> Iterator[Recording]:
         try:
             header = read_header(stack.enter_context(_binary(source)))
             options = OPTIONS | header.options
-            container = stack.enter_context(av.open(header.file, metadata_errors="replace", options=options))
+            file = SafelySought(header.file) if header.seekable else header.file
+            container = stack.enter_context(av.open(file, metadata_errors="replace", options=options))
         except (OSError, av.FFmpegError) as error:
             raise AudioError(f"{name}: {_reason(error, header)}") from error
         if not container.streams.audio:
