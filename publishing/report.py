@@ -1,7 +1,8 @@
 """Score trained models and write docs/RESULTS.md, docs/results.json, README's table and the models' cards.
 
     python -m publishing.report pretrained/lightweight-cnn pretrained/attention-gru --dataset path/to/speech \\
-        --noise path/to/noise --recordings path/to/recordings --peer segmentation-3.0.onnx --split test
+        --noise path/to/noise --clips path/to/clips --recordings path/to/recordings --peer segmentation-3.0.onnx \\
+        --split test
     python -m publishing.report --from docs/results.json pretrained/*      # the pages again, without scoring
 
 Scores every model and the peer on the frozen sets, on real recordings and, by their embeddings, on pairs of speakers;
@@ -32,8 +33,13 @@ ROOT = Path(__file__).parent.parent
 TEMPLATE = Path(__file__).parent / "results_template.md"
 DOCS = ROOT / "docs"
 SETS = ROOT / "evaluation" / "sets"
-WINDOWS, RECORDINGS = SETS / "windows.json", SETS / "recordings.json"
-PLACES = {"dataset": "path/to/speech", "noise": "path/to/noise", "recordings": "path/to/recordings"}
+WINDOWS, RECORDINGS, SOUNDS = SETS / "windows.json", SETS / "recordings.json", SETS / "sounds.json"
+PLACES = {
+    "dataset": "path/to/speech",
+    "noise": "path/to/noise",
+    "clips": "path/to/clips",
+    "recordings": "path/to/recordings",
+}
 SPLIT_WORDS = {
     "test": "Nothing was trained on speakers of the test split.",
     "validation": "These are validation speakers, on whom settings were chosen: not a final score.",
@@ -53,6 +59,7 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
         (str(WINDOWS), [*models, *exported], options | {"part": first}) if exported else None,
         (str(RECORDINGS), [*models, *peer], options),
         (arguments.recordings, [*models, *peer], {"counts": ("unknown", "known")}) if arguments.recordings else None,
+        (str(SOUNDS), models, {"noise": arguments.clips}) if arguments.clips else None,
         ("voices", models, options | {"noise": None}),
     ]
     results = []
@@ -71,8 +78,9 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
 def command(source: str, options: dict) -> str:
     """The command that reproduces a result; MODEL stands for the model, `path/to/...` for directories of data."""
     words = ["python -m evaluation", source.removeprefix(f"{ROOT}/")]
+    places = PLACES | {"noise": PLACES["clips"]} if source.endswith(SOUNDS.name) else PLACES
     for flag in ("dataset", "noise"):
-        words += [f"--{flag}", PLACES[flag]] if options.get(flag) else []
+        words += [f"--{flag}", places[flag]] if options.get(flag) else []
     words += ["--split", options["split"]] if "split" in options else []
     words += ["--part", f'"{options["part"]}"'] if "part" in options else []
     words += ["--num_speakers", *options["counts"]] if "counts" in options else []
@@ -120,6 +128,7 @@ def render(directory: Path, results: Sequence[dict], split: str, ablation: dict)
         windows=tables.windows_table(results),
         conditions=tables.conditions_table(results),
         formats=tables.formats_table(results),
+        sounds=tables.sounds_tables(results),
         embeddings=tables.embeddings_table(results),
         ablation=ablation,
         ablation_table=ablation and tables.ablation_table(ablation),
@@ -127,7 +136,7 @@ def render(directory: Path, results: Sequence[dict], split: str, ablation: dict)
         curves=[name for name in models if (directory / f"pictures/curves-{name}.png").is_file()],
         directories=directories,
         command=f"python -m publishing.report {directories} --dataset {PLACES['dataset']} --noise {PLACES['noise']} "
-        f"--recordings {PLACES['recordings']} --peer segmentation-3.0.onnx --split {split}"
+        f"--clips {PLACES['clips']} --recordings {PLACES['recordings']} --peer segmentation-3.0.onnx --split {split}"
         f"{' --ablation runs/ablation/ablation.json' if ablation else ''}",
         commands="\n".join(result["command"] for result in results),
     )
@@ -167,6 +176,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--from", dest="kept", type=Path, metavar="JSON", help="write the pages again from this file")
     parser.add_argument("--dataset", help="corpus the frozen sets were made of")
     parser.add_argument("--noise", metavar="DIR", help="background recordings the frozen sets were made with")
+    parser.add_argument(
+        "--clips", metavar="DIR", help="clips of ESC-10, whose fifth fold is scored as sound that is nobody"
+    )
     parser.add_argument("--split", default="validation", help="validation (default), or test: once, at the end")
     parser.add_argument("--recordings", metavar="DIR", help="real recordings with RTTM files")
     parser.add_argument("--peer", metavar="ONNX", help="pyannote segmentation-3.0")

@@ -10,6 +10,7 @@ from statistics import fmean
 
 from common.markdown import table
 from evaluation.rates import beside_floor
+from evaluation.sounds import sound_tables
 from evaluation.tables import group_words
 from evaluation.window_scores import several_speaker_groups
 
@@ -273,6 +274,11 @@ def formats_table(results: Sequence[dict]) -> str:
     shown = ["all_windows", *several_speaker_groups(dict.fromkeys(group for g in files.values() for group in g))]
     rows = [[f"`{file}`", *(beside_floor(groups[group], DER) for group in shown)] for file, groups in files.items()]
     return table(["DER in % (floor)", *map(group_words, shown)], rows)
+
+
+def sounds_tables(results: Sequence[dict]) -> list[str]:
+    """False speech on sound that is nobody, alone and in calls: rows are sounds, columns systems."""
+    return [one for result in results if result["kind"] == "sounds" for one in sound_tables(result["parts"])]
 
 
 def embeddings_table(results: Sequence[dict]) -> str:

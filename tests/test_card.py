@@ -46,12 +46,17 @@ def results() -> list[dict]:
     pairs = {"mine": {"whole": {"unknown": whole(0.25), "known": whole(0.125)}, "windows": windows(False)}}
     voices = {"equal_error_rate": 0.042, "speakers": 9, "pieces": 40, "same_pairs": 90, "other_pairs": 700}
     trained, clean = {"mine": windows(False)} | peer, {"mine": windows(True)} | peer
+    alone, calls = {"false_speech": 7.25, "speakers": 1}, {"calls": 4, "false_speech": 3.5, "speakers": 2.5}
+    calls |= {"extra_speakers": 0.75, "extra_speakers_without": 0.25}
+    calls |= {"diarization_error_rate": 0.1, "diarization_error_rate_without": 0.1}
+    sounds = {"tone": {"mine": alone}, "calls with rings": {"mine": calls}}
     beside = {"mine": windows(False), "mine/model.onnx": windows(False)}
     return [
         {"kind": "windows", "title": "Windows", "parts": {"as in training": trained, "clean": clean}} | shared,
         {"kind": "windows", "title": "ONNX", "in_summary": False, "parts": {"as in training": beside}} | shared,
         {"kind": "recordings", "title": "Real", "each": True, "parts": {"all recordings": recordings}} | shared,
         {"kind": "recordings", "title": "Simulated", "each": False, "parts": {"2 speakers": pairs}} | shared,
+        {"kind": "sounds", "title": "Sounds", "parts": sounds} | shared,
         {"kind": "voices", "title": "Voices", "parts": {"mine": voices}} | shared,
     ]
 
@@ -249,6 +254,8 @@ def test_the_report_has_every_section_filled(tmp_path):
         "| simulated, two speakers | 50.0 | 0.0 | 25.0 |",
         "| clean | 50.0 | 25.0 | 25.0 | 50.0 | 25.0 | 25.0 |",
         "| `mine/model.onnx` | 0.0 (50.0) | 0.0 (50.0) |",
+        "| tone | 7.2 (1) |",
+        "| calls with rings | 0.8 (0.2); 3.5 |",
         "| mine | 4.2 | 9 | 90 | 700 |",
         "| no rooms | 25.0 | 25.0 | 50.0 | 66.7 | `--augment false` |",
         "python -m evaluation X --model MODEL",
