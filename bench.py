@@ -3,6 +3,7 @@
     python bench.py latency --model runs/demo/model --provider cpu --threads 1 --json latency.json
     python bench.py data --dataset path/to/speech --noise path/to/noise
     python bench.py recording --model runs/demo/model --minutes 1 10 60
+    python bench.py peers path/to/recordings --model runs/demo/model
     python bench.py train --dataset demo
 
 Exit code: 0 on success, 1 if something cannot be measured, 2 if the requested GPU is not available.
@@ -13,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmark import latency, training_steps, training_windows, whole_recordings
+from benchmark import latency, peers, training_steps, training_windows, whole_recordings
 from benchmark.sessions import NoProvider
 from common.output import OutputError, make_directory
 from data.corpora import CorpusError
@@ -22,6 +23,7 @@ COMMANDS = {
     "latency": (latency, "latency from waveform to logits: percentiles, batches, memory, cold start"),
     "data": (training_windows, "training windows per second, by stage"),
     "recording": (whole_recordings, "CPU time over audio time of whole recordings"),
+    "peers": (peers, "DER and processor time of our models and other systems, on the same recordings"),
     "train": (training_steps, "training steps per second, by part"),
 }
 
