@@ -181,11 +181,13 @@ def _timed_passage(pieces: Sequence[Piece], start: float, end: float, speech: Sp
 
 
 def _spread(pieces: Sequence[Piece], start: float, end: float, speech: Speech) -> list[Word]:
+    if not pieces:
+        return []
     letters, end = _letters(pieces), max(start, end)
     spoken = float(np.diff(speech.until(np.array([start, end])))[0])
     if letters > spoken * MOST_LETTERS_A_SECOND:
         speech = Speech([])
-    spans = speech.spread(np.array([len(piece.text) for piece in pieces]) / max(letters, 1), start, end)
+    spans = speech.spread(np.array([len(piece.text) for piece in pieces]) / letters, start, end)
     spans = spans.round(3).tolist()
     return [Word(piece.text, first, max(first, last)) for piece, (first, last) in zip(pieces, spans)]
 
