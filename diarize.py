@@ -5,6 +5,7 @@
     python diarize.py interview.mp3 --num_speakers 2 --format rttm,srt,audacity
     python diarize.py call.wav --reference call.rttm            scored: DER and its parts
     python diarize.py call.wav --channels separate              a call with one speaker on each channel
+    python diarize.py call.wav --words asr.json                 who said what: words of a speech recogniser
     ffmpeg -i ... -f wav - | python diarize.py -                standard input
     python diarize.py call.wav --model runs/demo/model          a model of your own
     python diarize.py call.wav --model model.onnx               numpy and onnxruntime only, no torch
@@ -28,16 +29,18 @@ from common.output import make_directory
 from common.processes import gather, join
 from common.terminal import report, say, warn
 from diarization.backends import open_network
-from diarization.formats import FORMATS, to_annotation
+from diarization.formats import FORMATS, WITH_WORDS, to_annotation, to_txt
 from diarization.names import find_recordings
 from diarization.outputs import Outputs
 from diarization.progress import with_progress
-from diarization.timeline import text_timeline
+from diarization.timeline import MOST_LISTED, text_timeline
+from diarization.words import find_words, read_words, with_speakers
 from modeling.audio_fast_diarization import MIX, SAMPLING_RATE, SEPARATE, AudioNotice, AudioWarning, check_choice
 from modeling.linking_fast_diarization import diarize
-from modeling.segments_fast_diarization import Segment
+from modeling.segments_fast_diarization import Segment, exclusive_segments
 from modeling.separate_fast_diarization import diarize_channels
 from modeling.settings_fast_diarization import SpeakerCount
+from modeling.words_fast_diarization import Word, spoken_turns
 
 KINDS = {AudioWarning: "warning", AudioNotice: "note"}
 DEFAULT_MODEL = os.path.relpath(Path(__file__).parent / "pretrained" / "lightweight-cnn")
@@ -72,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     recordings = find_recordings(arguments.files)
     references = find_references(arguments, list(recordings))
+    transcripts = read_words(arguments.words, recordings)
     network, settings = open_network(arguments.model)
     make_directory(output, "--output")
     outputs = Outputs(output, arguments.format, arguments.plot, arguments.overwrite, inputs(arguments, recordings))
@@ -87,13 +91,17 @@ def run(arguments: argparse.Namespace) -> int:
                 segments = diarize_channels(network, blocks, settings)
             else:
                 segments = diarize(network, blocks, settings, count)
+            if arguments.exclusive:
+                segments = exclusive_segments(segments)
+            seconds = sum(samples) / SAMPLING_RATE
+            words = with_speakers(*transcripts[name], segments, seconds) if name in transcripts else None
             turns = to_segments(references[name].turns) if name in references else ()
-            targets = outputs.write(name, segments, turns, about=asked(count))
+            targets = outputs.write(name, segments, turns, about=asked(count), words=words)
         except (ValueError, OSError) as error:
             report(error)
             continue
-        found[name] = segments, sum(samples) / SAMPLING_RATE
-        say(f"{file} -> {', '.join(map(str, targets))}\n{text_timeline(segments)}")
+        found[name] = segments, seconds
+        say(f"{file} -> {', '.join(map(str, targets))}\n{summary(segments, words)}")
         check_count(file, len({s.speaker for s in segments}), count)
     found = {name: one for share in gather(found, world_size) for name, one in share.items()}
     if references and found and rank == 0:
@@ -120,7 +128,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="replace files that are there already and are not as diarize.py wrote them (never an input)",
     )
     parser.add_argument(
-        "--format", type=formats, metavar="NAMES", help=f"one or more of {','.join(FORMATS)} (default: rttm)"
+        "--format",
+        type=formats,
+        metavar="NAMES",
+        help=f"one or more of {','.join(FORMATS)} (default: rttm, with --words txt)",
     )
     parser.add_argument("--plot", action="store_true", help="a picture of each recording beside its answer, PNG")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="directory, ONNX file or Hub id (default: %(default)s)")
@@ -134,6 +145,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default=MIX,
         metavar="WHICH",
         help=f"{MIX}, the number of a channel, or {SEPARATE}: one speaker on each (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--words",
+        metavar="PATH",
+        help="words of a speech recogniser, to be given to the speakers: JSON of whisper, faster-whisper, whisperX, "
+        "whisper.cpp or transformers, SRT or WebVTT; of several recordings a directory of call.json, call.vtt or "
+        "call.srt for call.wav",
+    )
+    parser.add_argument(
+        "--exclusive", action="store_true", help="nobody at the same time: the one who spoke before keeps the time"
     )
     parser.add_argument("--reference", metavar="RTTM", help="RTTM file or directory of them, to score against")
     parser.add_argument("--uem", metavar="UEM", help="UEM file: the regions to score (default: whole recordings)")
@@ -154,13 +175,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--dataset writes Parquet; --format, --plot, --overwrite and --reference are for files")
     if arguments.dataset and (arguments.track or arguments.channels != MIX):
         parser.error("--track and --channels are for files")
+    if arguments.dataset and (arguments.words or arguments.exclusive):
+        parser.error("--words and --exclusive are for files")
+    if arguments.words and arguments.format and not set(arguments.format) & set(WITH_WORDS):
+        parser.error(f"--words needs one of {', '.join(WITH_WORDS)} in --format; the others hold no words")
     if arguments.channels == SEPARATE and (arguments.num_speakers or arguments.min_speakers or arguments.max_speakers):
         parser.error(f"with --channels {SEPARATE} there is one speaker on each channel; give no number of speakers")
     if (arguments.uem or arguments.ignore_reference_name) and not arguments.reference:
         parser.error("--uem and --ignore_reference_name are for scoring; add --reference")
     if arguments.config and not arguments.dataset:
         parser.error("--config is for --dataset")
-    arguments.format = arguments.format or ["rttm"]
+    arguments.format = arguments.format or ["txt" if arguments.words else "rttm"]
     return arguments
 
 
@@ -176,6 +201,7 @@ def inputs(arguments: argparse.Namespace, recordings: dict[str, str]) -> dict[st
     """Every file that is read, by what it is, so that none is written to."""
     model = Path(arguments.model)
     found = {"recording": list(recordings.values()), "model": [model, *model.glob("*"), *model.glob("model/*")]}
+    found |= {"file of words": list(find_words(arguments.words, recordings).values())}
     if arguments.reference:
         from evaluation.references import reference_files
 
@@ -185,6 +211,14 @@ def inputs(arguments: argparse.Namespace, recordings: dict[str, str]) -> dict[st
 
 def show_warning(message, category, *location):
     say(" ".join([f"{KINDS.get(category, category.__name__)}:", *str(message).split()]), sys.stderr)
+
+
+def summary(segments: list[Segment], words: list[Word] | None) -> str:
+    """For the terminal: who speaks when, and of a short recording the turns or what was said in them."""
+    if words is None:
+        return text_timeline(segments)
+    few = len(spoken_turns(words)) <= MOST_LISTED
+    return text_timeline(segments, listed=False) + (f"\n{to_txt('', segments, words)}" if few else "")
 
 
 def asked(count: SpeakerCount) -> dict[str, int]:

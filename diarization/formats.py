@@ -1,10 +1,13 @@
-"""Segments as text: RTTM, JSON, CSV, subtitles, Audacity labels."""
+"""Segments, and words with speakers, as text: RTTM, JSON, CSV, subtitles, a transcript, Audacity labels."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
+from diarization.subtitles import to_srt, to_vtt
+from diarization.timeline import clock
 from modeling.segments_fast_diarization import Segment
+from modeling.words_fast_diarization import Word, spoken_turns
 
 
 def to_rttm(name: str, segments: Sequence[Segment]) -> str:
@@ -14,10 +17,15 @@ def to_rttm(name: str, segments: Sequence[Segment]) -> str:
     )
 
 
-def to_json(name: str, segments: Sequence[Segment], about: Mapping = {}) -> str:
+def to_json(name: str, segments: Sequence[Segment], about: Mapping = {}, words: Sequence[Word] | None = None) -> str:
     """`about` holds further facts of the recording, such as what number of speakers was asked for."""
     found = {"recording": name, "num_speakers": len({s.speaker for s in segments}), **about}
-    return json.dumps(found | {"segments": [asdict(s) for s in segments]}, indent=1) + "\n"
+    found |= {"segments": [asdict(s) for s in segments]}
+    if words is not None:
+        turns = [turn.as_dict() for turn in spoken_turns(words)]
+        found["turns"] = [{key: turn[key] for key in ("start", "end", "speaker", "text")} for turn in turns]
+        found["words"] = [{"word": w.text, "start": w.start, "end": w.end, "speaker": w.speaker} for w in words]
+    return json.dumps(found, indent=1) + "\n"
 
 
 def to_csv(name: str, segments: Sequence[Segment]) -> str:
@@ -25,10 +33,12 @@ def to_csv(name: str, segments: Sequence[Segment]) -> str:
     return "start,end,speaker,confidence\n" + "".join(lines)
 
 
-def to_srt(name: str, segments: Sequence[Segment]) -> str:
-    return "".join(
-        f"{number}\n{_clock(s.start)} --> {_clock(s.end)}\n{s.speaker}\n\n" for number, s in enumerate(segments, 1)
-    )
+def to_txt(name: str, segments: Sequence[Segment], words: Sequence[Word] | None = None) -> str:
+    """A transcript: one paragraph a turn; of segments without words, a line each."""
+    if words is None:
+        return "".join(f"[{clock(s.start)}] {s.speaker}\n" for s in segments)
+    turns = [(f"[{clock(t.start)}]", f"{t.speaker}: " if t.speaker else "", t.text) for t in spoken_turns(words)]
+    return "\n".join(f"{time} {speaker}{text}\n" for time, speaker, text in turns)
 
 
 def to_audacity(name: str, segments: Sequence[Segment]) -> str:
@@ -40,9 +50,13 @@ FORMATS: dict[str, tuple[str, Callable[..., str]]] = {
     "json": (".json", to_json),
     "csv": (".csv", to_csv),
     "srt": (".srt", to_srt),
+    "vtt": (".vtt", to_vtt),
+    "txt": (".txt", to_txt),
     "audacity": (".txt", to_audacity),
 }
 """Suffix and writer by name."""
+WITH_WORDS = ("json", "srt", "vtt", "txt")
+"""Formats that hold words; their writers take `words`."""
 
 
 def to_annotation(name: str, segments: Sequence[Segment]):
@@ -54,9 +68,3 @@ def to_annotation(name: str, segments: Sequence[Segment]):
     for number, s in enumerate(segments):
         annotation[Interval(s.start, s.end), number] = s.speaker
     return annotation
-
-
-def _clock(seconds: float) -> str:
-    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02d}:{minutes:02d}:{milliseconds // 1000:02d},{milliseconds % 1000:03d}"

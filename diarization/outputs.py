@@ -12,10 +12,11 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from diarization.formats import FORMATS
+from diarization.formats import FORMATS, WITH_WORDS
 from diarization.names import recording_name
 from diarization.timeline import plot_timeline
 from modeling.segments_fast_diarization import Segment
+from modeling.words_fast_diarization import Word
 
 RECORD = ".written_by_diarize"
 """SHA-256 of every file written to a directory, one a line."""
@@ -70,13 +71,19 @@ class Outputs:
             )
 
     def write(
-        self, name: str, segments: Sequence[Segment], reference: Sequence[Segment] = (), about: Mapping = {}
+        self,
+        name: str,
+        segments: Sequence[Segment],
+        reference: Sequence[Segment] = (),
+        about: Mapping = {},
+        words: Sequence[Word] | None = None,
     ) -> list[Path]:
         """Write the files of one recording, each whole or not at all.
 
         Args:
             reference: drawn in the picture below the segments.
             about: further facts for JSON.
+            words: with speakers, for the formats `WITH_WORDS`.
 
         Raises:
             OSError: a file cannot be written.
@@ -86,6 +93,7 @@ class Outputs:
         targets = self.targets(name)
         for choice, target in zip(self.formats, targets):
             facts = {"about": about} if choice == "json" else {}
+            facts |= {"words": words} if choice in WITH_WORDS else {}
             self._write(target, FORMATS[choice][1](recording_name(name), segments, **facts).encode())
         if self.plot:
             picture = io.BytesIO()

@@ -39,7 +39,7 @@ def plot_timeline(file: Path | BinaryIO, title: str, segments: Sequence[Segment]
     seconds = _seconds([*segments, *reference]) or 1
     step = next((step for step in TICK_SECONDS if seconds / step <= 12), seconds / 12)
     axes.set_xlim(0, seconds)
-    axes.set_xticks(ticks := np.arange(0, seconds, step), [_clock(tick) for tick in ticks])
+    axes.set_xticks(ticks := np.arange(0, seconds, step), [clock(tick) for tick in ticks])
     axes.set_axisbelow(True)
     title = title.encode(errors="replace").decode()  # a file name may be no Unicode
     axes.set_title(title if segments else f"{title}: no speech found", loc="left", parse_math=False)
@@ -47,10 +47,10 @@ def plot_timeline(file: Path | BinaryIO, title: str, segments: Sequence[Segment]
     figure.savefig(file, dpi=100, format="png")
 
 
-def text_timeline(segments: Sequence[Segment], width: int | None = None) -> str:
+def text_timeline(segments: Sequence[Segment], width: int | None = None, listed: bool = True) -> str:
     """Lines of `width` characters (as wide as the terminal): one row a speaker, higher blocks where more is said.
 
-    A short recording's turns follow one by one.
+    A short recording's turns follow one by one if `listed`.
     """
     if not segments:
         return "  no speech found\n"
@@ -64,14 +64,22 @@ def text_timeline(segments: Sequence[Segment], width: int | None = None) -> str:
         turns = [s for s in segments if s.speaker == name]
         said = sum(np.clip(edges, s.start, s.end) for s in turns)
         levels = np.ceil(np.diff(said) / (seconds / columns) * (len(BLOCKS) - 1) - 1e-6).astype(int)
-        spoken = _clock(sum(s.end - s.start for s in turns))
+        spoken = clock(sum(s.end - s.start for s in turns))
         lines.append(f"  {name} {spoken:>7}  {''.join(BLOCKS[levels.clip(0, len(BLOCKS) - 1)])}".rstrip())
-    lines.append(" " * margin + "0:00" + _clock(seconds).rjust(columns - 4))
-    if len(segments) <= MOST_LISTED:
+    lines.append(" " * margin + "0:00" + clock(seconds).rjust(columns - 4))
+    if listed and len(segments) <= MOST_LISTED:
         lines += [
-            f"  {_clock(s.start, 2):>11}  {_clock(s.end, 2):>11}  {s.speaker}  {s.confidence:.2f}" for s in segments
+            f"  {clock(s.start, 2):>11}  {clock(s.end, 2):>11}  {s.speaker}  {s.confidence:.2f}" for s in segments
         ]
     return "\n".join(lines) + "\n"
+
+
+def clock(seconds: float, digits: int = 0) -> str:
+    """`1:02:03`, or `2:03` below an hour; with `digits` of seconds."""
+    minutes, seconds = divmod(round(seconds, digits), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    rest = f"{seconds:0{3 + digits if digits else 2}.{digits}f}"
+    return f"{hours}:{minutes:02d}:{rest}" if hours else f"{minutes}:{rest}"
 
 
 def _names(segments: Sequence[Segment]) -> list[str]:
@@ -85,10 +93,3 @@ def _seconds(segments: Sequence[Segment]) -> float:
 def _shade(segment: Segment) -> float:
     """Opacity: a segment's mean activity is seldom below a half."""
     return 0.2 + 1.6 * min(max(segment.confidence - 0.5, 0.0), 0.5)
-
-
-def _clock(seconds: float, digits: int = 0) -> str:
-    minutes, seconds = divmod(round(seconds, digits), 60)
-    hours, minutes = divmod(int(minutes), 60)
-    rest = f"{seconds:0{3 + digits if digits else 2}.{digits}f}"
-    return f"{hours}:{minutes:02d}:{rest}" if hours else f"{minutes}:{rest}"

@@ -24,7 +24,10 @@ if __name__ == "__main__":
         backbone = AutoModel.from_pretrained(directory, trust_remote_code=True).eval()
         found["hidden"] = backbone(**inputs).last_hidden_state
     diarizer = pipeline("speaker-diarization", model=directory, trust_remote_code=True)
-    found["segments"] = json.dumps(diarizer({"array": np.load(waveforms)[0], "sampling_rate": 16_000}))
+    recording = {"array": np.load(waveforms)[0], "sampling_rate": 16_000}
+    found["segments"] = json.dumps(diarizer(recording))
+    asr = [{"word": "Hello", "start": 1.0, "end": 1.5}]
+    found["turns"] = json.dumps(diarizer(recording, words=asr, exclusive=True))
     config = AutoConfig.from_pretrained(directory, trust_remote_code=True)
     assert not any("modeling." in name for name in sys.modules if name.startswith("modeling"))
     np.savez(answers, config=config.to_json_string(), **found)

@@ -53,7 +53,8 @@ def assert_true_turns(turns):
 def test_every_format_without_torch(call, model, tmp_path):
     # The two-tone model answers on exact frames, so every format has one right text.
     script = WITHOUT_TORCH.replace('"diarize.py"', repr(str(ROOT / "diarize.py")))
-    command = [sys.executable, "-c", script, "call.wav", "--model", model, "--format", ",".join(FORMATS), "--plot"]
+    names = ",".join(name for name in FORMATS if name != "txt")  # whose suffix Audacity's labels have too
+    command = [sys.executable, "-c", script, "call.wav", "--model", model, "--format", names, "--plot"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
     assert (done.returncode, done.stderr) == (0, "")
     results = tmp_path / "results"
@@ -71,6 +72,9 @@ def test_every_format_without_torch(call, model, tmp_path):
         .read_text()
         .startswith("1\n00:00:00,000 --> 00:00:04,000\nSPEAKER_00\n\n2\n00:00:05,000 --> 00:00:09,000\nSPEAKER_01\n\n")
     )
+    assert (results / "call.vtt").read_text().startswith("WEBVTT\n\n00:00:00.000 --> 00:00:04.000\n<v SPEAKER_00>SPE")
+    assert call("call.wav", "--format", "txt", "--output", "plain") == 0
+    assert Path("plain/call.txt").read_text() == "[0:00] SPEAKER_00\n[0:05] SPEAKER_01\n[0:10] SPEAKER_00\n"
     answer = json.loads((results / "call.json").read_text())
     assert answer["recording"] == "call"
     assert answer["segments"][1] == {"start": 5.0, "end": 9.0, "speaker": "SPEAKER_01", "confidence": 0.9995}
@@ -209,10 +213,12 @@ def test_wrong_usage_is_one_line_and_two(call, arguments, message, capsys):
     [
         ([], "give one or more recordings, or --dataset HUB_ID"),
         (["call.wav", "--dataset", "user/name"], "give one or more recordings, or --dataset HUB_ID"),
-        (["call.wav", "--format", "rttm,docx"], "'docx' is none of rttm, json, csv, srt, audacity"),
+        (["call.wav", "--format", "rttm,docx"], "'docx' is none of rttm, json, csv, srt, vtt, txt, audacity"),
         (["--dataset", "user/name", "--plot"], "--dataset writes Parquet"),
         (["call.wav", "--config", "ihm"], "--config is for --dataset"),
         (["--dataset", "user/name", "--track", "2"], "--track and --channels are for files"),
+        (["--dataset", "user/name", "--exclusive"], "--words and --exclusive are for files"),
+        (["call.wav", "--words", "asr.json", "--format", "rttm,csv"], "--words needs one of json, srt, vtt, txt in"),
         (["call.wav", "--channels", "separate", "--num_speakers", "2"], "give no number of speakers"),
     ],
 )

@@ -5,6 +5,7 @@ argument parsers of the scripts; those that diarize `call.wav` are run.
 """
 
 import argparse
+import json
 import os
 import re
 import runpy
@@ -124,6 +125,7 @@ def workplace(tmp_path_factory):
         other.symlink_to(models[0])
     write_recording(place / "call.wav")
     (place / "call.rttm").write_text(to_rttm("call", [Segment(0.0, 4.0, "A", 1.0), Segment(5.0, 9.0, "B", 1.0)]))
+    (place / "asr.json").write_text(json.dumps([{"word": "Hello", "start": 1.0, "end": 1.5}]))
     return place
 
 

@@ -555,4 +555,6 @@ def test_a_saved_directory_loads_where_this_repository_is_absent(network, speech
     diarizer = pipeline("speaker-diarization", model=str(model), trust_remote_code=True)
     segments = diarizer({"array": waveforms[0].numpy(), "sampling_rate": 16_000})
     assert json.loads(str(found["segments"])) == segments
+    (turn,) = json.loads(str(found["turns"]))
+    assert turn["text"] == "Hello" and (turn["speaker"] is None) == (not segments)
     assert json.loads(str(found["config"]))["encoder_type"] == network.config.encoder_type
