@@ -19,13 +19,17 @@ from .audio_fast_diarization import (
 )
 from .inputs_fast_diarization import is_one, to_recording
 from .linking_fast_diarization import Linker
+from .segments_fast_diarization import Segment, exclusive_segments
 from .separate_fast_diarization import diarize_channels
 from .settings_fast_diarization import LinkingSettings, SpeakerCount
 from .streaming_fast_diarization import StreamingDiarizer
+from .transcripts_fast_diarization import Passage, WordsError, read_transcript
 from .windows_fast_diarization import WINDOWS_PER_BATCH, Network, finite, sliding_windows
+from .words_fast_diarization import assign_words, spoken_turns
 
 NUMBERS = tuple(SpeakerCount.__dataclass_fields__)
-KEYWORDS = (*NUMBERS, "sampling_rate", "track", "channels", "on_error", "batch_size", "num_workers")
+OPTIONS = ("words", "exclusive", "sampling_rate", "track", "channels", "on_error", "batch_size", "num_workers")
+KEYWORDS = (*NUMBERS, *OPTIONS)
 
 
 class FastDiarizationPipeline(Pipeline):
@@ -52,7 +56,9 @@ class FastDiarizationPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         self.model.eval()
 
-    def __call__(self, inputs, batch_size: int | None = None, **kwargs) -> list[dict] | list[list[dict]]:
+    def __call__(
+        self, inputs, batch_size: int | None = None, words: object = None, **kwargs
+    ) -> list[dict] | list[list[dict]]:
         """
         Args:
             inputs: a recording, or a list of them: path or encoded bytes of any file FFmpeg reads, video included; a
@@ -60,21 +66,28 @@ class FastDiarizationPipeline(Pipeline):
                 `raw` or `waveform` with `sampling_rate` or `sample_rate`, of `bytes`, `path` or `audio`. Of a
                 generator, a `KeyDataset` or other iterables the results come one by one.
             batch_size (`int`, *optional*): windows in one forward pass.
+            words (*optional*): what a speech recogniser returned for the recording, or a file of it, as of
+                `read_transcript`; of a list of recordings a list of them.
             num_speakers, min_speakers, max_speakers (`int`, *optional*): what is known of the number of speakers.
             sampling_rate (`int`, *optional*): of waveforms that come without, 16 000 Hz by default.
             track, channels (*optional*): what is heard of a recording, as of `audio_blocks`; with `"separate"` the
                 speaker on channel 1 is `"SPEAKER_00"`, on channel 2 `"SPEAKER_01"`.
+            exclusive (`bool`, *optional*): nobody at the same time, as of `exclusive_segments`.
             on_error (`str`, *optional*): `"raise"` (default), or `"skip"`: `None` and an `AudioWarning` in place of
                 the segments of a recording that cannot be read.
 
         Returns:
             segments by start, dicts of `start` and `end` (seconds), `speaker` (`"SPEAKER_00"` speaks first) and
-            `confidence` (0 to 1); a list of such lists for a list of recordings.
+            `confidence` (0 to 1); with `words` what each speaker said, dicts of `start`, `end`, `speaker`, `text` and
+            `words` (dicts of `word`, `start` and `end`). A list of such lists for a list of recordings.
 
         Raises:
             AudioError: a recording that cannot be read.
+            WordsError: words that cannot be read.
             ValueError: an impossible number of speakers, or a keyword that is not known.
         """
+        if words is not None:
+            return self._with_words(inputs, words, kwargs | {"batch_size": batch_size})
         batch_size = batch_size or self._batch_size or WINDOWS_PER_BATCH
         if batch_size != int(batch_size) or batch_size < 1:
             raise ValueError(f"batch_size must be a number of windows, 1 or more, got {batch_size}")
@@ -86,6 +99,14 @@ class FastDiarizationPipeline(Pipeline):
         if hasattr(inputs, "__iter__"):
             inputs = (recording for recording in inputs)
         return super().__call__(inputs, **kwargs)
+
+    def _with_words(self, inputs, words: object, kwargs: dict) -> list[dict] | list[list[dict]]:
+        if is_one(inputs):
+            return _said(read_transcript(words), self(inputs, **kwargs))
+        if not isinstance(inputs, list | tuple) or not isinstance(words, list | tuple) or len(words) != len(inputs):
+            raise WordsError("words belong to one recording, or are a list as long as the list of recordings")
+        transcripts = list(map(read_transcript, words))
+        return [_said(*both) for both in zip(transcripts, self(inputs, **kwargs))]
 
     def _all_of(self, recordings: Sequence, kwargs: dict) -> list[list[dict]]:
         results = []
@@ -104,6 +125,7 @@ class FastDiarizationPipeline(Pipeline):
         track: int | None = None,
         channels: Channels | None = None,
         on_error: str | None = None,
+        exclusive: bool | None = None,
         **numbers,
     ):
         if unknown := numbers.keys() - set(NUMBERS):
@@ -114,7 +136,8 @@ class FastDiarizationPipeline(Pipeline):
         if channels == SEPARATE and any(value is not None for value in numbers.values()):
             raise ValueError("with channels='separate' there is one speaker a channel; give no number of speakers")
         heard = _given(track=track, channels=channels)
-        postprocess = _given(on_error=on_error) | ({"count": SpeakerCount(**numbers)} if numbers else {})
+        count = SpeakerCount(**numbers) if numbers else None
+        postprocess = _given(on_error=on_error, exclusive=exclusive, count=count)
         return (
             heard | _given(sampling_rate=sampling_rate),
             heard | _given(windows_per_batch=windows_per_batch),
@@ -156,7 +179,7 @@ class FastDiarizationPipeline(Pipeline):
         return {"linker": linker}
 
     def postprocess(
-        self, outputs: dict, count: SpeakerCount = SpeakerCount(), on_error: str = "raise"
+        self, outputs: dict, count: SpeakerCount = SpeakerCount(), on_error: str = "raise", exclusive: bool = False
     ) -> list[dict] | None:
         if "error" in outputs:
             if on_error == "raise":
@@ -164,6 +187,7 @@ class FastDiarizationPipeline(Pipeline):
             warnings.warn(f"{outputs['error']}; skipped, its result is None", AudioWarning, stacklevel=2)
             return None
         segments = outputs["segments"] if "segments" in outputs else outputs["linker"].segments(count)
+        segments = exclusive_segments(segments) if exclusive else segments
         return [dict(vars(segment)) for segment in segments]
 
     def stream(self, **options) -> StreamingDiarizer:
@@ -194,6 +218,14 @@ class Recordings(Dataset):
 
     def __getitem__(self, index: int):
         return self.recordings[index]
+
+
+def _said(transcript: list[Passage], segments: list[dict] | None) -> list[dict] | None:
+    """The turns of a transcript, nothing of a recording that was skipped."""
+    if segments is None:
+        return None
+    words = assign_words(transcript, [Segment(**segment) for segment in segments])
+    return [turn.as_dict() for turn in spoken_turns(words)]
 
 
 def _given(**values) -> dict:

@@ -1,7 +1,8 @@
 """Segments of speakers, from activities by hysteresis and minimum durations."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -55,6 +56,30 @@ def join_segments(segments: Iterable[Segment]) -> list[Segment]:
             segment = Segment(before.start, segment.end, segment.speaker, round(confidence, 4))
         joined[segment.speaker, segment.end] = segment
     return sorted(joined.values(), key=lambda s: (s.start, s.end))
+
+
+def exclusive_segments(segments: Iterable[Segment]) -> list[Segment]:
+    """Segments by start of which no two overlap: while several people speak, the one who spoke before keeps the time.
+
+    Who of several goes on when that one stops, or begins at the same time, is the one with the highest confidence. The
+    time in which anyone speaks stays the same, and each segment lies within one of those given.
+    """
+    turns = sorted((s for s in segments if s.end > s.start), key=lambda s: (s.start, -s.confidence, s.end))
+    found: list[Segment] = []
+    active: list[Segment] = []
+    current, coming = None, 0
+    edges = sorted({edge for turn in turns for edge in (turn.start, turn.end)})
+    for start, end in pairwise(edges):
+        active = [turn for turn in active if turn.end > start]
+        while coming < len(turns) and turns[coming].start <= start:
+            active.append(turns[coming])
+            coming += 1
+        if current is not None and any(turn is current for turn in active):
+            found[-1] = replace(found[-1], end=end)
+        elif active:
+            current = max(active, key=lambda turn: turn.confidence)
+            found.append(replace(current, start=start, end=end))
+    return found
 
 
 def hysteresis(track: np.ndarray, onset: float, offset: float, active: bool = False) -> np.ndarray:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from .timeline_fast_diarization import Timeline  # noqa: F401
     from .tracklets_fast_diarization import Tracklets  # noqa: F401
     from .tracks_fast_diarization import Track  # noqa: F401
+    from .transcripts_fast_diarization import read_transcript  # noqa: F401
     from .windows_fast_diarization import Network  # noqa: F401
+    from .words_fast_diarization import assign_words  # noqa: F401
 
 CUSTOM_PIPELINES = {
     "speaker-diarization": {
