@@ -65,18 +65,21 @@ class WholeFilePeer:
         if len(embeddings) < 2:
             return np.zeros(len(embeddings), int)
         tree = linkage(embeddings, "average", metric="cosine")
+        clusters, large = self._cut(tree, self.threshold)
         if num_speakers:
-            clusters = fcluster(tree, num_speakers, "maxclust")
-        else:
-            clusters = fcluster(tree, self.threshold, "distance")
-        clusters = np.unique(clusters, return_inverse=True)[1]
-        sizes = np.bincount(clusters)
-        large = np.flatnonzero(sizes >= self.smallest * sizes.max()) if not num_speakers else np.arange(len(sizes))
+            cuts = [self._cut(tree, height) for height in tree[::-1, 2]]
+            clusters, large = min(cuts, key=lambda cut: abs(len(cut[1]) - num_speakers))
         centroids = np.stack([embeddings[clusters == c].mean(axis=0) for c in large])
         centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
         return np.where(
             np.isin(clusters, large), np.searchsorted(large, clusters), (embeddings @ centroids.T).argmax(1)
         )
+
+    def _cut(self, tree: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:
+        """Clusters joined below a height, and which of them are large."""
+        clusters = fcluster(tree, height * (1 - 1e-9), "distance") - 1
+        sizes = np.bincount(clusters)
+        return clusters, np.flatnonzero(sizes >= self.smallest * sizes.max())
 
     def diarize(self, name: str, waveform: np.ndarray, counts: dict[str, int | None]) -> dict[str, Annotation]:
         """The hypothesis for each of `counts`, numbers of speakers or `None`; the networks run once."""
