@@ -106,6 +106,7 @@ def test_samples_and_times_are_those_of_ffmpeg(pair):
     assert delay + 25 >= 0 and delay < 0.03 * RATE, "at most what the encoder delays and no header tells"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(FFMPEG is None, reason="there is no ffmpeg here")
 def test_times_are_those_of_the_program_ffmpeg(pair, tmp_path):
     container, recording = pair

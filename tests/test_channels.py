@@ -199,6 +199,7 @@ def published():
     return open_network(str(MODEL))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CALLS.is_dir(), reason="no real calls here")
 def test_on_real_calls_separate_is_better_than_the_mix(published):
     network, linking = published

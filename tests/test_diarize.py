@@ -50,6 +50,7 @@ def assert_true_turns(turns):
     np.testing.assert_allclose([t[:2] for t in turns], [t[:2] for t in TURNS], atol=0.021)
 
 
+@pytest.mark.process
 def test_every_format_without_torch(call, model, tmp_path):
     # The two-tone model answers on exact frames, so every format has one right text.
     script = WITHOUT_TORCH.replace('"diarize.py"', repr(str(ROOT / "diarize.py")))
@@ -262,6 +263,7 @@ def test_without_a_published_model_the_way_to_one_is_told(tmp_path, monkeypatch,
     )
 
 
+@pytest.mark.process
 def test_two_processes_share_the_files_and_answer_as_one_would(model, tmp_path):
     for name in "abc":
         write_recording(tmp_path / f"{name}.wav")

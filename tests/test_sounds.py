@@ -240,6 +240,7 @@ def test_sounds_come_in_the_share_of_windows_asked_for():
     assert (scenery.draw(generator(5), 100, 2, CLEAN).sound == NOT).all()
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_the_same_windows_without_sounds():
     corpus, config = open_corpus("demo", "train"), StreamConfig(batch_size=32, lanes=1)
     quiet = replace(config, augmentation=replace(config.augmentation, sound=0.0))

@@ -46,6 +46,7 @@ def test_the_same_seed_gives_the_same_hundred_windows_bit_for_bit(first_hundred)
     assert same(first_hundred, batches(SMALL, 0, 5))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 8])
 def test_any_number_of_workers_draws_the_same_sequence(first_hundred, workers):
     assert same(first_hundred, batches(SMALL, workers, 5))
@@ -69,6 +70,7 @@ class Numbered(ConversationStream):
         return ((i, lambda: {}) for i in range(first, 1 + block % 3))
 
 
+@pytest.mark.process
 @given(
     workers=st.integers(1, 16),
     turn=st.integers(0, 3),
@@ -176,6 +178,7 @@ if sys.argv[1] == "kill":
 """
 
 
+@pytest.mark.process
 def test_no_folder_is_left_by_workers_that_were_killed(tmp_path):
     root = Path(__file__).resolve().parent.parent
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(root)}
