@@ -152,6 +152,7 @@ def test_batches_hold_what_is_said_and_heard(directory, made):
     assert overlapped > 5, "overlaps are kept"
 
 
+@pytest.mark.slow
 def test_only_the_level_is_changed_and_nothing_clips(directory):
     conversations = open_source(str(directory), "train")
     plain = batches(AnnotatedStream(conversations, CONFIG), 4)

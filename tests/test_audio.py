@@ -319,6 +319,7 @@ def test_what_is_known_to_be_missing_is_said(container, codec):
     assert kind is AudioWarning and "of 6.0 s could be read" in message
 
 
+@pytest.mark.slow
 def test_an_mp3_that_does_not_say_its_length_is_read_whole_by_training_too():
     rate = 44_100
     sound = np.concatenate([speech_like(10, rate), np.zeros(4 * rate, np.float32), speech_like(16, rate, seed=1)])
@@ -368,6 +369,7 @@ def test_the_fast_path_of_training_gives_what_the_decoder_gives(options, toleran
     assert np.corrcoef(fast, slow)[0, 1] > 0.999
 
 
+@pytest.mark.slow
 def test_what_libsndfile_reads_otherwise_goes_the_slow_way():
     lossy = encode("ogg", "libopus", speech_like(12, 48_000), rate=48_000, move=MOVES["lost"][0])
     for recording in (flac_from_a_pipe(WHOLE), wav(WHOLE, 0), encode("mp3", "libmp3lame", WHOLE), lossy):

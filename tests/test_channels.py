@@ -232,6 +232,7 @@ EXPECTED = {
 """Length, the most DER that is no fault of the decoder (DER of the same sound alone varies with its shift), notice."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CASES.is_dir(), reason="no cases here")
 @pytest.mark.parametrize("name", EXPECTED)
 def test_files_of_real_tools(name, published):

@@ -143,6 +143,7 @@ def test_a_pipe_is_heard_from_its_beginning(model, tmp_path):
     assert_true_turns(turns_of(tmp_path / "results" / "stdin.rttm"))
 
 
+@pytest.mark.slow
 def test_standard_input_and_the_choice_of_a_channel(model, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_recording(tmp_path / "call.wav")

@@ -145,6 +145,7 @@ def test_voices_alike_over_the_whole_recording_are_one_whatever_one_window_says(
     assert len({s.speaker for s in linker.segments(SpeakerCount(num_speakers=count))}) == expected
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), windows=st.integers(1, 40), speakers=st.integers(2, 4))
 def test_folded_tracklets_have_the_same_speakers(seed, windows, speakers):
     rng = np.random.default_rng(seed)

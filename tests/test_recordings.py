@@ -66,6 +66,7 @@ def test_a_network_that_knows_the_answer_gives_it_for_the_whole_recording(speake
         assert error_rate(turns, diarize(oracle, [oracle.waveform()], SETTINGS, count))["speaker_count_error"] == 0
 
 
+@pytest.mark.slow
 def test_fewer_and_more_speakers_than_there_are():
     turns = conversation(120, 3)
     oracle = OracleNetwork(turns, 120, noise=0.3)
@@ -131,6 +132,7 @@ def three():
     return turns, OracleNetwork(turns, 60.3, noise=0.3)
 
 
+@pytest.mark.slow
 def test_chunks_of_any_size_give_the_same_live_result(three):
     _, oracle = three
     waveform = oracle.waveform()[:-100]

@@ -412,6 +412,7 @@ def test_pieces_are_3_s_of_one_speaker_and_the_same_every_time():
     assert not np.array_equal(pieces(corpus, 1)[0], waveforms)
 
 
+@pytest.mark.slow
 def test_voices_without_a_pair_of_one_speaker_are_refused(monkeypatch):
     monkeypatch.setattr(voices, "MOST_PIECES", 1)
     with pytest.raises(CorpusError, match="speakers with 3 s of speech and 0 more such pieces of them"):
@@ -452,6 +453,7 @@ def run(monkeypatch, *arguments: str) -> int:
     return main()
 
 
+@pytest.mark.slow
 def test_a_directory_is_scored_beside_the_peer_and_all_is_kept(recordings, model, peer, tmp_path, monkeypatch, capsys):
     output = tmp_path / "scores"
     told = ["--num_speakers", "known", "2", "2", "--collar", "0.5", "--hop", "2"]

@@ -40,6 +40,7 @@ def sounds():
     return SoundSet(SET, "demo", "validation", None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RENDERINGS)
 def test_every_rendering_sounds_and_is_always_the_same(kind):
     wave = RENDERINGS[kind](7 * RATE)

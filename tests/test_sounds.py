@@ -49,6 +49,7 @@ def test_every_kind_is_a_function_of_the_draw_of_any_length(kind, seed, seconds)
     np.testing.assert_array_equal(wave, KINDS[kind](generator(seed), samples))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_sounds_and_differs_from_draw_to_draw(kind):
     waves = [KINDS[kind](generator(seed), 10 * RATE) for seed in range(6)]

@@ -208,6 +208,7 @@ def share_of_two(stream) -> float:
     return (labels.any(axis=1).sum(axis=1) == 2).mean()
 
 
+@pytest.mark.slow
 def test_measured_shares_are_for_training_alone():
     asked = "--encoder_type lightweight-cnn --per_device_train_batch_size 64"
     streams = {
@@ -273,6 +274,27 @@ def test_precision_is_what_the_gpu_is_good_at(monkeypatch, tmp_path, capability,
     assert (training.fp16, training.bf16) == chosen
 
 
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory) -> Path:
+    """Files and directories of which none is what a flag asks for."""
+    directory = tmp_path_factory.mktemp("wrong")
+    (directory / "empty").mkdir()
+    (directory / "broken.yaml").write_text("dataset: demo\n\tmax_steps: 3\n")
+    (directory / "list.yaml").write_text("- dataset\n")
+    (directory / "unknown.yaml").write_text("max_step: 3\n")
+    (directory / "value.yaml").write_text("max_steps: ten\n")
+    (directory / "nameless").mkdir()
+    write_directory(directory / "calls", talks(1))
+    (directory / "texts").mkdir()
+    (directory / "texts" / "text.wav").write_text("Dear recording,\n" * 100)
+    pq.write_table(pa.table({"audio": [b"RIFF"], "text": ["hello"]}), directory / "nameless" / "train.parquet")
+    for name, kind in (("other/model", "wavlm"), ("torn", "fast-diarization")):
+        (directory / name).mkdir(parents=True)
+        (directory / name / "config.json").write_text(json.dumps({"model_type": kind}))
+    (directory / "torn" / "model.safetensors").write_bytes(b"\x00" * 20)
+    return directory
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -326,23 +348,9 @@ def test_precision_is_what_the_gpu_is_good_at(monkeypatch, tmp_path, capability,
         (["--teacher_voices", "{tmp}/none"], "none"),
     ],
 )
-def test_whatever_is_wrong_is_one_line(monkeypatch, tmp_path, flags, message):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "broken.yaml").write_text("dataset: demo\n\tmax_steps: 3\n")
-    (tmp_path / "list.yaml").write_text("- dataset\n")
-    (tmp_path / "unknown.yaml").write_text("max_step: 3\n")
-    (tmp_path / "value.yaml").write_text("max_steps: ten\n")
-    (tmp_path / "nameless").mkdir()
-    write_directory(tmp_path / "calls", talks(1))
-    (tmp_path / "texts").mkdir()
-    (tmp_path / "texts" / "text.wav").write_text("Dear recording,\n" * 100)
-    pq.write_table(pa.table({"audio": [b"RIFF"], "text": ["hello"]}), tmp_path / "nameless" / "train.parquet")
-    for name, kind in (("other/model", "wavlm"), ("torn", "fast-diarization")):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "config.json").write_text(json.dumps({"model_type": kind}))
-    (tmp_path / "torn" / "model.safetensors").write_bytes(b"\x00" * 20)
+def test_whatever_is_wrong_is_one_line(monkeypatch, wrong, flags, message):
     with pytest.raises(SystemExit) as left:
-        run(monkeypatch, "--output_dir", tmp_path / "out", *(flag.format(tmp=tmp_path) for flag in flags))
+        run(monkeypatch, "--output_dir", wrong / "out", *(flag.format(tmp=wrong) for flag in flags))
     assert str(left.value).startswith("error: ") and "\n" not in str(left.value)
     assert re.search(message, str(left.value)), left.value
 
