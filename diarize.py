@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if len(found) == len(recordings) else 1
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -138,6 +138,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--num_speakers", type=int, metavar="N", help="how many people speak in each, if known")
     parser.add_argument("--min_speakers", type=int, metavar="N", help="least number of speakers")
     parser.add_argument("--max_speakers", type=int, metavar="N", help="largest number of speakers")
+    add_sources(parser)
+    return parser
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Flags of what is heard, of references and of data sets."""
     parser.add_argument("--track", type=int, metavar="N", help="the audio track to hear (default: all but dubs, mixed)")
     parser.add_argument(
         "--channels",
@@ -166,6 +172,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", metavar="HUB_ID", help="data set with an audio column, instead of files")
     parser.add_argument("--config", metavar="NAME", help="configuration of the data set, such as ihm")
     parser.add_argument("--split", default="test", help="of the data set (default: %(default)s)")
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = make_parser()
     flags, files = split_flags(sys.argv[1:] if arguments is None else arguments)
     arguments = parser.parse_intermixed_args(flags)
     arguments.files += files

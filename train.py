@@ -88,9 +88,8 @@ def run(arguments: Arguments, training: Training) -> None:
         train, evaluation = open_streams(arguments, training, state, model.config.num_speakers)
         if arguments.tune_linking and not annotated_of(arguments, evaluation):
             raise UsageError("--tune_linking needs annotated recordings: give --dataset a directory of audio and RTTM")
-        logging.info(
-            "%s, %.2f M parameters, on %s", model.config.encoder_type, model.num_parameters() / 1e6, training.device
-        )
+        size = f"{model.num_parameters() / 1e6:.2f} M parameters"
+        logging.info("%s, %s, on %s", model.config.encoder_type, size, training.device)
         if arguments.freeze_norms and checkpoint is None:
             measure_norms(model.to(training.device), train)
         leave = SaveAndLeave()

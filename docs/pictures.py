@@ -25,6 +25,10 @@ from modeling.settings_fast_diarization import SpeakerCount
 PICTURES = Path(__file__).parent / "pictures"
 SHARED, CNN, GRU, OUTPUT, GREY = "#dce6f2", "#fbe3d0", "#d9eed9", "#f3e2f3", "#eeeeee"
 COLOURS = ("#2f6fdb", "#e0662f")
+LEFT, WIDTH, MIDDLE = 3.2, 4.6, 5.5
+"""Of the column of boxes in the picture of the network."""
+HUES = ("#2f6fdb", "#e0662f", "#2e9e5b", "#b5469b", "#8a6d00", "#0e93a3", "#c43c4c", "#6d5bd0")
+"""Of the blocks of the stream."""
 
 
 def save(figure: Figure, name: str) -> None:
@@ -53,120 +57,96 @@ def arrow(axes, start: tuple[float, float], end: tuple[float, float]) -> None:
     axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#444444", "shrinkA": 0, "shrinkB": 0})
 
 
+def count(*modules) -> str:
+    """Parameters of modules, as in 2.3 M or 131 k."""
+    number = sum(p.numel() for module in modules for p in module.parameters())
+    return f"{number / 1e6:.2f} M" if number >= 1e6 else f"{number / 1e3:.0f} k"
+
+
 def draw_architecture() -> None:
     """Both encoders, with the parameters counted in the models themselves."""
-    models = {
-        name: FastDiarizationForAudioFrameClassification(FastDiarizationConfig(encoder_type=name))
+    cnn, gru = (
+        FastDiarizationForAudioFrameClassification(FastDiarizationConfig(encoder_type=name))
         for name in ("lightweight-cnn", "attention-gru")
-    }
-    cnn = models["lightweight-cnn"].fast_diarization
-    config = models["lightweight-cnn"].config
-    sets = ["{" + ", ".join(str(s + 1) for s in members) + "}" for members in models["lightweight-cnn"].speaker_sets]
-
-    def count(*modules) -> str:
-        number = sum(p.numel() for module in modules for p in module.parameters())
-        return f"{number / 1e6:.2f} M" if number >= 1e6 else f"{number / 1e3:.0f} k"
-
+    )
     figure, axes = blank(11, 11.6)
-    left, width, middle = 3.2, 4.6, 5.5
+    draw_trunk(axes, cnn.fast_diarization)
+    draw_contexts(axes, cnn, gru)
+    draw_skip(axes, cnn.fast_diarization)
+    draw_outputs(axes, cnn)
+    save(figure, "architecture")
+
+
+def draw_trunk(axes, model) -> None:
+    """From the waveform to the features of every 80 ms, which both encoders share."""
+    log_mel = "log-mel: 25 ms windows, 64 bands,\ngain and offset removed (no parameters)"
+    stem = (
+        f"stem: 2 convolutions, stride 2 each, 64 → 128 → 256, {count(model.stem)}\n"
+        f"biased by mean and deviation of each band, {count(model.background)}"
+    )
+    affinity = f"affinity pooling: each frame + the mean of\nframes that sound alike, {count(model.affinity)}"
     rows = [
         (10.85, "waveform, 16 kHz, any length", GREY, ""),
-        (9.95, "log-mel: 25 ms windows, 64 bands,\ngain and offset removed (no parameters)", GREY, "10 ms"),
-        (
-            9.0,
-            f"stem: 2 convolutions, stride 2 each, 64 → 128 → 256, {count(cnn.stem)}\n"
-            f"biased by mean and deviation of each band, {count(cnn.background)}",
-            SHARED,
-            "40 ms",
-        ),
-        (8.05, f"local: 2 residual convolutions\n{count(cnn.local)}", SHARED, "40 ms"),
-        (7.1, f"down: stride 2, then a residual convolution\n{count(cnn.down)}", SHARED, "80 ms"),
-        (
-            6.15,
-            f"affinity pooling: each frame + the mean of\nframes that sound alike, {count(cnn.affinity)}",
-            SHARED,
-            "80 ms",
-        ),
+        (9.95, log_mel, GREY, "10 ms"),
+        (9.0, stem, SHARED, "40 ms"),
+        (8.05, f"local: 2 residual convolutions\n{count(model.local)}", SHARED, "40 ms"),
+        (7.1, f"down: stride 2, then a residual convolution\n{count(model.down)}", SHARED, "80 ms"),
+        (6.15, affinity, SHARED, "80 ms"),
     ]
     for number, (y, text, colour, step) in enumerate(rows):
-        box(axes, left, y, width, 0.62, text, colour)
+        box(axes, LEFT, y, WIDTH, 0.62, text, colour)
         if number:
-            arrow(axes, (middle, rows[number - 1][0]), (middle, y + 0.62))
-            axes.text(left + width + 0.12, y + 0.31, step, fontsize=9, color="#444444", va="center")
-    gru = models["attention-gru"].fast_diarization
-    contexts = (
-        (
-            0.35,
-            f"encoder_type lightweight-cnn: {count(models['lightweight-cnn'])} in all",
-            CNN,
-            "5 residual convolutions, width 3,\ndilated by 1, 4, 8, 16, 2:\nsees 2.5 s to either side\n"
-            + count(cnn.context),
-        ),
-        (
-            5.85,
-            f"encoder_type attention-gru: {count(models['attention-gru'])} in all",
-            GRU,
-            "2 bidirectional GRU layers,\nthen 2 self-attention layers of 4 heads:\nsees the whole window\n"
-            + count(gru.context),
-        ),
-    )
-    for x, title, colour, text in contexts:
-        box(axes, x, 4.2, 4.8, 1.05, text, colour)
+            arrow(axes, (MIDDLE, rows[number - 1][0]), (MIDDLE, y + 0.62))
+            axes.text(LEFT + WIDTH + 0.12, y + 0.31, step, fontsize=9, color="#444444", va="center")
+
+
+def draw_contexts(axes, cnn, gru) -> None:
+    """The part in which the encoders differ."""
+    convolutions = "5 residual convolutions, width 3,\ndilated by 1, 4, 8, 16, 2:\nsees 2.5 s to either side\n"
+    layers = "2 bidirectional GRU layers,\nthen 2 self-attention layers of 4 heads:\nsees the whole window\n"
+    contexts = ((0.35, cnn, CNN, convolutions, 1), (5.85, gru, GRU, layers, -1))
+    for x, model, colour, text, inwards in contexts:
+        box(axes, x, 4.2, 4.8, 1.05, text + count(model.fast_diarization.context), colour)
+        title = f"encoder_type {model.config.encoder_type}: {count(model)} in all"
         axes.text(x + 2.4, 5.37, title, ha="center", fontsize=9.5, weight="bold")
-        arrow(axes, (middle + (-1.6 if x < 3 else 1.6), 6.15), (x + 2.4 + (0.9 if x < 3 else -0.9), 5.58))
-        arrow(axes, (x + 2.4, 4.2), (x + 2.4 + (0.9 if x < 3 else -0.9), 3.77))
-    axes.text(middle, 4.72, "or", ha="center", va="center", fontsize=11)
-    box(axes, left, 3.15, width, 0.62, f"up to 40 ms + skip connection, fuse: {count(cnn.up, cnn.fuse)}", SHARED)
-    axes.plot([left, 0.15, 0.15, left], [8.36, 8.36, 3.46, 3.46], color="#444444", lw=1)
-    axes.annotate("", (left, 3.46), (left - 0.2, 3.46), arrowprops={"arrowstyle": "-|>", "color": "#444444"})
+        arrow(axes, (MIDDLE - 1.6 * inwards, 6.15), (x + 2.4 + 0.9 * inwards, 5.58))
+        arrow(axes, (x + 2.4, 4.2), (x + 2.4 + 0.9 * inwards, 3.77))
+    axes.text(MIDDLE, 4.72, "or", ha="center", va="center", fontsize=11)
+
+
+def draw_skip(axes, model) -> None:
+    """Where the features of every 40 ms come back."""
+    box(axes, LEFT, 3.15, WIDTH, 0.62, f"up to 40 ms + skip connection, fuse: {count(model.up, model.fuse)}", SHARED)
+    axes.plot([LEFT, 0.15, 0.15, LEFT], [8.36, 8.36, 3.46, 3.46], color="#444444", lw=1)
+    axes.annotate("", (LEFT, 3.46), (LEFT - 0.2, 3.46), arrowprops={"arrowstyle": "-|>", "color": "#444444"})
     axes.text(0.25, 7.6, "skip,\n40 ms", fontsize=8.5, color="#444444", va="center")
-    box(
-        axes,
-        0.35,
-        1.75,
-        4.8,
-        0.8,
+
+
+def draw_outputs(axes, model) -> None:
+    """The heads and what they give."""
+    sets = ["{" + ", ".join(str(s + 1) for s in members) + "}" for members in model.speaker_sets]
+    powerset = (
         f"powerset head: {len(sets)} sets {', '.join(sets)},\ntwo outputs per 40 ms: every 20 ms\n"
-        f"{count(models['lightweight-cnn'].classifier)}",
-        OUTPUT,
+        f"{count(model.classifier)}"
     )
-    box(
-        axes,
-        5.85,
-        1.75,
-        4.8,
-        0.8,
+    embeddings = (
         "embeddings: mean and deviation of the 80 ms features\nover each speaker's non-overlapped frames\n"
-        f"{count(models['lightweight-cnn'].speaker_projection)}",
-        OUTPUT,
+        f"{count(model.speaker_projection)}"
     )
-    arrow(axes, (middle - 1.2, 3.15), (3.4, 2.55))
+    box(axes, 0.35, 1.75, 4.8, 0.8, powerset, OUTPUT)
+    box(axes, 5.85, 1.75, 4.8, 0.8, embeddings, OUTPUT)
+    arrow(axes, (MIDDLE - 1.2, 3.15), (3.4, 2.55))
     arrow(axes, (5.15, 2.15), (5.85, 2.15))
     axes.text(5.5, 2.36, "who is\nactive", ha="center", va="center", fontsize=8.5, color="#444444")
-    axes.plot([left + width, 10.85, 10.85, 10.3], [7.2, 7.2, 3.0, 3.0], color="#444444", lw=1)
+    axes.plot([LEFT + WIDTH, 10.85, 10.85, 10.3], [7.2, 7.2, 3.0, 3.0], color="#444444", lw=1)
     axes.annotate("", (10.3, 2.55), (10.3, 3.0), arrowprops={"arrowstyle": "-|>", "color": "#444444"})
     axes.text(9.3, 7.28, "features for embeddings", fontsize=8.5, color="#444444")
-    box(
-        axes,
-        0.35,
-        0.5,
-        4.8,
-        0.62,
-        f"logits (batch, frames, {config.num_speakers}): log-odds that\na speaker is active",
-        GREY,
-    )
-    box(
-        axes,
-        5.85,
-        0.5,
-        4.8,
-        0.62,
-        f"speaker_embeddings (batch, {config.num_speakers}, {config.embedding_size}):\nunit vectors",
-        GREY,
-    )
+    speakers, size = model.config.num_speakers, model.config.embedding_size
+    logits = f"logits (batch, frames, {speakers}): log-odds that\na speaker is active"
+    box(axes, 0.35, 0.5, 4.8, 0.62, logits, GREY)
+    box(axes, 5.85, 0.5, 4.8, 0.62, f"speaker_embeddings (batch, {speakers}, {size}):\nunit vectors", GREY)
     arrow(axes, (2.75, 1.75), (2.75, 1.12))
     arrow(axes, (8.25, 1.75), (8.25, 1.12))
-    save(figure, "architecture")
 
 
 def draw_conversation() -> None:
@@ -200,51 +180,10 @@ def draw_stream() -> None:
 
         held_out, corpus = None, None
 
-    config = StreamConfig(units_per_block=4, lanes=4, seed=0)
-    stream = ConversationStream(Units(range(24)), config)
-    blocks = [stream.units_of(block) for block in range(stream.blocks_per_pass + 2)]
+    stream = ConversationStream(Units(range(24)), StreamConfig(units_per_block=4, lanes=4, seed=0))
     figure, axes = blank(11.5, 6.6)
-    axes.text(
-        0.3,
-        6.3,
-        "24 units as they lie in the corpus (row groups or tars; neighbours are the same few people)",
-        fontsize=10,
-    )
-    hues = ["#2f6fdb", "#e0662f", "#2e9e5b", "#b5469b", "#8a6d00", "#0e93a3", "#c43c4c", "#6d5bd0"]
-    owner = {unit: block for block in range(stream.blocks_per_pass) for unit in blocks[block]}
-    for unit in range(24):
-        box(axes, 0.3 + 0.455 * unit, 5.7, 0.4, 0.4, str(unit), hues[owner[unit]] + "55", 9)
-    axes.text(
-        0.3,
-        5.25,
-        "blocks: a seeded permutation of all units, cut; a new one for every pass over the corpus",
-        fontsize=10,
-    )
-    for block, units in enumerate(blocks):
-        column, row = block % 4, block // 4
-        x, y = 0.3 + 2.75 * column, 4.6 - 0.5 * row
-        hue = hues[block] + ("55" if block < stream.blocks_per_pass else "22")
-        second = "" if block < stream.blocks_per_pass else "  (pass 2)"
-        box(axes, x, y, 2.55, 0.4, f"block {block}: {', '.join(map(str, sorted(units)))}{second}", hue, 9)
-    axes.text(
-        0.3, 3.65, "lanes: block g goes to lane g mod 4; batch n of the stream comes from lane n mod 4", fontsize=10
-    )
-    for lane in range(4):
-        y = 2.95 - 0.6 * lane
-        axes.text(0.3, y + 0.2, f"lane {lane}", fontsize=9.5, va="center")
-        for turn in range(6):
-            block = lane + (4 if turn >= 3 else 0)
-            batch = 4 * turn + lane
-            box(
-                axes,
-                1.2 + 1.68 * turn,
-                y,
-                1.55,
-                0.42,
-                f"batch {batch}: block {block}, {turn % 3}",
-                hues[block] + "55",
-                9,
-            )
+    draw_blocks(axes, stream)
+    draw_lanes(axes)
     axes.text(
         0.3,
         0.62,
@@ -255,6 +194,36 @@ def draw_stream() -> None:
         linespacing=1.4,
     )
     save(figure, "stream")
+
+
+def draw_blocks(axes, stream: ConversationStream) -> None:
+    """The units of a corpus in the colours of their blocks, and the blocks."""
+    blocks = [stream.units_of(block) for block in range(stream.blocks_per_pass + 2)]
+    units_lie = "24 units as they lie in the corpus (row groups or tars; neighbours are the same few people)"
+    axes.text(0.3, 6.3, units_lie, fontsize=10)
+    owner = {unit: block for block in range(stream.blocks_per_pass) for unit in blocks[block]}
+    for unit in range(24):
+        box(axes, 0.3 + 0.455 * unit, 5.7, 0.4, 0.4, str(unit), HUES[owner[unit]] + "55", 9)
+    cut = "blocks: a seeded permutation of all units, cut; a new one for every pass over the corpus"
+    axes.text(0.3, 5.25, cut, fontsize=10)
+    for block, units in enumerate(blocks):
+        again = block >= stream.blocks_per_pass
+        text = f"block {block}: {', '.join(map(str, sorted(units)))}" + ("  (pass 2)" if again else "")
+        hue = HUES[block] + ("22" if again else "55")
+        box(axes, 0.3 + 2.75 * (block % 4), 4.6 - 0.5 * (block // 4), 2.55, 0.4, text, hue, 9)
+
+
+def draw_lanes(axes) -> None:
+    """Whose turn it is: batch n comes from lane n mod 4."""
+    dealt = "lanes: block g goes to lane g mod 4; batch n of the stream comes from lane n mod 4"
+    axes.text(0.3, 3.65, dealt, fontsize=10)
+    for lane in range(4):
+        y = 2.95 - 0.6 * lane
+        axes.text(0.3, y + 0.2, f"lane {lane}", fontsize=9.5, va="center")
+        for turn in range(6):
+            block = lane + (4 if turn >= 3 else 0)
+            text = f"batch {4 * turn + lane}: block {block}, {turn % 3}"
+            box(axes, 1.2 + 1.68 * turn, y, 1.55, 0.42, text, HUES[block] + "55", 9)
 
 
 def draw_hypothesis(model: Path) -> None:

@@ -82,16 +82,12 @@ class RecordingScores:
         for prefix, counts in errors.items():
             self._totals[prefix].update(counts)
         speakers, found = (errors[""][f"{name}_speakers"] for name in ("reference", "hypothesis"))
-        self._recordings[reference.uri] = _summarize(errors) | {
-            "reference_speakers": speakers,
-            "hypothesis_speakers": found,
-            "speaker_count_error": abs(found - speakers),
-        }
-        self._scored[reference.uri] = scored
+        numbers = {"reference_speakers": speakers, "hypothesis_speakers": found}
+        scores = _summarize(errors) | numbers | {"speaker_count_error": abs(found - speakers)}
         if not errors[""]["speech"]:
-            alarm = {"false_alarm_seconds": errors[""]["false_alarm"], "scored_seconds": scored}
-            self._recordings[reference.uri] |= alarm
-        return self._recordings[reference.uri]
+            scores |= {"false_alarm_seconds": errors[""]["false_alarm"], "scored_seconds": scored}
+        self._recordings[reference.uri], self._scored[reference.uri] = scores, scored
+        return scores
 
     def result(self) -> dict:
         """`collar`, `skip_overlap`, `recordings` (the scores of `add` by name) and `total`.

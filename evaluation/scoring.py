@@ -2,7 +2,7 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -56,13 +56,13 @@ def score_windows(
         talking = references.sum(axis=2)
         share = (talking > 1).sum(axis=1) / np.maximum((talking > 0).sum(axis=1), 1)
         for system in systems:
-            answers = best_tracks(system.activity(waveforms, references.shape[1]), references, task.num_speakers)
-            scores[system.name].add(answers, references)
-            origins[system.name][origin].add(answers, references)
+            hypotheses = best_tracks(system.activity(waveforms, references.shape[1]), references, task.num_speakers)
+            scores[system.name].add(hypotheses, references)
+            origins[system.name][origin].add(hypotheses, references)
             for band, (low, high) in OVERLAP_BANDS.items():
                 inside = (share == 0) if high == 0 else (low < share) & (share <= high)
                 if inside.any():
-                    bands[system.name][band].add(answers[inside], references[inside])
+                    bands[system.name][band].add(hypotheses[inside], references[inside])
     return {
         name: {
             "groups": scores[name].result(),
@@ -157,11 +157,7 @@ def score_recordings(
         SourceError: none could be.
     """
     ours = [system for system in systems if isinstance(system, Ours)]
-    whole = {
-        (system.name, count): [RecordingScores(collar, skip_overlap) for _ in range(shifts)]
-        for system in ours
-        for count in counts
-    }
+    whole = WholeScores(ours, counts, partial(RecordingScores, collar, skip_overlap), shifts, output)
     task, failed = task_of(systems), []
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
@@ -172,36 +168,60 @@ def score_recordings(
                 print(f"error: {error}", file=sys.stderr)
                 failed.append(reference.name)
                 continue
-            for system in ours:
-                for number, samples in enumerate(shift_samples(system.settings, shifts)):
-                    for count, segments in _segments(system, waveform, samples, reference.turns, counts):
-                        _add(whole[system.name, count][number], reference, segments, len(waveform))
-                        if output and not samples:
-                            _write(output / system.name.replace("/", "_") / str(count), reference, segments)
+            whole.add(reference, waveform)
             for windows, active in windows_of(waveform, reference.turns, hop_seconds, task, reference.regions):
                 yield windows, active, reference.name
 
     windows = score_windows(systems, batches(), task)
-    results: dict[str, dict] = {system.name: {"whole": {}, "windows": windows.get(system.name)} for system in systems}
-    for system in ours:
-        seconds = [samples / SAMPLING_RATE for samples in shift_samples(system.settings, shifts)]
-        for count in counts:
-            try:
-                found = [scores.result() for scores in whole[system.name, count]]
-            except ValueError:
-                raise SourceError(
-                    f"none of the recordings could be read: {', '.join(failed) or 'there is none'}"
-                ) from None
+    try:
+        results = {system.name: {"whole": whole.result(system), "windows": windows.get(system.name)} for system in ours}
+    except ValueError:
+        raise SourceError(f"none of the recordings could be read: {', '.join(failed) or 'there is none'}") from None
+    others = [system.name for system in systems if system not in ours]
+    return results | {name: {"whole": {}, "windows": windows.get(name)} for name in others}, failed
+
+
+class WholeScores:
+    """Recordings diarized whole with each system, scored for each of `counts` and each length of silence before it.
+
+    Args are those of [`score_recordings`], beside `scores`, which makes the accumulator of each.
+    """
+
+    def __init__(
+        self,
+        systems: Sequence[Ours],
+        counts: Sequence[str | int],
+        scores: Callable[[], RecordingScores],
+        shifts: int = 1,
+        output: Path | None = None,
+    ):
+        self.systems, self.counts, self.shifts, self.output = systems, counts, shifts, output
+        self.scores = {
+            (system.name, count): [scores() for _ in range(shifts)] for system in systems for count in counts
+        }
+
+    def add(self, reference: Reference, waveform: np.ndarray) -> None:
+        for system in self.systems:
+            for number, samples in enumerate(shift_samples(system.settings, self.shifts)):
+                for count, segments in _segments(system, waveform, samples, reference.turns, self.counts):
+                    _add(self.scores[system.name, count][number], reference, segments, len(waveform))
+                    if self.output and not samples:
+                        _write(self.output / system.name.replace("/", "_") / str(count), reference, segments)
+
+    def result(self, system: Ours) -> dict[str, dict]:
+        """`whole` of [`score_recordings`]. Raises `ValueError` if there was no recording."""
+        results, seconds = {}, [samples / SAMPLING_RATE for samples in shift_samples(system.settings, self.shifts)]
+        for count in self.counts:
+            found = [scores.result() for scores in self.scores[system.name, count]]
             result = found[0] | {"count_right": found[0]["total"]["count_exact"]}
-            result |= {"shifts": over_shifts(seconds, found)} if shifts > 1 else {}
-            results[system.name]["whole"][str(count)] = result
-    return results, failed
+            results[str(count)] = result | ({"shifts": over_shifts(seconds, found)} if self.shifts > 1 else {})
+        return results
 
 
 def _segments(
     system: Ours, waveform: np.ndarray, shift: int, turns: Annotation, counts: Sequence[str | int]
 ) -> Iterator[tuple[str | int, list[Segment]]]:
-    """The network runs once; its answers are linked for each of `counts`.
+    """The network runs once; its outputs are linked for each of `counts`.
 
     Args:
         shift: samples of silence before the recording.

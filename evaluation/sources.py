@@ -65,22 +65,7 @@ def from_directory(directory: Path) -> list[Reference]:
             f"{directory} holds no audio file ({', '.join(sorted(AUDIO_SUFFIXES))}); put recordings and their "
             "RTTM there"
         )
-    turns: dict[str, dict[Path, Annotation]] = defaultdict(dict)
-    names: list[set[str]] = []
-    renamed: dict[str, str] = {}
-    for rttm in sorted(directory.rglob("*.rttm")):
-        found = {recording_name(name): annotation for name, annotation in read_rttm(rttm).items()}
-        of_file = recording_name(rttm.stem)
-        found = found or {of_file: Annotation()}
-        names += [{recording} for recording in found]
-        if len(found) == 1:
-            inside, annotation = next(iter(found.items()))
-            if of_file != inside:
-                renamed[of_file] = f"{rttm} names {inside!r} and is taken as that of {of_file!r} by its file name"
-            names[-1].add(of_file)
-            found = dict.fromkeys(names[-1], annotation)
-        for recording, annotation in found.items():
-            turns[recording][rttm] = annotation
+    turns, names, renamed = _turns_below(directory)
     references = {}
     for file in files:
         name = recording_name(recording_stem(file))
@@ -108,6 +93,28 @@ def from_directory(directory: Path) -> list[Reference]:
             stacklevel=2,
         )
     return list(references.values())
+
+
+def _turns_below(directory: Path) -> tuple[dict[str, dict[Path, Annotation]], list[set[str]], dict[str, str]]:
+    """The references in the RTTM files below a directory: by recording and file, the names each reference goes by,
+    and by recording a warning where only the name of its file tells whose it is."""
+    turns: dict[str, dict[Path, Annotation]] = defaultdict(dict)
+    names: list[set[str]] = []
+    renamed: dict[str, str] = {}
+    for rttm in sorted(directory.rglob("*.rttm")):
+        found = {recording_name(name): annotation for name, annotation in read_rttm(rttm).items()}
+        of_file = recording_name(rttm.stem)
+        found = found or {of_file: Annotation()}
+        names += [{recording} for recording in found]
+        if len(found) == 1:
+            inside, annotation = next(iter(found.items()))
+            if of_file != inside:
+                renamed[of_file] = f"{rttm} names {inside!r} and is taken as that of {of_file!r} by its file name"
+            names[-1].add(of_file)
+            found = dict.fromkeys(names[-1], annotation)
+        for recording, annotation in found.items():
+            turns[recording][rttm] = annotation
+    return turns, names, renamed
 
 
 def from_hub(name: str, config: str | None, split: str, limit: int | None = None) -> Iterator[Reference]:

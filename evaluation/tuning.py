@@ -161,7 +161,8 @@ def simulated_recordings(count: int, dataset: str, noise: str | None) -> list[Re
     return [simulated.make(index, seconds, speakers) for index, (speakers, seconds) in numbered]
 
 
-def main() -> None:
+def parse() -> tuple[argparse.Namespace, int | None]:
+    """The flags, and how many recordings are to be simulated: `None` for real ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="directory, ONNX file or Hub id")
     parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
@@ -187,6 +188,11 @@ def main() -> None:
         raise SystemExit(f"error: --recordings must be at least 1, got {count}")
     if arguments.write and not (Path(arguments.model) / "config.json").is_file():
         raise SystemExit(f"error: --write needs a model directory with a config.json, which {arguments.model} is not")
+    return arguments, count
+
+
+def main() -> None:
+    arguments, count = parse()
     try:
         network, settings = open_network(arguments.model)
         pairs = product(arguments.windows, arguments.hops)

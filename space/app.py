@@ -219,20 +219,24 @@ def build() -> gr.Blocks:
             stop.click(lambda: nothing("Stopped."), None, outputs, cancels=job, queue=False)
             table.select(excerpt, answer, sound)
         with gr.Tab("Live"):
-            gr.Markdown(
-                "Press Record and talk: each voice gets a row, about a second after it speaks; the last "
-                f"{LIVE_SECONDS:.0f} seconds are shown. Sound is deleted as uploads are. Recording again starts anew.",
-                elem_id="what-live-does",
-            )
-            microphone = gr.Audio(sources=["microphone"], streaming=True, type="numpy", label="Microphone")
-            now = gr.Markdown(elem_id="now")
-            live_bars = gr.HTML(elem_id="live-timeline")
-            live = gr.State(time_to_live=jobs.KEPT_SECONDS)
-            microphone.start_recording(lambda: None, None, live)
-            microphone.stream(
-                speakers_live, [microphone, live], [live_bars, now, live], stream_every=0.5, show_progress="hidden"
-            )
+            fill_live_tab()
     return page.queue(max_size=jobs.WAITING, default_concurrency_limit=4)
+
+
+def fill_live_tab() -> None:
+    gr.Markdown(
+        "Press Record and talk: each voice gets a row, about a second after it speaks; the last "
+        f"{LIVE_SECONDS:.0f} seconds are shown. Sound is deleted as uploads are. Recording again starts anew.",
+        elem_id="what-live-does",
+    )
+    microphone = gr.Audio(sources=["microphone"], streaming=True, type="numpy", label="Microphone")
+    now = gr.Markdown(elem_id="now")
+    live_bars = gr.HTML(elem_id="live-timeline")
+    live = gr.State(time_to_live=jobs.KEPT_SECONDS)
+    microphone.start_recording(lambda: None, None, live)
+    microphone.stream(
+        speakers_live, [microphone, live], [live_bars, now, live], stream_every=0.5, show_progress="hidden"
+    )
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import io
 import tarfile
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import av
@@ -58,6 +59,7 @@ class Utterance:
     waveform: np.ndarray
 
 
+@cache
 def speech_utterances(speakers: int = 12, utterances: int = 5, seconds: float = 3.0) -> list[Utterance]:
     """The first `seconds` of `utterances` recordings of each of the first `speakers` people who have so many.
 

@@ -12,6 +12,8 @@ from publishing.results_tables import ablation_table
 from train import make_model, open_streams
 from training.arguments import parse
 
+pytestmark = pytest.mark.training
+
 
 def test_every_variant_switches_off_one_part_and_leaves_the_evaluation_alone():
     made = {}

@@ -14,6 +14,8 @@ import train
 from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
 from training.anchor import EmbeddingAnchor
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):

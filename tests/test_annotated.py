@@ -129,6 +129,7 @@ def test_the_sound_of_a_window_is_that_of_the_recording_there(tmp_path):
         list(cut_excerpts(b"no audio", starts, 100))
 
 
+@pytest.mark.slow
 def test_batches_hold_what_is_said_and_heard(directory, made):
     """Every window is found again in the talks, and its labels are the reference there."""
     conversations = open_source(str(directory), "train")
@@ -151,6 +152,7 @@ def test_batches_hold_what_is_said_and_heard(directory, made):
     assert overlapped > 5, "overlaps are kept"
 
 
+@pytest.mark.slow
 def test_only_the_level_is_changed_and_nothing_clips(directory):
     conversations = open_source(str(directory), "train")
     plain = batches(AnnotatedStream(conversations, CONFIG), 4)
@@ -163,6 +165,7 @@ def test_only_the_level_is_changed_and_nothing_clips(directory):
         assert ((gain > 10 ** (-12.1 / 20)) & (gain < 10 ** (12.1 / 20))).all() and gain.std() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real conversations at hand")
 def test_real_conversations():
     train, held_out = (open_source(str(REAL), split) for split in ("train", "validation"))
@@ -201,6 +204,7 @@ def mixed(directory: Path, settings: StreamConfig, states=(None, None), turn: in
     return MixedStream([simulated, real], turn)
 
 
+@pytest.mark.slow
 def test_a_batch_holds_windows_of_all_corpora(directory, mixed_settings):
     for batch in batches(mixed(directory, mixed_settings), 6):
         assert batch["input_values"].shape == (8, SAMPLING_RATE)
@@ -208,6 +212,7 @@ def test_a_batch_holds_windows_of_all_corpora(directory, mixed_settings):
         assert (batch["speaker_labels"] >= -1).all()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [0, 2, 3])
 def test_mixed_batches_go_on_and_do_not_depend_on_workers(directory, mixed_settings, workers):
     loader = PositionedLoader(mixed(directory, mixed_settings), 0)
@@ -219,6 +224,7 @@ def test_mixed_batches_go_on_and_do_not_depend_on_workers(directory, mixed_setti
     assert not same(first, rest)
 
 
+@pytest.mark.slow
 def test_mixed_batches_have_one_length(directory, mixed_settings):
     longer = replace(mixed_settings, long_window_seconds=2.0)
     lengths = [batch["input_values"].shape[1] for batch in batches(mixed(directory, longer), 8)]
@@ -260,6 +266,7 @@ def test_people_of_two_recordings_are_not_compared():
 # A run on several corpora
 
 
+@pytest.mark.training
 def test_each_corpus_is_scored_beside_its_floor(directory, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
     flags = [*SMALL.split(), "--dataset", "demo", directory, "--shares", "0.75", "0.25", "--eval_windows", "16"]

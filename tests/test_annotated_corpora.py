@@ -74,6 +74,7 @@ def test_a_recording_in_which_nobody_speaks(tmp_path, made):
     assert len(excerpts.starts) == 12 and not excerpts.labels.any() and (excerpts.speakers == -1).all()
 
 
+@pytest.mark.slow
 def test_they_serve_as_a_corpus_of_single_speakers_too(tmp_path, made):
     write_directory(tmp_path, made)
     rows = [row for unit in range(5) for row in open_source(str(tmp_path), "train").read(unit)]
@@ -146,6 +147,7 @@ def hub(tmp_path, monkeypatch, made):
         yield server
 
 
+@pytest.mark.hub
 def test_rows_of_the_hub_are_conversations(hub, made):
     train, held_out = (open_source("user/talks", split) for split in ("train", "validation"))
     assert len(train) == 2 and len(held_out) == 1
@@ -154,6 +156,7 @@ def test_rows_of_the_hub_are_conversations(hub, made):
     assert train.revision == hub.repositories["dataset", "user/talks"].head.oid
 
 
+@pytest.mark.hub
 def test_the_hub_gives_the_windows_that_a_directory_gives(hub, tmp_path, made):
     stream = AnnotatedStream(open_source("user/talks", "train"), CONFIG)
     talk_of = {rttm_turns: talk for talk in made for rttm_turns in [tuple(talk.turns)]}

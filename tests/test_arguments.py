@@ -111,6 +111,7 @@ def test_a_file_without_an_end_is_not_read_to_it():
     assert "more than" in refused("--config", "/dev/zero")
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.from_regex(r"k[a-z_]{1,8}", fullmatch=True), st.integers() | st.booleans(), min_size=1))
 def test_plain_values_are_what_they_are_in_a_command(values):
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:

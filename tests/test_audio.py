@@ -106,6 +106,7 @@ def test_samples_and_times_are_those_of_ffmpeg(pair):
     assert delay + 25 >= 0 and delay < 0.03 * RATE, "at most what the encoder delays and no header tells"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(FFMPEG is None, reason="there is no ffmpeg here")
 def test_times_are_those_of_the_program_ffmpeg(pair, tmp_path):
     container, recording = pair
@@ -318,6 +319,7 @@ def test_what_is_known_to_be_missing_is_said(container, codec):
     assert kind is AudioWarning and "of 6.0 s could be read" in message
 
 
+@pytest.mark.slow
 def test_an_mp3_that_does_not_say_its_length_is_read_whole_by_training_too():
     rate = 44_100
     sound = np.concatenate([speech_like(10, rate), np.zeros(4 * rate, np.float32), speech_like(16, rate, seed=1)])
@@ -367,6 +369,7 @@ def test_the_fast_path_of_training_gives_what_the_decoder_gives(options, toleran
     assert np.corrcoef(fast, slow)[0, 1] > 0.999
 
 
+@pytest.mark.slow
 def test_what_libsndfile_reads_otherwise_goes_the_slow_way():
     lossy = encode("ogg", "libopus", speech_like(12, 48_000), rate=48_000, move=MOVES["lost"][0])
     for recording in (flac_from_a_pipe(WHOLE), wav(WHOLE, 0), encode("mp3", "libmp3lame", WHOLE), lossy):

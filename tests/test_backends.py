@@ -213,6 +213,7 @@ def said_without(absent: tuple[str, ...], model: str, hub: LoopbackHub | None = 
     return done.stdout.strip()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -226,11 +227,13 @@ def test_without_torch_the_path_is_looked_at_first(name, message, weights):
     assert said.startswith(message.format(weights=weights))
 
 
+@pytest.mark.process
 def test_without_torch_a_hub_id_needs_huggingface_hub():
     said = said_without(("torch", "transformers", "huggingface_hub"), "user/name")
     assert said.startswith("model user/name: no such directory here, and huggingface_hub is not installed")
 
 
+@pytest.mark.process
 def test_without_torch_the_onnx_file_of_a_hub_id_is_taken(model, weights):
     with LoopbackHub() as hub:
         files = {name: (model / name).read_bytes() for name in ("model.onnx", "config.json")}

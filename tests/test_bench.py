@@ -22,6 +22,8 @@ from data.corpora import open_corpus
 from data.streaming import ConversationStream, StreamConfig
 from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -199,6 +199,7 @@ def published():
     return open_network(str(MODEL))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CALLS.is_dir(), reason="no real calls here")
 def test_on_real_calls_separate_is_better_than_the_mix(published):
     network, linking = published
@@ -231,6 +232,7 @@ EXPECTED = {
 """Length, the most DER that is no fault of the decoder (DER of the same sound alone varies with its shift), notice."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CASES.is_dir(), reason="no cases here")
 @pytest.mark.parametrize("name", EXPECTED)
 def test_files_of_real_tools(name, published):

@@ -97,6 +97,7 @@ def damage(rng: random.Random, file: Path, files: list[Path]) -> None:
             shutil.copytree(file.parent, target)
 
 
+@pytest.mark.slow
 def test_damage_never_loads_a_wrong_state(written, tmp_path):
     for seed in range(200):
         damaged(written, tmp_path / str(seed), random.Random(seed))
@@ -321,6 +322,7 @@ def hugging(monkeypatch, tmp_path):
         yield server
 
 
+@pytest.mark.hub
 def test_an_empty_machine_goes_on_from_the_hub(hugging, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     repository = HubRepository("a-run", token=TOKEN)
@@ -337,6 +339,7 @@ def test_an_empty_machine_goes_on_from_the_hub(hugging, tmp_path, caplog):
     assert TOKEN not in caplog.text
 
 
+@pytest.mark.hub
 @pytest.mark.parametrize("fault", [("status", {"code": 503}), ("status", {"code": 429}), ("refuse", {"code": 403})])
 def test_a_push_that_fails_is_tried_again_at_the_next_save(hugging, tmp_path, caplog, fault, cell):
     repository = HubRepository("tester/a-run", token=TOKEN)
@@ -353,6 +356,7 @@ def test_a_push_that_fails_is_tried_again_at_the_next_save(hugging, tmp_path, ca
     cell(str(options["code"]), "push of a checkpoint", "said, made up for at the next save")
 
 
+@pytest.mark.hub
 def test_a_damaged_checkpoint_on_the_hub_is_passed_over(hugging, tmp_path, caplog):
     repository = HubRepository("tester/a-run", token=TOKEN)
     pack(write(tmp_path / "run", 30), tmp_path / "packed.zip")
@@ -363,6 +367,7 @@ def test_a_damaged_checkpoint_on_the_hub_is_passed_over(hugging, tmp_path, caplo
     assert "passing over" in caplog.text
 
 
+@pytest.mark.hub
 @pytest.mark.parametrize(
     "fault", [f for f in TRANSIENT if f not in ("stall", "whole file for a range", "another range")]
 )
@@ -378,6 +383,7 @@ def test_a_checkpoint_is_fetched_with_patience(hugging, tmp_path, fault, cell):
     cell(fault, "checkpoint on the Hub", "same bytes")
 
 
+@pytest.mark.hub
 @pytest.mark.parametrize("fault", ["HTML with 200", "short 206"])
 def test_a_checkpoint_that_never_comes_starts_no_new_run(hugging, tmp_path, fault):
     repository = HubRepository("tester/a-run", token=TOKEN)
@@ -389,6 +395,7 @@ def test_a_checkpoint_that_never_comes_starts_no_new_run(hugging, tmp_path, faul
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.hub
 def test_a_hub_that_is_away_starts_no_new_run(hugging, tmp_path, caplog):
     repository = HubRepository("tester/a-run", token=TOKEN)
     hugging.faults.add(f"*/{HUB_FILE}", "status", times=2, code=500)

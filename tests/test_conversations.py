@@ -155,6 +155,7 @@ def test_a_pool_refuses_what_is_no_speech(waveform):
     assert not pool.speakers and not pool.audio
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(
     seed=st.integers(0, 2**31),
@@ -282,6 +283,7 @@ def test_batches_keep_the_contract(pool, scenery):
     assert set(batch["speaker_labels"].flat) <= known
 
 
+@pytest.mark.slow
 def test_labels_have_the_shares_asked_for(pool, scenery):
     config = StreamConfig(batch_size=1000, shares=(0.1, 0.4, 0.5), augmentation=CLEAN)
     shares = window_shares(make_batch(np.random.default_rng(0), pool, scenery, config)["labels"])
@@ -401,6 +403,7 @@ def test_a_telephone_removes_what_lies_outside_its_band(scenery):
         assert (10 * np.log10(power[:, outside].mean(axis=1) / inside) < -40).all()
 
 
+@pytest.mark.slow
 def test_a_recording_of_one_windows_length_sounds_like_the_window_under_the_same_conditions(pool, scenery):
     rng, count = np.random.default_rng(5), 24
     planned, begin = plan_windows(rng, count, 3.0, 2, (0.1, 0.3, 0.6))
@@ -553,6 +556,7 @@ def test_window_shares_counted_by_hand():
     assert shares["speech"] == pytest.approx(20 / 40) and shares["overlap"] == pytest.approx(1 / 20)
 
 
+@pytest.mark.slow
 def test_the_command_prints_simulated_beside_measured(monkeypatch, capsys, pool):
     monkeypatch.setattr(sys, "argv", ["conversations", "--dataset", "demo", "--windows", "64"])
     monkeypatch.setattr(turn_statistics, "CONVERSATIONS", 10)

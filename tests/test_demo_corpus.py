@@ -62,6 +62,7 @@ def test_both_splits_hold_both_sexes_and_several_languages():
         assert len({voice[0] for voice in voices}) >= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shard", ALL_SHARDS, ids=lambda shard: shard.stem)
 def test_every_row_decodes_to_audible_speech_of_the_stated_length(shard: Path):
     for row in pq.read_table(shard).to_pylist():

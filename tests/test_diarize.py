@@ -50,6 +50,7 @@ def assert_true_turns(turns):
     np.testing.assert_allclose([t[:2] for t in turns], [t[:2] for t in TURNS], atol=0.021)
 
 
+@pytest.mark.process
 def test_every_format_without_torch(call, model, tmp_path):
     # The two-tone model answers on exact frames, so every format has one right text.
     script = WITHOUT_TORCH.replace('"diarize.py"', repr(str(ROOT / "diarize.py")))
@@ -146,6 +147,7 @@ def test_a_pipe_is_heard_from_its_beginning(model, tmp_path):
     assert_true_turns(turns_of(tmp_path / "results" / "stdin.rttm"))
 
 
+@pytest.mark.slow
 def test_standard_input_and_the_choice_of_a_channel(model, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_recording(tmp_path / "call.wav")
@@ -268,6 +270,7 @@ def test_without_a_published_model_the_way_to_one_is_told(tmp_path, monkeypatch,
     )
 
 
+@pytest.mark.process
 def test_two_processes_share_the_files_and_answer_as_one_would(model, tmp_path):
     for name in "abc":
         write_recording(tmp_path / f"{name}.wav")

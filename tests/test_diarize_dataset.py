@@ -17,6 +17,8 @@ from two_tones import TURNS, write_model, write_recording
 
 import diarize
 
+pytestmark = pytest.mark.hub
+
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = pa.schema(
     {

@@ -16,6 +16,8 @@ from training.divergence import MOST_SKIPPED, Diverged, DivergenceGuard, last_go
 from training.packing import packed_step
 from training.sealing import seal
 
+pytestmark = pytest.mark.training
+
 FLAGS = "--max_steps 30 --save_steps 5 --logging_steps 3 --dataloader_num_workers 0 --save_total_limit 3"
 
 

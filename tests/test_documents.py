@@ -25,6 +25,8 @@ from modeling import (
 )
 from modeling.segments_fast_diarization import Segment
 
+pytestmark = pytest.mark.documents
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),

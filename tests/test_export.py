@@ -18,6 +18,8 @@ from data.decoding import decode
 from diarization.backends import load_weights
 from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def speech():

@@ -27,6 +27,8 @@ from data import corpora
 from data.corpora import CORPORA, Corpus, CorpusError, open_corpus
 from data.streaming import ConversationStream, PositionedLoader, StreamConfig
 
+pytestmark = pytest.mark.hub
+
 SHAPES = ("librispeech", "voxceleb2")
 EVERY_SHAPE = (*SHAPES, "json")
 PLACES = {"librispeech": "row group of Parquet", "voxceleb2": "tar", "json": "audio files named in JSON"}

@@ -11,6 +11,8 @@ import pytest
 
 from tests import fuzz, fuzz_audio
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -45,6 +45,7 @@ def merge_plainly(sums, seconds, apart, threshold, full, fewest, most):
     return {frozenset(c) for c in clusters}
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(1, 16),
@@ -144,6 +145,7 @@ def test_voices_alike_over_the_whole_recording_are_one_whatever_one_window_says(
     assert len({s.speaker for s in linker.segments(SpeakerCount(num_speakers=count))}) == expected
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), windows=st.integers(1, 40), speakers=st.integers(2, 4))
 def test_folded_tracklets_have_the_same_speakers(seed, windows, speakers):
     rng = np.random.default_rng(seed)
@@ -202,6 +204,7 @@ def test_the_path_is_the_best_of_all_paths(seed, windows):
     assert score(found.tolist()) == pytest.approx(best, abs=1e-4)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), windows=st.integers(1, 60))
 def test_outputs_in_a_file_and_sums_in_parts_change_nothing(seed, windows):
@@ -236,6 +239,7 @@ def test_where_activities_are_cut_changes_no_segment(levels, cuts, pause):
         assert segment.confidence == pytest.approx(inside.mean(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording():
     def peak(windows: int) -> int:
         vectors = np.eye(2, 192, dtype=np.float32)[None]

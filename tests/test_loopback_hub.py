@@ -23,6 +23,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from loopback_hub import LoopbackHub, run_client
 
+pytestmark = pytest.mark.hub
+
 CONTENT = bytes(range(256)) * 1000
 FOOTER = 1 << 16  # pyarrow reads the last 64 KiB of a Parquet file first
 

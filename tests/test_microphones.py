@@ -95,6 +95,7 @@ def test_a_pool_of_some_speakers_holds_their_utterances_alone_and_shares_none(po
     assert not pool.narrow
 
 
+@pytest.mark.slow
 def test_a_channel_changes_no_label_and_no_turn():
     demo = open_corpus("demo", "validation")
     streams = (
@@ -111,6 +112,7 @@ def test_a_channel_changes_no_label_and_no_turn():
     assert plain.turns == narrow.turns
 
 
+@pytest.mark.slow
 def test_every_other_window_may_be_longer():
     stream = ConversationStream(
         open_corpus("demo", "validation"),

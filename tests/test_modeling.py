@@ -354,6 +354,7 @@ def test_overlap_can_be_learnt(speech, encoder):
     pytest.fail(f"after 200 steps {int((predicted.sum(-1) == 2).sum())} of 40 frames overlap")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_training_in_half_precision(network, speech, dtype):
     inputs = {
@@ -525,6 +526,7 @@ def test_the_backbone_of_a_classifier_can_be_taken(network, tmp_path, speech):
     assert torch.allclose(answer(backbone, waveforms).last_hidden_state, expected, atol=1e-4)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("variable", [None, "TRANSFORMERS_5_PYTHON"])
 def test_a_saved_directory_loads_where_this_repository_is_absent(network, speech, tmp_path, variable):
     """In a new process, an empty directory and, where the variable names its interpreter, another transformers."""

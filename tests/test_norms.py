@@ -12,6 +12,8 @@ from data.streaming import ConversationStream, StreamConfig
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
 from training.norms import measure_norms, norms_of
 
+pytestmark = pytest.mark.training
+
 BATCHES = 3
 
 

@@ -20,6 +20,8 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from notebooks import colab
 from training.arguments import parse
 
+pytestmark = pytest.mark.documents
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "streaming_training_colab.ipynb"
 HUB_MODEL = "tester/from-the-notebook"

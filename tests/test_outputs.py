@@ -259,6 +259,7 @@ def test_a_name_that_begins_with_a_hyphen_is_given_after_two(call, model):
     assert Path("results/-dash.rttm").read_text().startswith("SPEAKER -dash 1 0.000 4.000")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("streams", ["| head -1", "2>&1 | head -1"])
 def test_a_reader_that_leaves_does_not_end_the_work(call, model, streams):
     copy("empty.wav").write_bytes(b"")

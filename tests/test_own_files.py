@@ -78,6 +78,7 @@ def foreign_paths(address: str, outside: Path) -> list[str]:
     ]
 
 
+@pytest.mark.hub
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
 @pytest.mark.parametrize("place", ["directory", "hub"])
 def test_rows_that_name_what_is_not_theirs_are_skipped_counted_and_said(
@@ -129,6 +130,7 @@ def test_files_in_the_cache_of_the_hub_are_links_to_its_own(tmp_path):
         assert file.read() == b"sound"
 
 
+@pytest.mark.hub
 @pytest.mark.parametrize("place", ["directory", "hub"])
 @pytest.mark.parametrize("kind", ["http", "absolute", "above", "chain", "data_dir"])
 def test_a_card_that_names_what_is_not_its_own_is_refused(tmp_path, spoken, somebody, monkeypatch, place, kind):

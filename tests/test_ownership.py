@@ -61,6 +61,7 @@ def holder(tmp_path):
     process.kill()
 
 
+@pytest.mark.process
 def test_a_process_that_lives_holds_and_one_that_was_killed_does_not(tmp_path, holder):
     with pytest.raises(CheckpointError, match=f"is in use by process {holder.pid}; wait for it") as error:
         RunDirectory(tmp_path, resume=True)
@@ -71,6 +72,7 @@ def test_a_process_that_lives_holds_and_one_that_was_killed_does_not(tmp_path, h
     assert not (tmp_path / LOCK).exists()
 
 
+@pytest.mark.process
 def test_one_that_nobody_has_buried_does_not_hold(tmp_path, holder):
     os.kill(holder.pid, 9)
     while Path(f"/proc/{holder.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
@@ -78,6 +80,7 @@ def test_one_that_nobody_has_buried_does_not_hold(tmp_path, holder):
     Hold(tmp_path).release()
 
 
+@pytest.mark.process
 def test_another_process_of_the_same_number_does_not_hold(tmp_path, holder):
     found = json.loads((tmp_path / LOCK).read_text())
     (tmp_path / LOCK).write_text(json.dumps(found | {"started": "some other time"}))
@@ -239,6 +242,7 @@ def test_a_drive_belongs_to_one_run(tmp_path):
     assert Drive(place, None).run == "one", "an empty machine goes on with it"
 
 
+@pytest.mark.process
 def test_a_second_run_on_a_drive_in_use_is_refused(tmp_path, holder):
     for run in ("one", None):
         with pytest.raises(CheckpointError, match="is in use by process"):

@@ -152,6 +152,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     assert newest(tmp_path / "fresh", drive, None).name == "checkpoint-9"
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_changed_archives_are_whole_or_passed_over(tmp_path, data):

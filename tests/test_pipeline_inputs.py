@@ -90,12 +90,14 @@ def test_forms_of_one_recording(pipe, file, expected, name):
     pickle.dumps(pipe.preprocess(FORMS[name](file))) if name != "open file" else None
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_lists_in_worker_processes(pipe, file, expected, workers):
     wanted = [FORMS[name](file) for name in ("path", "bytes", "open file", "tensor", "AudioDecoder")]
     assert pipe(wanted, num_workers=workers) == [expected] * len(wanted)
 
 
+@pytest.mark.slow
 def test_columns_and_streams(pipe, file, expected):
     rows = {"audio": [{"path": None, "bytes": WAV}] * 2}
     table = datasets.Dataset.from_dict(rows).cast_column("audio", datasets.Audio(decode=False))

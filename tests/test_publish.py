@@ -30,6 +30,8 @@ from publishing.publish import (
     speech_by_corpus,
 )
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -66,6 +66,7 @@ def test_a_network_that_knows_the_answer_gives_it_for_the_whole_recording(speake
         assert error_rate(turns, diarize(oracle, [oracle.waveform()], SETTINGS, count))["speaker_count_error"] == 0
 
 
+@pytest.mark.slow
 def test_fewer_and_more_speakers_than_there_are():
     turns = conversation(120, 3)
     oracle = OracleNetwork(turns, 120, noise=0.3)
@@ -93,6 +94,7 @@ def test_where_blocks_are_cut_changes_no_window(sizes, samples):
         assert seen.all()
 
 
+@pytest.mark.slow
 def test_hours_with_thousands_of_tracklets_have_as_many_speakers_as_minutes():
     rng = np.random.default_rng(0)
     logits = np.full((1, 50, 2), -6.0, np.float32)
@@ -130,6 +132,7 @@ def three():
     return turns, OracleNetwork(turns, 60.3, noise=0.3)
 
 
+@pytest.mark.slow
 def test_chunks_of_any_size_give_the_same_live_result(three):
     _, oracle = three
     waveform = oracle.waveform()[:-100]
@@ -181,6 +184,7 @@ def test_two_names_of_one_voice_become_one_once_more_of_it_is_heard():
     assert named(54) == named(62) != named(6)
 
 
+@pytest.mark.slow
 def test_live_memory_does_not_grow_in_an_hour():
     pattern = np.full((2, 150, 2), -6, np.float32)
     pattern[0, :, 0] = pattern[1, :, 1] = 6
@@ -246,6 +250,7 @@ def directory(tmp_path_factory, simulated) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_torch_and_onnx_give_identical_rttm(directory, simulated):
     on_torch, on_onnx = (open_network(str(directory / file)) for file in ("model.safetensors", "model.onnx"))
     waveforms = [simulated.make(i, 120, i).waveform for i in (1, 2, 3)]
@@ -258,6 +263,7 @@ def test_torch_and_onnx_give_identical_rttm(directory, simulated):
     assert found > 20
 
 
+@pytest.mark.slow
 def test_distance_of_live_from_offline_is_a_command(directory, monkeypatch, capsys):
     arguments = ["--model", str(directory), "--recordings", "1", "--minutes", "0.5", "--latency", "1"]
     monkeypatch.setattr(sys, "argv", ["evaluation.live", *arguments])
@@ -267,6 +273,7 @@ def test_distance_of_live_from_offline_is_a_command(directory, monkeypatch, caps
     assert float(rows[0][3]) == 0
 
 
+@pytest.mark.process
 def test_pipeline_from_a_saved_directory_alone(directory, simulated, tmp_path):
     waveform = simulated.make(2, 20, 2).waveform
     soundfile.write(tmp_path / "call.wav", waveform, 16_000, subtype="FLOAT")

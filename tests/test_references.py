@@ -36,6 +36,7 @@ def annotation(*turns: tuple[float, float, str], uri: str = "call") -> Annotatio
 # Files
 
 
+@pytest.mark.slow
 def test_a_large_rttm_equals_its_turns_set_one_by_one(tmp_path):
     rng = np.random.default_rng(0)
     starts, lengths = rng.uniform(0, 1e5, 30_000).round(3), rng.uniform(0.001, 9, 30_000).round(3)
@@ -251,6 +252,7 @@ def test_turns_of_one_speaker_are_merged_as_pyannote_does(drawn):
     assert list(map(tuple, ours.of_anyone().spans.tolist())) == everyone
 
 
+@pytest.mark.slow
 def test_a_day_of_turns_is_scored_too():
     rng = np.random.default_rng(0)
     starts = np.sort(rng.uniform(0, 86_400, 50_000).round(3))

@@ -244,6 +244,7 @@ def frozen(tmp_path_factory) -> dict[str, Path]:
     return files
 
 
+@pytest.mark.slow
 def test_a_frozen_set_gives_the_same_conversations_every_time_and_in_every_condition(frozen):
     made = FrozenSet(frozen["windows"], "demo", "validation")
     clean, again, loud = (list(made.windows(condition)) for condition in ("clean", "clean", "as in training"))
@@ -254,6 +255,7 @@ def test_a_frozen_set_gives_the_same_conversations_every_time_and_in_every_condi
         assert np.array_equal(references, as_clean)
 
 
+@pytest.mark.slow
 def test_another_corpus_split_noise_or_code_is_refused(frozen, tmp_path):
     with pytest.raises(SetError, match="corpus has the digest"):
         definition = json.loads(frozen["windows"].read_text())
@@ -302,6 +304,7 @@ def changed(**changes):
     return drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "part"), [("windows", "as in training"), ("recordings", "short")])
 def test_a_set_that_sounds_otherwise_is_refused(frozen, name, part, monkeypatch):
     def make():
@@ -318,12 +321,14 @@ def test_a_set_that_sounds_otherwise_is_refused(frozen, name, part, monkeypatch)
         make()
 
 
+@pytest.mark.slow
 def test_a_set_without_its_telephones_is_refused(frozen, monkeypatch):
     monkeypatch.setattr(Scenery, "draw", changed(telephone=lambda telephone: np.full_like(telephone, NOT)))
     with pytest.raises(SetError, match=f"{'as in training'!r}: these conversations sound otherwise"):
         list(FrozenSet(frozen["windows"], "demo", "validation").windows("as in training"))
 
 
+@pytest.mark.slow
 def test_a_set_frozen_before_sound_was_is_refused(frozen, tmp_path):
     definition = json.loads(frozen["windows"].read_text())
     del definition["digests"]["validation"]["sound"]
@@ -347,6 +352,7 @@ def test_levels_of_sounds_known_beforehand():
     assert difference_db(lines, lines[:1]) == difference_db([], lines) == np.inf
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / "pretrained").is_dir(), reason="no figures are published yet")
 def test_the_demo_set_is_that_of_this_code():
     made = FrozenSet(DEMO, "demo", "validation")
@@ -396,6 +402,7 @@ def test_equal_error_rate_by_hand():
     assert equal_error_rate(rng.random(20_000), rng.random(20_000)) == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.slow
 def test_pieces_are_3_s_of_one_speaker_and_the_same_every_time():
     corpus = open_corpus("demo", "validation")
     waveforms, speakers = pieces(corpus, 0)
@@ -405,12 +412,14 @@ def test_pieces_are_3_s_of_one_speaker_and_the_same_every_time():
     assert not np.array_equal(pieces(corpus, 1)[0], waveforms)
 
 
+@pytest.mark.slow
 def test_voices_without_a_pair_of_one_speaker_are_refused(monkeypatch):
     monkeypatch.setattr(voices, "MOST_PIECES", 1)
     with pytest.raises(CorpusError, match="speakers with 3 s of speech and 0 more such pieces of them"):
         pieces(open_corpus("demo", "validation"), 0)
 
 
+@pytest.mark.slow
 def test_a_network_that_knows_every_voice_has_no_equal_error(monkeypatch):
     corpus = open_corpus("demo", "validation")
     waveforms, speakers = pieces(corpus, 0)
@@ -444,6 +453,7 @@ def run(monkeypatch, *arguments: str) -> int:
     return main()
 
 
+@pytest.mark.slow
 def test_a_directory_is_scored_beside_the_peer_and_all_is_kept(recordings, model, peer, tmp_path, monkeypatch, capsys):
     output = tmp_path / "scores"
     told = ["--num_speakers", "known", "2", "2", "--collar", "0.5", "--hop", "2"]
@@ -465,6 +475,7 @@ def test_an_unreadable_recording_is_told_by_the_exit_code(recordings, model, mon
     assert "Could not be read: second." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_sets_and_voices_are_scored(frozen, model, monkeypatch, capsys):
     for source, expected in (
         (str(frozen["windows"]), "as in training"),
@@ -512,6 +523,7 @@ def test_a_number_out_of_range_is_named(flags, message, monkeypatch, capsys):
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.hub
 def test_a_hub_data_set_is_streamed(tmp_path, model):
     """The schema of diarizers-community's sets, on loopback."""
     rng = np.random.default_rng(0)

@@ -30,6 +30,8 @@ from training.checkpoints import newest_local
 from training.sealing import fault_of, local_checkpoints, step_of
 from training.trainer import StreamingTrainer
 
+pytestmark = pytest.mark.training
+
 KILLS = int(os.environ.get("KILLS", "6"))
 """How often the run is killed that is compared with one that is not; `KILLS=50` takes some minutes."""
 STEPS = 16 * KILLS

@@ -11,6 +11,8 @@ from loopback_hub import LoopbackHub, redirect
 from test_resume import assert_same, reached
 from training_runs import start
 
+pytestmark = pytest.mark.training
+
 KINDS = {
     "hub": ["user/talks"],
     "directory": ["{directory}"],

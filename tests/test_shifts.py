@@ -109,6 +109,7 @@ def test_windows_of_regions_lie_in_one_of_them():
     assert list(windows_of(waveform, turns, 0.5, regions=Timeline([Interval(0, 2)]))) == []
 
 
+@pytest.mark.slow
 def test_the_command_scores_regions_and_shifts(tmp_path, monkeypatch, capsys):
     model = write_model(tmp_path / "model")
     calls = tmp_path / "calls"

@@ -40,6 +40,7 @@ def sounds():
     return SoundSet(SET, "demo", "validation", None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RENDERINGS)
 def test_every_rendering_sounds_and_is_always_the_same(kind):
     wave = RENDERINGS[kind](7 * RATE)
@@ -101,6 +102,7 @@ def test_sounds_are_let_in_before_a_call_and_in_its_longest_silence():
         np.testing.assert_allclose(moved * scale, original, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_calls_of_a_set_hold_their_sounds_and_the_same_speech(sounds):
     plain, full, gaps = sounds.conversations("calls with music")[0]
     assert len(gaps) == 3 and len(full.turns) == len(plain.turns)
@@ -111,6 +113,7 @@ def test_calls_of_a_set_hold_their_sounds_and_the_same_speech(sounds):
         assert not any(start < until and since < end for since, until, _ in full.turns)
 
 
+@pytest.mark.slow
 def test_a_set_is_scored_and_printed_beside_other_systems(tmp_path):
     definition = json.loads(Path(SET).read_text())
     definition |= {"sounds": ["tone", "wind"], "seconds": 6}
@@ -140,6 +143,7 @@ def test_clips_that_cannot_be_read_or_are_others_are_refused(tmp_path):
         score_sounds([], SoundSet(SET, "demo", "validation", str(tmp_path), check=False), "rain")
 
 
+@pytest.mark.slow
 def test_a_set_that_sounds_otherwise_than_frozen_is_refused(monkeypatch):
     monkeypatch.setitem(RENDERINGS, "wind", RENDERINGS["hold music"])
     with pytest.raises(SetError, match="'wind' sounds otherwise than it was frozen"):

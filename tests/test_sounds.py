@@ -49,6 +49,7 @@ def test_every_kind_is_a_function_of_the_draw_of_any_length(kind, seed, seconds)
     np.testing.assert_array_equal(wave, KINDS[kind](generator(seed), samples))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_sounds_and_differs_from_draw_to_draw(kind):
     waves = [KINDS[kind](generator(seed), 10 * RATE) for seed in range(6)]
@@ -240,6 +241,7 @@ def test_sounds_come_in_the_share_of_windows_asked_for():
     assert (scenery.draw(generator(5), 100, 2, CLEAN).sound == NOT).all()
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_the_same_windows_without_sounds():
     corpus, config = open_corpus("demo", "train"), StreamConfig(batch_size=32, lanes=1)
     quiet = replace(config, augmentation=replace(config.augmentation, sound=0.0))

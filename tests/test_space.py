@@ -19,6 +19,8 @@ from two_tones import TURNS, write_model, write_recording
 from data.rttm import read_rttm
 from space.assemble import assemble
 
+pytestmark = pytest.mark.page
+
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here")
 FLAGS = (

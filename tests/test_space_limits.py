@@ -16,6 +16,8 @@ from two_tones import write_recording
 
 from space import jobs
 
+pytestmark = pytest.mark.page
+
 HANGING = """
 import sys
 from pathlib import Path

@@ -68,6 +68,7 @@ def test_disagreement_is_told_apart_by_where_it_lies():
     assert boundary_shifts([ours], [theirs], -1).tolist() == pytest.approx([-0.08])
 
 
+@pytest.mark.slow
 def test_the_command_prints_agreement_and_cost(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["speech_agreement", "--utterances", "4"])
     speech_agreement.main()

@@ -178,6 +178,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["groups", "others", "all"]), json_values)
 def test_an_optimizer_that_was_edited_is_one_line(tmp_path, where, value):

@@ -41,11 +41,13 @@ def same(one: list[dict], two: list[dict]) -> bool:
     return all(a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a) for a, b in zip(one, two, strict=True))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_hundred_windows_bit_for_bit(first_hundred):
     assert sum(len(batch["labels"]) for batch in first_hundred) == 100
     assert same(first_hundred, batches(SMALL, 0, 5))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 8])
 def test_any_number_of_workers_draws_the_same_sequence(first_hundred, workers):
     assert same(first_hundred, batches(SMALL, workers, 5))
@@ -69,6 +71,7 @@ class Numbered(ConversationStream):
         return ((i, lambda: {}) for i in range(first, 1 + block % 3))
 
 
+@pytest.mark.process
 @given(
     workers=st.integers(1, 16),
     turn=st.integers(0, 3),
@@ -87,6 +90,7 @@ def test_workers_in_turn_give_what_one_process_gives(workers, turn, places):
     assert [made[n % workers][n // workers] for n in range(40)] == alone
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_windows(first_hundred):
     other = batches(StreamConfig(batch_size=20, pool_size=24, seed=1), 0, 1)
     assert not torch.equal(other[0]["input_values"], first_hundred[0]["input_values"])
@@ -176,6 +180,7 @@ if sys.argv[1] == "kill":
 """
 
 
+@pytest.mark.process
 def test_no_folder_is_left_by_workers_that_were_killed(tmp_path):
     root = Path(__file__).resolve().parent.parent
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(root)}

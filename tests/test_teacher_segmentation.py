@@ -20,6 +20,8 @@ from data.annotated import open_unannotated
 from data.streaming import PositionedLoader, StreamConfig
 from training.teacher_segmentation import LICENCE, TaughtStream
 
+pytestmark = pytest.mark.training
+
 FRAMES, STEP, FIRST = 589, 0.016875, 0.0309375
 CONFIG = StreamConfig(batch_size=4, window_seconds=2.0, units_per_block=2, augmentation=CLEAN)
 

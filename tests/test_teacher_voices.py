@@ -71,6 +71,7 @@ def test_a_batch_of_strangers_teaches_nothing():
     assert [float(loss) for loss in losses] == [0, 0] and not embeddings.grad.any()
 
 
+@pytest.mark.slow
 def test_every_speaker_is_heard_at_every_speed_and_the_common_part_taken_away():
     def pitch_and_offset(waveform):
         spectrum = np.abs(np.fft.rfft(waveform[:32_000], 32_000))[:192]

@@ -51,6 +51,7 @@ def log_of(output: Path) -> list[dict]:
     return json.loads((newest / "trainer_state.json").read_text())["log_history"]
 
 
+@pytest.mark.training
 def test_it_improves_on_its_own_start(trained):
     log = log_of(trained[0])
     accuracy = [entry["eval_frame_accuracy"] for entry in log if "eval_frame_accuracy" in entry]
@@ -59,6 +60,7 @@ def test_it_improves_on_its_own_start(trained):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.training
 def test_it_says_how_good_the_model_is_and_where_everything_is(trained):
     output, said = trained
     for group in ("all windows", "one speaker windows", "two speaker windows", "overlapped frames"):
@@ -67,6 +69,7 @@ def test_it_says_how_good_the_model_is_and_where_everything_is(trained):
         assert str(place) in said and place.exists()
 
 
+@pytest.mark.training
 def test_the_model_directory_is_complete(trained):
     model = trained[0] / "model"
     names = {file.name for file in model.iterdir()}
@@ -76,11 +79,13 @@ def test_the_model_directory_is_complete(trained):
     assert (model / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.training
 def test_training_can_start_from_its_weights_with_another_encoder(trained):
     model = train.load_weights(str(trained[0] / "model"), {"encoder_type": "attention-gru"})
     assert (model.config.encoder_type, model.config.hidden_size) == ("attention-gru", 64)
 
 
+@pytest.mark.training
 def test_curves_of_runs_that_continue_one_another_go_on(trained, monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr("training.curves.plot_curves", lambda log, file: drawn.extend(log))
@@ -90,7 +95,7 @@ def test_curves_of_runs_that_continue_one_another_go_on(trained, monkeypatch, tm
     assert steps == [20, 40, 60, 80, 100, 120, 140, 160]
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_real_speech_improves_on_its_own_start(tmp_path):
     if not REAL.is_dir():
         pytest.skip("needs real speech in ../shared/speech")
@@ -108,6 +113,7 @@ def test_real_speech_improves_on_its_own_start(tmp_path):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.training
 def test_every_term_of_the_loss_is_logged_and_drawn(trained, tmp_path):
     """Their sum under the weights of the network is the loss, line by line, and each is a curve."""
     log = [entry for entry in log_of(trained[0]) if "loss" in entry]
@@ -145,6 +151,7 @@ SMALL_THREE = (
 )
 
 
+@pytest.mark.training
 def test_three_speakers_are_trained_scored_and_described(of_three):
     output, said = of_three
     assert re.search(r"^\| three speaker windows \|", said, re.M) and "more speaker" not in said
@@ -161,6 +168,7 @@ def test_three_speakers_are_trained_scored_and_described(of_three):
         assert next(iter(stream))["labels"].shape[2] == 3
 
 
+@pytest.mark.training
 def test_three_speakers_are_exported_and_diarized(of_three, tmp_path):
     model = of_three[0] / "model"
     session = onnxruntime.InferenceSession(model / "model.onnx", providers=["CPUExecutionProvider"])
@@ -173,6 +181,7 @@ def test_three_speakers_are_exported_and_diarized(of_three, tmp_path):
     assert all(segment.end > segment.start for segment in segments)
 
 
+@pytest.mark.training
 def test_a_run_of_another_number_of_speakers_is_refused_in_a_line_naming_both(monkeypatch, of_three, tmp_path):
     output = of_three[0]
     flags = ["--output_dir", output, *SMALL_THREE.split(), "--resume", "--max_steps", 9]
@@ -199,6 +208,7 @@ def share_of_two(stream) -> float:
     return (labels.any(axis=1).sum(axis=1) == 2).mean()
 
 
+@pytest.mark.slow
 def test_measured_shares_are_for_training_alone():
     asked = "--encoder_type lightweight-cnn --per_device_train_batch_size 64"
     streams = {
@@ -264,6 +274,27 @@ def test_precision_is_what_the_gpu_is_good_at(monkeypatch, tmp_path, capability,
     assert (training.fp16, training.bf16) == chosen
 
 
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory) -> Path:
+    """Files and directories of which none is what a flag asks for."""
+    directory = tmp_path_factory.mktemp("wrong")
+    (directory / "empty").mkdir()
+    (directory / "broken.yaml").write_text("dataset: demo\n\tmax_steps: 3\n")
+    (directory / "list.yaml").write_text("- dataset\n")
+    (directory / "unknown.yaml").write_text("max_step: 3\n")
+    (directory / "value.yaml").write_text("max_steps: ten\n")
+    (directory / "nameless").mkdir()
+    write_directory(directory / "calls", talks(1))
+    (directory / "texts").mkdir()
+    (directory / "texts" / "text.wav").write_text("Dear recording,\n" * 100)
+    pq.write_table(pa.table({"audio": [b"RIFF"], "text": ["hello"]}), directory / "nameless" / "train.parquet")
+    for name, kind in (("other/model", "wavlm"), ("torn", "fast-diarization")):
+        (directory / name).mkdir(parents=True)
+        (directory / name / "config.json").write_text(json.dumps({"model_type": kind}))
+    (directory / "torn" / "model.safetensors").write_bytes(b"\x00" * 20)
+    return directory
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -317,27 +348,14 @@ def test_precision_is_what_the_gpu_is_good_at(monkeypatch, tmp_path, capability,
         (["--teacher_voices", "{tmp}/none"], "none"),
     ],
 )
-def test_whatever_is_wrong_is_one_line(monkeypatch, tmp_path, flags, message):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "broken.yaml").write_text("dataset: demo\n\tmax_steps: 3\n")
-    (tmp_path / "list.yaml").write_text("- dataset\n")
-    (tmp_path / "unknown.yaml").write_text("max_step: 3\n")
-    (tmp_path / "value.yaml").write_text("max_steps: ten\n")
-    (tmp_path / "nameless").mkdir()
-    write_directory(tmp_path / "calls", talks(1))
-    (tmp_path / "texts").mkdir()
-    (tmp_path / "texts" / "text.wav").write_text("Dear recording,\n" * 100)
-    pq.write_table(pa.table({"audio": [b"RIFF"], "text": ["hello"]}), tmp_path / "nameless" / "train.parquet")
-    for name, kind in (("other/model", "wavlm"), ("torn", "fast-diarization")):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "config.json").write_text(json.dumps({"model_type": kind}))
-    (tmp_path / "torn" / "model.safetensors").write_bytes(b"\x00" * 20)
+def test_whatever_is_wrong_is_one_line(monkeypatch, wrong, flags, message):
     with pytest.raises(SystemExit) as left:
-        run(monkeypatch, "--output_dir", tmp_path / "out", *(flag.format(tmp=tmp_path) for flag in flags))
+        run(monkeypatch, "--output_dir", wrong / "out", *(flag.format(tmp=wrong) for flag in flags))
     assert str(left.value).startswith("error: ") and "\n" not in str(left.value)
     assert re.search(message, str(left.value)), left.value
 
 
+@pytest.mark.training
 def test_what_is_given_with_start_from_counts_and_the_rest_is_that_of_the_weights(trained):
     flags = ["--start_from", str(trained[0] / "model"), "--dropout", "0", "--speaker_loss_weight", "0.7"]
     config = train.make_model(parse("", [*flags, "--window_seconds", "5"])[0], None).config
@@ -345,6 +363,7 @@ def test_what_is_given_with_start_from_counts_and_the_rest_is_that_of_the_weight
     assert (config.hidden_size, config.affinity_loss_weight) == (64, 1.0)
 
 
+@pytest.mark.training
 def test_what_older_weights_left_does_not_describe_newer_ones(trained, tmp_path, monkeypatch):
     run_directory = tmp_path / "run"
     shutil.copytree(trained[0], run_directory)
@@ -387,11 +406,13 @@ def test_the_card_counts_all_windows_of_a_step_and_names_hub_data_only(tmp_path)
         assert (described["batch_size"], described["hub_dataset"]) == (32, on_the_hub)
 
 
+@pytest.mark.training
 def test_a_run_is_not_overwritten(monkeypatch, trained):
     with pytest.raises(SystemExit, match="already holds a run; add --resume to continue it, or choose another"):
         run(monkeypatch, "--output_dir", trained[0])
 
 
+@pytest.mark.training
 def test_a_checkpoint_of_another_configuration_is_refused(monkeypatch, trained):
     flags = ["--output_dir", trained[0], "--resume", "--hidden_size", 64, "--encoder_type", "attention-gru"]
     with pytest.raises(SystemExit, match="has encoder_type 'lightweight-cnn' and this run 'attention-gru'"):

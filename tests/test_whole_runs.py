@@ -20,6 +20,8 @@ from training.checkpoints import HUB_FILE, newest, newest_local
 from training.packing import unpack
 from training.sealing import seal, step_of
 
+pytestmark = pytest.mark.training
+
 TOKEN = "hf_never_shown"
 
 

@@ -44,20 +44,7 @@ def open_streams(
             f"the checkpoint was made with {len(states)} corpora and this run has {len(names)}; resume with the same, "
             "or start a new run from its weights with --start_from"
         )
-    config = StreamConfig(
-        seed=training.seed,
-        num_speakers=num_speakers,
-        window_seconds=arguments.window_seconds,
-        long_window_seconds=arguments.long_window_seconds,
-        noise=tuple(arguments.noise) if arguments.noise else None,
-        rooms=arguments.rooms,
-        windows_per_utterance=arguments.windows_per_utterance,
-        units_per_block=arguments.units_per_block,
-        lanes=arguments.lanes,
-        turn_taking=arguments.turn_taking,
-        shares=None if arguments.measured_shares else Task.shares,
-        augmentation=Augmentation() if arguments.augment else CLEAN,
-    )
+    config = stream_config(arguments, training, num_speakers)
     of_recordings = replace(config, units_per_block=RECORDINGS_PER_BLOCK, noise=None, rooms=None)
     batch_size = training.per_device_train_batch_size
     sizes = windows_of_shares(batch_size, arguments.shares or [1.0] * len(names))
@@ -80,6 +67,24 @@ def open_streams(
     if not evaluation:
         raise UsageError("--dataset has only what --teacher labels, so nothing to be scored on; add a corpus to it")
     return (streams[0] if len(streams) == 1 else MixedStream(streams, state["turn"] if state else 0)), evaluation
+
+
+def stream_config(arguments: Arguments, training: Training, num_speakers: int) -> StreamConfig:
+    """Of windows made of single utterances, as the flags ask for them."""
+    return StreamConfig(
+        seed=training.seed,
+        num_speakers=num_speakers,
+        window_seconds=arguments.window_seconds,
+        long_window_seconds=arguments.long_window_seconds,
+        noise=tuple(arguments.noise) if arguments.noise else None,
+        rooms=arguments.rooms,
+        windows_per_utterance=arguments.windows_per_utterance,
+        units_per_block=arguments.units_per_block,
+        lanes=arguments.lanes,
+        turn_taking=arguments.turn_taking,
+        shares=None if arguments.measured_shares else Task.shares,
+        augmentation=Augmentation() if arguments.augment else CLEAN,
+    )
 
 
 def annotated_of(arguments: Arguments, evaluation: dict[str, ConversationStream]) -> list[str]:

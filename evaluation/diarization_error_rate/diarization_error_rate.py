@@ -71,16 +71,7 @@ def count_errors(predictions: ArrayLike, references: ArrayLike, mask: ArrayLike 
     Raises:
         ValueError: shapes disagree, or a value is neither 0 nor 1.
     """
-    hypothesis, reference = _activity(predictions, "predictions"), _activity(references, "references")
-    if hypothesis.shape[:2] != reference.shape[:2]:
-        raise ValueError(
-            f"predictions have shape {hypothesis.shape} and references {reference.shape}; "
-            "they must agree in (windows, frames)"
-        )
-    scored = np.ones(reference.shape[:2], dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
-    if scored.shape != reference.shape[:2]:
-        raise ValueError(f"mask has shape {scored.shape}; expected (windows, frames) = {reference.shape[:2]}")
-
+    hypothesis, reference, scored = _agreeing(predictions, references, mask)
     tracks = max(hypothesis.shape[2], reference.shape[2])
     hypothesis = _by_track(hypothesis, tracks) & scored
     reference = _by_track(reference, tracks) & scored
@@ -165,6 +156,22 @@ class DiarizationErrorRate(evaluate.Metric):
         rates = error_rates(count_errors(hypothesis, reference, mask))
         floor_rates = error_rates(count_errors(floor(reference), reference, mask))
         return rates | {f"floor_{name}": value for name, value in floor_rates.items()}
+
+
+def _agreeing(
+    predictions: ArrayLike, references: ArrayLike, mask: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The arguments of `count_errors` as booleans, their shapes compared."""
+    hypothesis, reference = _activity(predictions, "predictions"), _activity(references, "references")
+    if hypothesis.shape[:2] != reference.shape[:2]:
+        raise ValueError(
+            f"predictions have shape {hypothesis.shape} and references {reference.shape}; "
+            "they must agree in (windows, frames)"
+        )
+    scored = np.ones(reference.shape[:2], dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+    if scored.shape != reference.shape[:2]:
+        raise ValueError(f"mask has shape {scored.shape}; expected (windows, frames) = {reference.shape[:2]}")
+    return hypothesis, reference, scored
 
 
 def _activity(values: ArrayLike, name: str) -> np.ndarray:
