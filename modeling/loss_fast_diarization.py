@@ -103,8 +103,9 @@ def affinity_loss(vectors: torch.Tensor, labels: torch.Tensor, frame_mask: torch
     pairs = alone[:, :, None] * alone[:, None]
     logits = 10 * (vectors @ vectors.transpose(1, 2) - 0.5)
     losses = F.binary_cross_entropy_with_logits(logits, same, reduction="none")
-    different = pairs - same
-    return 0.5 * sum((losses * kind).sum() / kind.sum().clamp(min=1) for kind in (same, different))
+    kinds = torch.stack([same, pairs - same])
+    means = (losses * kinds).sum((1, 2, 3)) / kinds.sum((1, 2, 3)).clamp(min=1)
+    return means.mean()
 
 
 def contrastive_speaker_loss(

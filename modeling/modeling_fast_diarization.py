@@ -311,6 +311,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         self.speaker_sets = [s for n in range(config.max_simultaneous + 1) for s in combinations(speakers, n)]
         membership = torch.empty(config.num_speakers, len(self.speaker_sets), dtype=torch.float32)
         self.register_buffer("membership", membership, persistent=False)
+        self.register_buffer("excluded", torch.empty(2, *membership.shape, dtype=torch.float32), persistent=False)
         self.fill_buffers()
         self.fast_diarization = FastDiarizationModel(config)
         self.classifier = nn.Linear(config.hidden_size, 2 * len(self.speaker_sets))
@@ -322,6 +323,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         for column, members in enumerate(self.speaker_sets):
             for speaker in range(self.config.num_speakers):
                 self.membership[speaker, column] = float(speaker in members)
+        self.excluded.copy_(1e4 * torch.stack([1 - self.membership, self.membership]))
 
     def forward(
         self,
@@ -356,8 +358,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         with torch.autocast(input_values.device.type, enabled=False):
             scores = self.classifier(features.last_hidden_state.to(self.classifier.weight.dtype)).float()
             scores = scores.reshape(batch, -1, len(self.speaker_sets))[:, :frames]
-            present = torch.logsumexp(scores.unsqueeze(-2) - 1e4 * (1 - self.membership), -1)
-            absent = torch.logsumexp(scores.unsqueeze(-2) - 1e4 * self.membership, -1)
+            present, absent = torch.logsumexp(scores[..., None, None, :] - self.excluded, -1).unbind(-2)
             logits = present - absent
             frame_mask = None
             if attention_mask is not None:
