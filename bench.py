@@ -5,6 +5,7 @@
     python bench.py recording --model runs/demo/model --minutes 1 10 60
     python bench.py peers path/to/recordings --model runs/demo/model
     python bench.py train --dataset demo
+    python bench.py gpu --model pretrained/lightweight-cnn --minutes 12
 
 Exit code: 0 on success, 1 if something cannot be measured, 2 if the requested GPU is not available.
 """
@@ -12,30 +13,39 @@ Exit code: 0 on success, 1 if something cannot be measured, 2 if the requested G
 import argparse
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
-from benchmark import latency, peers, training_steps, training_windows, whole_recordings
-from benchmark.sessions import NoProvider
 from common.output import OutputError, make_directory
-from data.corpora import CorpusError
 
 COMMANDS = {
-    "latency": (latency, "latency from waveform to logits: percentiles, batches, memory, cold start"),
-    "data": (training_windows, "training windows per second, by stage"),
-    "recording": (whole_recordings, "CPU time over audio time of whole recordings"),
-    "peers": (peers, "DER and processor time of our models and other systems, on the same recordings"),
-    "train": (training_steps, "training steps per second, by part"),
+    "latency": ("latency", "latency from waveform to logits: percentiles, batches, memory, cold start"),
+    "data": ("training_windows", "training windows per second, by stage"),
+    "recording": ("whole_recordings", "CPU time over audio time of whole recordings"),
+    "peers": ("peers", "DER and processor time of our models and other systems, on the same recordings"),
+    "train": ("training_steps", "training steps per second, by part"),
+    "gpu": ("gpu", "on a GPU: latency, training steps per second, an fp16 run killed and resumed"),
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
+    unavailable = ()
     for name, (module, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=module.__doc__)
-        module.add_arguments(command)
+        command = commands.add_parser(name, help=text)
+        if name not in sys.argv[1:2]:
+            continue
+        try:
+            measurement = import_module(f"benchmark.{module}")
+            unavailable = import_module("benchmark.sessions").NoProvider
+        except ModuleNotFoundError as error:
+            print(f"error: bench.py {name} needs {error.name}, which is not installed here", file=sys.stderr)
+            return 1
+        command.description = measurement.__doc__
+        measurement.add_arguments(command)
         command.add_argument("--json", help="file to write the result to")
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=measurement.run)
     arguments = parser.parse_args()
     for name, value in vars(arguments).items():
         for number in value if isinstance(value, list) else [value]:
@@ -48,10 +58,10 @@ def main() -> int:
             if Path(arguments.json).is_dir():
                 raise OutputError(f"--json {arguments.json} is a directory; name a file")
         result = arguments.run(arguments)
-    except NoProvider as error:
+    except unavailable as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (CorpusError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     text = json.dumps(result, indent=2)

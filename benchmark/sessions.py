@@ -15,10 +15,13 @@ class NoProvider(RuntimeError):
     """The requested provider is not available."""
 
 
-def open_session(file: Path, provider: str, threads: int, profile: Path | None = None) -> onnxruntime.InferenceSession:
+def open_session(
+    file: Path, provider: str, threads: int, profile: Path | None = None, cuda_graph: bool = True
+) -> onnxruntime.InferenceSession:
     """
     Args:
         profile: prefix of the file that `end_profiling` writes.
+        cuda_graph: of the provider cuda: record the first run and replay it.
 
     Raises:
         ValueError: there is no such file, or it is not an ONNX model.
@@ -32,7 +35,7 @@ def open_session(file: Path, provider: str, threads: int, profile: Path | None =
     if name not in onnxruntime.get_available_providers():
         raise NoProvider(f"provider {provider} is not in this ONNX Runtime; install onnxruntime-gpu, or use cpu")
     # CUDA graphs replay one static shape, which a window is.
-    settings = [(name, {"enable_cuda_graph": "1"})] if provider == "cuda" else [name]
+    settings = [(name, {"enable_cuda_graph": "1"})] if provider == "cuda" and cuda_graph else [name]
     try:
         session = onnxruntime.InferenceSession(file, options, providers=settings)
     except Exception as error:  # onnxruntime has no base class for what it raises
@@ -45,7 +48,7 @@ def open_session(file: Path, provider: str, threads: int, profile: Path | None =
     return session
 
 
-def open_model(file: Path, provider: str, threads: int) -> onnxruntime.InferenceSession:
+def open_model(file: Path, provider: str, threads: int, cuda_graph: bool = True) -> onnxruntime.InferenceSession:
     """Like [`open_session`], for a file written by export.py.
 
     Raises:
@@ -53,15 +56,18 @@ def open_model(file: Path, provider: str, threads: int) -> onnxruntime.Inference
     """
     if not file.is_file():
         raise FileNotFoundError(f"model {file} does not exist; run python export.py --model {file.parent} first")
-    session = open_session(file, provider, threads)
+    session = open_session(file, provider, threads, cuda_graph=cuda_graph)
     check_graph(session, file)
     return session
 
 
 def runner(session: onnxruntime.InferenceSession, provider: str, windows: np.ndarray):
-    """A function that computes logits from waveforms, including the copies to and from the device."""
+    """A function that computes logits from waveforms, including the copies to and from the device.
+
+    It takes other waveforms of the same shape; without any, those given here.
+    """
     if provider == "cpu":
-        return lambda: session.run(["logits"], {"input_values": windows})
+        return lambda windows=windows: session.run(["logits"], {"input_values": windows})[0]
     binding = session.io_binding()
     on_device = onnxruntime.OrtValue.ortvalue_from_numpy(windows, "cuda", 0)
     tracks = session.get_outputs()[0].shape[2]
@@ -70,7 +76,7 @@ def runner(session: onnxruntime.InferenceSession, provider: str, windows: np.nda
     binding.bind_ortvalue_input("input_values", on_device)
     binding.bind_ortvalue_output("logits", logits)
 
-    def run():
+    def run(windows=windows):
         on_device.update_inplace(windows)
         session.run_with_iobinding(binding)
         return logits.numpy()

@@ -313,6 +313,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         self.speaker_sets = [s for n in range(config.max_simultaneous + 1) for s in combinations(speakers, n)]
         membership = torch.empty(config.num_speakers, len(self.speaker_sets), dtype=torch.float32)
         self.register_buffer("membership", membership, persistent=False)
+        self.register_buffer("excluded", torch.empty(2, *membership.shape, dtype=torch.float32), persistent=False)
         self.fill_buffers()
         self.fast_diarization = FastDiarizationModel(config)
         self.classifier = nn.Linear(config.hidden_size, 2 * len(self.speaker_sets))
@@ -324,6 +325,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         for column, members in enumerate(self.speaker_sets):
             for speaker in range(self.config.num_speakers):
                 self.membership[speaker, column] = float(speaker in members)
+        self.excluded.copy_(1e4 * torch.stack([1 - self.membership, self.membership]))
 
     def forward(
         self,
@@ -380,8 +382,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         """Scores of the sets (batch, frames, sets), and each speaker's log-odds (batch, frames, num_speakers)."""
         scores = self.classifier(states.to(self.classifier.weight.dtype)).float()
         scores = scores.reshape(states.shape[0], -1, len(self.speaker_sets))[:, :frames]
-        present = torch.logsumexp(scores.unsqueeze(-2) - 1e4 * (1 - self.membership), -1)
-        absent = torch.logsumexp(scores.unsqueeze(-2) - 1e4 * self.membership, -1)
+        present, absent = torch.logsumexp(scores[..., None, None, :] - self.excluded, -1).unbind(-2)
         return scores, present - absent
 
     def embed(

@@ -31,6 +31,8 @@ class EmbeddingAnchor:
         """
         labels = inputs["labels"]
         with torch.no_grad():
-            before = self.model(inputs["input_values"], labels=labels).speaker_embeddings
+            states = self.model.fast_diarization(inputs["input_values"]).speaker_states
+            with torch.autocast(labels.device.type, enabled=False):
+                before = self.model.embed(states.float(), labels, None)
         heard = heard_alone(labels)
-        return (1 - F.cosine_similarity(embeddings, before, dim=-1))[heard].sum() / heard.sum().clamp(min=1)
+        return ((1 - F.cosine_similarity(embeddings, before, dim=-1)) * heard).sum() / heard.sum().clamp(min=1)

@@ -198,7 +198,7 @@ class Training(TrainingArguments):
     def __post_init__(self):
         # The stream resumes from a state of its own and yields exactly what the network takes.
         self.ignore_data_skip = self.restore_callback_states_from_checkpoint = self.save_safetensors = True
-        self.remove_unused_columns = False
+        self.remove_unused_columns = self.logging_nan_inf_filter = False
         asked = self.fp16 or self.bf16 or os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
         if torch.cuda.is_available() and not (asked or self.use_cpu):
             # A T4 reports bf16 support but runs it about four times slower than fp16.

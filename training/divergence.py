@@ -28,11 +28,14 @@ class DivergenceGuard(TrainerCallback):
         self.noted: list[tuple[int, torch.Tensor]] = []
         self.bad_since: int | None = None
 
-    def note(self, step: int, loss: torch.Tensor) -> None:
-        self.noted.append((step, loss.detach().isfinite().all()))
+    def note(self, step: int, loss: torch.Tensor) -> torch.Tensor:
+        """Whether the loss is finite, on its device."""
+        good = loss.detach().isfinite()
+        self.noted.append((step, good))
+        return good
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        if bad := first_non_finite(model):
+        if bad := _first_non_finite(model):
             what = f"the weights to start from, of step {state.global_step}, are NaN or infinite (first in {bad})"
             raise Diverged(f"{what}; {_way_back(Path(args.output_dir))}")
 
@@ -59,7 +62,7 @@ def refuse_divergence(model, run: Path, step: int, bad_since: int | None = None)
     Raises:
         Diverged: the weights are not finite, or the loss has not been for `MOST_SKIPPED` steps.
     """
-    bad = first_non_finite(model)
+    bad = _first_non_finite(model)
     if bad is None and (bad_since is None or step - bad_since < MOST_SKIPPED):
         return
     if bad_since is not None:
@@ -67,6 +70,12 @@ def refuse_divergence(model, run: Path, step: int, bad_since: int | None = None)
     else:
         what = f"the weights are NaN or infinite at step {step} (first in {bad})"
     raise Diverged(f"training diverged: {what}; {_way_back(run)}")
+
+
+def _first_non_finite(model) -> str | None:
+    """`first_non_finite`, looking at all tensors together first, so that a GPU is waited for once and not for each."""
+    tensors = [tensor.flatten() for tensor in model.state_dict().values() if tensor.is_floating_point()]
+    return None if torch.cat(tensors).isfinite().all() else first_non_finite(model)
 
 
 def _way_back(run: Path) -> str:

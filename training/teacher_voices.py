@@ -32,7 +32,7 @@ class TeacherVoices:
 
     Args:
         file: written by `main`.
-        device: of the tensor `voices` (speakers, 192).
+        device: of the tensor `voices` (speakers, 192), and of the labels looked up.
 
     Raises:
         CorpusError: the file cannot be read, or is not such a table.
@@ -48,13 +48,12 @@ class TeacherVoices:
                 f"{file} is not a table of speaker embeddings ({reason}); make one with "
                 "python -m training.teacher_voices"
             ) from None
-        self.numbers, self.voices = numbers, table["voice"][order].to(device)
+        self.numbers, self.voices = numbers.to(device), table["voice"][order].to(device)
 
     def rows_of(self, speaker_labels: torch.Tensor) -> torch.Tensor:
         """Numbers of speakers to their rows in `voices`; -1 for speakers that are not in the table."""
-        speaker_labels = speaker_labels.cpu()
         at = torch.searchsorted(self.numbers, speaker_labels).clamp(max=len(self.numbers) - 1)
-        return torch.where(self.numbers[at] == speaker_labels, at, -1)
+        return at.masked_fill(self.numbers[at] != speaker_labels, -1)
 
 
 class CamPlusPlus:

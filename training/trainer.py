@@ -74,6 +74,8 @@ class StreamingTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.terms: dict[str, torch.Tensor] = {}
         self.terms_added = 0
+        self.finite_loss: torch.Tensor | None = None
+        self.flos_per_sample = self.model.floating_point_ops({"input_values": torch.empty(1)})
         self.divergence = DivergenceGuard()
         self.add_callback(self.divergence)
 
@@ -82,7 +84,7 @@ class StreamingTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         if self.voices:
-            rows = self.voices.rows_of(inputs["speaker_labels"]).to(self.args.device)
+            rows = self.voices.rows_of(inputs["speaker_labels"])
             inputs = inputs | {"voice_labels": rows, "voices": self.voices.voices}
         if self.frozen_norms:
             freeze_norms(model)
@@ -104,9 +106,23 @@ class StreamingTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
+        """The loss, to be logged: one that is not finite is replaced by the one before, on the device.
+
+        The Trainer's own `logging_nan_inf_filter` waits for the device at every step.
+        """
         loss = super().training_step(*args, **kwargs)
-        self.divergence.note(self.state.global_step + 1, loss)
-        return loss
+        finite = self.divergence.note(self.state.global_step + 1, loss)
+        before = torch.zeros_like(loss) if self.finite_loss is None else self.finite_loss
+        self.finite_loss = torch.where(finite, loss, before)
+        return self.finite_loss
+
+    def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        # The loader gives pinned memory, so that the copy need not be waited for.
+        return {name: value.to(self.args.device, non_blocking=True) for name, value in inputs.items()}
+
+    def floating_point_ops(self, inputs: dict[str, torch.Tensor]) -> int:
+        # The model's own method counts its parameters at every step.
+        return self.flos_per_sample * inputs["input_values"].numel()
 
     def train(self, resume_from_checkpoint: Path | None = None) -> None:
         """Train to the last step; a checkpoint that has reached it is only loaded.
