@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 
 from benchmark import latency, peers, training_steps, training_windows, whole_recordings
-from benchmark.sessions import NoProvider
 from common.output import OutputError, make_directory
 from data.corpora import CorpusError
+from diarization.providers import NoProvider
 
 COMMANDS = {
     "latency": (latency, "latency from waveform to logits: percentiles, batches, memory, cold start"),
