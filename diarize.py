@@ -24,6 +24,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from common.addresses import MODEL
 from common.flags import split_flags
 from common.output import make_directory
 from common.processes import gather, join
@@ -47,7 +48,8 @@ KINDS = {AudioWarning: "warning", AudioNotice: "note"}
 NEEDED = (
     "pip install numpy onnxruntime av is enough for recordings, pip install -r requirements.txt for everything else"
 )
-DEFAULT_MODEL = os.path.relpath(Path(__file__).parent / "pretrained" / "lightweight-cnn")
+SHIPPED = Path(__file__).parent / "pretrained" / "lightweight-cnn"
+DEFAULT_MODEL = MODEL if MODEL and not SHIPPED.is_dir() else os.path.relpath(SHIPPED)
 
 
 def main(arguments: list[str] | None = None) -> int:
