@@ -149,3 +149,9 @@ def test_evaluate_is_imported_by_its_metric_alone():
     assert [name for name in importing if not name.startswith("tests/")] == [
         "evaluation/diarization_error_rate/diarization_error_rate.py"
     ]
+
+
+def test_what_runs_on_optimums_stack_is_there():
+    for line in requirements(".ci/optimum-tests"):
+        file, _, test = line.partition("::")
+        assert (ROOT / file).is_file() and f"def {test}" in (ROOT / file).read_text(), line
