@@ -24,6 +24,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from common.addresses import MODEL
 from common.flags import split_flags
 from common.output import make_directory
 from common.processes import gather, join
@@ -33,6 +34,7 @@ from diarization.formats import FORMATS, WITH_WORDS, to_annotation, to_txt
 from diarization.names import find_recordings
 from diarization.outputs import Outputs
 from diarization.progress import with_progress
+from diarization.providers import PROVIDERS
 from diarization.timeline import MOST_LISTED, text_timeline
 from diarization.words import find_words, read_words, with_speakers
 from modeling.audio_fast_diarization import MIX, SAMPLING_RATE, SEPARATE, AudioNotice, AudioWarning, check_choice
@@ -43,7 +45,11 @@ from modeling.settings_fast_diarization import SpeakerCount
 from modeling.words_fast_diarization import Word, spoken_turns
 
 KINDS = {AudioWarning: "warning", AudioNotice: "note"}
-DEFAULT_MODEL = os.path.relpath(Path(__file__).parent / "pretrained" / "lightweight-cnn")
+NEEDED = (
+    "pip install numpy onnxruntime av is enough for recordings, pip install -r requirements.txt for everything else"
+)
+SHIPPED = Path(__file__).parent / "pretrained" / "lightweight-cnn"
+DEFAULT_MODEL = MODEL if MODEL and not SHIPPED.is_dir() else os.path.relpath(SHIPPED)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             return run(parse(arguments))
         except ImportError as error:
-            report(f"{error}; pip install -r requirements.txt has all that is needed")
+            report(f"{error}; {NEEDED}")
         except (ValueError, OSError) as error:
             report(error)
     return 2
@@ -71,12 +77,14 @@ def run(arguments: argparse.Namespace) -> int:
         from diarization.hub_dataset import diarize_dataset
 
         make_directory(output, "--output")
-        return diarize_dataset(arguments.dataset, arguments.config, arguments.split, arguments.model, output, count)
+        opened = open_network(arguments.model, arguments.provider, arguments.revision)
+        model = f"{arguments.model}@{arguments.revision}" if arguments.revision else arguments.model
+        return diarize_dataset(arguments.dataset, arguments.config, arguments.split, opened, model, output, count)
 
     recordings = find_recordings(arguments.files)
     references = find_references(arguments, list(recordings))
     transcripts = read_words(arguments.words, recordings)
-    network, settings = open_network(arguments.model)
+    network, settings = open_network(arguments.model, arguments.provider, arguments.revision)
     make_directory(output, "--output")
     outputs = Outputs(output, arguments.format, arguments.plot, arguments.overwrite, inputs(arguments, recordings))
     outputs.check(recordings)
@@ -135,6 +143,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--plot", action="store_true", help="a picture of each recording beside its answer, PNG")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="directory, ONNX file or Hub id (default: %(default)s)")
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--provider", choices=PROVIDERS, help="processor for the ONNX file (default: cpu)")
     parser.add_argument("--num_speakers", type=int, metavar="N", help="how many people speak in each, if known")
     parser.add_argument("--min_speakers", type=int, metavar="N", help="least number of speakers")
     parser.add_argument("--max_speakers", type=int, metavar="N", help="largest number of speakers")

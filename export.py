@@ -1,4 +1,4 @@
-"""Export a trained model to ONNX through Optimum, and check it against torch on speech.
+"""Export a trained model to ONNX, through Optimum where it is installed, and check it against torch on speech.
 
     python export.py --model runs/demo/model
     python export.py --model user/name --output runs/onnx
@@ -13,7 +13,6 @@ spectrogram in float32.
 import json
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -27,9 +26,6 @@ import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
-from optimum.exporters.onnx import export
-from optimum.exporters.onnx.base import OnnxConfig
-from optimum.utils import DummyAudioInputGenerator, NormalizedConfig
 from transformers import HfArgumentParser
 
 from common.errors import unknown_argument
@@ -41,6 +37,7 @@ from diarization.backends import ModelError, load_weights
 from evaluation.window_scores import WindowScores
 from modeling import FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
 from modeling.task_fast_diarization import Task
+from publishing.onnx_export import OPSET, export_onnx
 from training.arguments import Help
 
 TOLERANCE = 1e-4
@@ -66,30 +63,6 @@ class Arguments:
     )
 
 
-class WaveformInputGenerator(DummyAudioInputGenerator):
-    """Two waveforms of one window each, for a tracer may freeze a batch of one."""
-
-    def generate(self, input_name: str, framework: str = "pt", int_dtype: str = "int64", float_dtype: str = "fp32"):
-        return self.random_float_tensor([2, 48_000], framework=framework, dtype=float_dtype)
-
-
-class FastDiarizationOnnxConfig(OnnxConfig):
-    """Waveform in, log-odds and embeddings out; batch size and length are dynamic."""
-
-    NORMALIZED_CONFIG_CLASS = NormalizedConfig
-    DUMMY_INPUT_GENERATOR_CLASSES = (WaveformInputGenerator,)
-    DEFAULT_ONNX_OPSET = 17
-
-    @property
-    def inputs(self) -> dict[str, dict[int, str]]:
-        return {"input_values": {0: "batch_size", 1: "sequence_length"}}
-
-    @property
-    def outputs(self) -> dict[str, dict[int, str]]:
-        # Optimum evaluates the name of an output axis as a formula to allocate output buffers.
-        return {"logits": {0: "batch_size", 1: "sequence_length // 320"}, "speaker_embeddings": {0: "batch_size"}}
-
-
 def main(arguments: Arguments) -> None:
     output = Path(arguments.output or arguments.model)
     try:
@@ -101,11 +74,7 @@ def main(arguments: Arguments) -> None:
         raise SystemExit(f"error: {error}") from None
     with tempfile.TemporaryDirectory(dir=output) as temporary:
         file = Path(temporary) / "model.onnx"
-        config = FastDiarizationOnnxConfig(model.config, task="audio-frame-classification")
-        with warnings.catch_warnings():
-            # The exporter of torch names every slice that it leaves to ONNX Runtime to fold.
-            warnings.filterwarnings("ignore", "Constant folding", UserWarning)
-            export(model, config, file, opset=17, do_constant_folding=True)
+        export_onnx(model, file)
         difference, scale = compare(model, file)
         if not difference <= TOLERANCE * max(1.0, scale / 10):
             raise SystemExit(
@@ -116,7 +85,7 @@ def main(arguments: Arguments) -> None:
         model.config.save_pretrained(output)
         FastDiarizationFeatureExtractor().save_pretrained(output)
     print(f"{output / 'model.onnx'}: logits within {difference:.1e} of torch at {LENGTHS} s, batch 1 and 8")
-    report = {"opset": 17, "difference": difference}
+    report = {"opset": OPSET, "difference": difference}
     if arguments.quantize:
         report["int8"] = quantize(output, arguments.dataset, model.config.num_speakers)
     if arguments.fp16:

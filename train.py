@@ -27,8 +27,8 @@ from safetensors import SafetensorError
 from transformers import set_seed
 
 from common.errors import first_line
+from common.hub_http import limit_silence
 from common.output import OutputError, make_directory
-from common.retry import limit_silence
 from common.version import __version__
 from data.corpora import CORPORA, Corpus, CorpusError
 from evaluation.window_scores import window_table

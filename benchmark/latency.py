@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 
 from benchmark.machine import machine, speech
-from benchmark.sessions import PROVIDERS, open_model, open_session, runner
+from benchmark.sessions import open_model, open_session, runner
+from diarization.providers import PROVIDERS
 
 WARM_UP = 50
 PROFILED = 100

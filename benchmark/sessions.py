@@ -7,12 +7,7 @@ import onnxruntime
 
 from common.errors import first_line
 from diarization.onnx_graph import check_graph
-
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
-
-
-class NoProvider(RuntimeError):
-    """The requested provider is not available."""
+from diarization.providers import NoProvider, start_session
 
 
 def open_session(
@@ -31,21 +26,17 @@ def open_session(
     options.intra_op_num_threads = threads
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    name = PROVIDERS[provider]
-    if name not in onnxruntime.get_available_providers():
-        raise NoProvider(f"provider {provider} is not in this ONNX Runtime; install onnxruntime-gpu, or use cpu")
     # CUDA graphs replay one static shape, which a window is.
-    settings = [(name, {"enable_cuda_graph": "1"})] if provider == "cuda" and cuda_graph else [name]
+    settings = {"enable_cuda_graph": "1"} if provider == "cuda" and cuda_graph else {}
     try:
-        session = onnxruntime.InferenceSession(file, options, providers=settings)
+        return start_session(file, provider, options, **settings)
+    except NoProvider:
+        raise
     except Exception as error:  # onnxruntime has no base class for what it raises
         raise ValueError(
             f"model {file} cannot be opened ({first_line(error)}); export it again with python export.py, or download "
             "it again"
         ) from error
-    if session.get_providers()[0] != name:
-        raise NoProvider(f"provider {provider} could not start here (no GPU or no driver); use --provider cpu")
-    return session
 
 
 def open_model(file: Path, provider: str, threads: int, cuda_graph: bool = True) -> onnxruntime.InferenceSession:

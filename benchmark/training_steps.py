@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from benchmark.machine import machine
-from benchmark.sessions import NoProvider
 from data.corpora import open_corpus
 from data.streaming import ConversationStream, PositionedLoader, StreamConfig
+from diarization.providers import NoProvider
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
 from training.sealing import seal
 from training.state_files import save_optimizer

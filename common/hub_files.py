@@ -10,12 +10,11 @@ import time
 from collections.abc import Generator
 
 import fsspec
-import requests
-import urllib3
-from huggingface_hub import HfFileSystem, constants, hf_hub_url
+from huggingface_hub import HfFileSystem, hf_hub_url
 from huggingface_hub.hf_file_system import HfFileSystemFile, HfFileSystemStreamFile
-from huggingface_hub.utils import get_session, hf_raise_for_status
+from huggingface_hub.utils import hf_raise_for_status
 
+from common.hub_http import HTTP_FAULTS, Response, stream
 from common.retry import NetworkFault
 
 logger = logging.getLogger(__name__)
@@ -24,7 +23,6 @@ REPORT_SECONDS = 30.0
 """How often an answer that takes its time is reported."""
 SLOW_SECONDS, SLOWEST_RATE = 300.0, 16_000
 """An answer that brings fewer bytes a second than `SLOWEST_RATE`, for `SLOW_SECONDS`, counts as failed."""
-PIECE = 1 << 16
 
 
 class TooSlow(NetworkFault):
@@ -77,7 +75,7 @@ class _Stream(HfFileSystemStreamFile):
             self.body = _answer(self, 0, self.size, self.size)
         try:
             piece = next(self.body, b"")
-        except (OSError, urllib3.exceptions.HTTPError) as error:
+        except HTTP_FAULTS as error:
             if isinstance(error, TooSlow) or self.received == self.begun:
                 raise
             self.begun = self.received
@@ -104,7 +102,7 @@ def _answer(file: HfFileSystemFile | HfFileSystemStreamFile, start: int, stop: i
 
     Raises:
         NetworkFault: the answer is not those bytes.
-        OSError, urllib3.exceptions.HTTPError: there is no answer.
+        HTTP_FAULTS: there is no answer.
     """
     place, name = file.resolved_path, file.path.rsplit("/", 1)[-1]
     url = hf_hub_url(
@@ -117,10 +115,10 @@ def _answer(file: HfFileSystemFile | HfFileSystemStreamFile, start: int, stop: i
     headers = {**file.fs._api._build_hf_headers(), "Accept-Encoding": "identity"}
     if stop - start < size:
         headers["Range"] = f"bytes={start}-{stop - 1}"
-    with get_session().get(url, headers=headers, stream=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
+    with stream(url, headers) as (response, pieces):
         _check(response, name, start, stop, size)
         received, progress = 0, _Progress(name, stop - start)
-        while piece := response.raw.read1(PIECE):
+        for piece in pieces:
             received += len(piece)
             progress.tell(received)
             yield piece
@@ -128,7 +126,7 @@ def _answer(file: HfFileSystemFile | HfFileSystemStreamFile, start: int, stop: i
         raise NetworkFault(f"{name}: {received} bytes came, not {stop - start}")
 
 
-def _check(response: requests.Response, name: str, start: int, stop: int, size: int) -> None:
+def _check(response: Response, name: str, start: int, stop: int, size: int) -> None:
     if response.status_code == 416:
         raise NetworkFault(f"{name}: no bytes from {start} on, of {size}")
     hf_raise_for_status(response)

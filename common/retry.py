@@ -1,20 +1,16 @@
-"""Patience with a network that fails: a time limit for every request, and growing pauses between attempts."""
+"""Patience with a network that fails: growing pauses between attempts."""
 
 import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-import requests
-import urllib3
-from huggingface_hub import configure_http_backend, constants
 from huggingface_hub.errors import LocalEntryNotFoundError, LocalTokenNotFoundError
-from requests.adapters import HTTPAdapter
+
+from common.hub_http import HTTP_FAULTS
 
 logger = logging.getLogger(__name__)
 
-SILENCE_SECONDS = 60.0
-"""How long a server may be silent before a request counts as failed, where its caller sets no limit."""
 LONGEST_PAUSE = 30.0
 LASTING = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, LocalTokenNotFoundError)
 T = TypeVar("T")
@@ -28,24 +24,6 @@ class NetworkFault(ConnectionError):
     """An answer that is not what was asked for: the network is at fault, and not the file."""
 
 
-class _LimitedAdapter(HTTPAdapter):
-    def send(self, request, *args, timeout=None, **kwargs):
-        return super().send(request, *args, timeout=timeout or SILENCE_SECONDS, **kwargs)
-
-
-def limit_silence() -> None:
-    """Give every request of huggingface_hub (and so of datasets) a time limit; most of its own have none."""
-
-    def session() -> requests.Session:
-        session = requests.Session()
-        for scheme in ("https://", "http://"):
-            session.mount(scheme, _LimitedAdapter())
-        return session
-
-    if not constants.HF_HUB_OFFLINE:
-        configure_http_backend(session)
-
-
 def is_transient(error: Exception) -> bool:
     """Whether to try again: faults of connections and servers, not what is gone or damaged."""
     if any(isinstance(cause, LocalEntryNotFoundError) for cause in _causes(error)):
@@ -57,7 +35,7 @@ def is_transient(error: Exception) -> bool:
         return False
     if type(error) is OSError and error.errno is None:  # Arrow's word for damaged data
         return False
-    return isinstance(error, (OSError, urllib3.exceptions.HTTPError))
+    return isinstance(error, HTTP_FAULTS)
 
 
 def is_forbidden(error: Exception) -> bool:

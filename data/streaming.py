@@ -378,8 +378,10 @@ class PositionedLoader:
         while True:
             try:
                 yield from self._batches()
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error) or self.stream.state == before:
+            except (RuntimeError, OSError, EOFError) as error:
+                # Killed while it hands a batch over, it leaves a connection that breaks off or is refused.
+                killed = not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
+                if not (self.workers and killed) or self.stream.state == before:
                     raise
                 logger.warning("a data worker was killed, perhaps for want of memory; starting them again")
                 before = self.stream.state

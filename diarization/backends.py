@@ -11,41 +11,53 @@ import numpy as np
 
 from common.errors import first_line
 from diarization.onnx_graph import INPUT, ONNX_FILE, OUTPUTS, REMEDY, ModelError, check_graph, try_graph
+from diarization.providers import NoProvider, start_session
 from modeling.settings_fast_diarization import LinkingSettings
 from modeling.windows_fast_diarization import Network, finite
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 LARGEST_CONFIG = 2**20
 """Bytes; ours have some 2 000."""
-FATAL = 4
-"""Of ONNX Runtime's log, which would say on standard error what the exception says."""
 
 
-def open_network(model: str) -> tuple[Network, LinkingSettings]:
+def open_network(
+    model: str, provider: str | None = None, revision: str | None = None
+) -> tuple[Network, LinkingSettings]:
     """
     Args:
         model: a directory as `train.py` or `export.py` writes it or the one above such a `model/`, a file in it, or a
-            Hub id. A directory with an ONNX file runs on ONNX Runtime, which needs neither torch nor transformers and
+            Hub id. A model with an ONNX file runs on ONNX Runtime, which needs neither torch nor transformers and
             starts in a second; on a machine with an NVIDIA GPU, and without an ONNX file, it runs on torch. Naming the
-            file decides. Of a Hub id the ONNX file is used where there is no torch.
+            file decides.
+        provider: of ONNX Runtime, a key of `PROVIDERS`; naming one decides for the ONNX file.
+        revision: branch, tag or commit of a Hub id.
 
     Raises:
         ModelError: no such model, or what is there cannot be used.
+        NoProvider: the provider is not available.
     """
     path = Path(model)
-    if not (path / "config.json").exists() and (path / "model" / "config.json").is_file():
+    if not (path / CONFIG_FILE).exists() and (path / "model" / CONFIG_FILE).is_file():
         path, model = path / "model", str(path / "model")
+    if revision and path.exists():
+        raise ModelError(f"model {model} is on this disk, and --revision is for a Hub id; leave it out")
     if path.suffix == ".onnx":
-        return _open_onnx(path)
-    if path.name == WEIGHTS_FILE:
-        _refuse_absent(model)
-        return _open_torch(str(path.parent))
+        return _open_onnx(path, provider)
     _refuse_absent(model)
-    if not path.exists() and not _has_torch():
-        return _open_onnx(_download(model) / ONNX_FILE)
-    if (path / ONNX_FILE).is_file() and not ((path / WEIGHTS_FILE).is_file() and _has_gpu() and _has_torch()):
-        return _open_onnx(path / ONNX_FILE)
-    return _open_torch(model)
+    if path.name == WEIGHTS_FILE and provider is None:
+        return _open_torch(str(path.parent))
+    on_torch = provider is None and _has_gpu() and _has_torch()
+    if not path.exists():
+        if on_torch:
+            return _open_torch(model, revision)
+        path = _download(model, revision)
+    elif not (path / WEIGHTS_FILE).is_file():
+        on_torch = False
+    if (path / ONNX_FILE).is_file() and not on_torch:
+        return _open_onnx(path / ONNX_FILE, provider)
+    if provider:
+        raise ModelError(f"model {model} has no {ONNX_FILE}, which --provider is for; python export.py writes one")
+    return _open_torch(model, revision)
 
 
 def _has_gpu() -> bool:
@@ -65,8 +77,8 @@ def _refuse_absent(model: str) -> None:
         )
 
 
-def _download(model: str) -> Path:
-    """The directory of the ONNX file and configuration of a Hub id, cached by huggingface_hub."""
+def _download(model: str, revision: str | None) -> Path:
+    """The directory of the ONNX file, if there is one, and configuration of a Hub id, cached by huggingface_hub."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
@@ -75,33 +87,31 @@ def _download(model: str) -> Path:
             "check the path, or pip install huggingface_hub"
         ) from None
     try:
-        directory = Path(snapshot_download(model, allow_patterns=[ONNX_FILE, CONFIG_FILE]))
-    except (OSError, ValueError) as error:
+        directory = Path(snapshot_download(model, revision=revision, allow_patterns=[ONNX_FILE, CONFIG_FILE]))
+    except Exception as error:  # of whichever HTTP library huggingface_hub uses
         raise ModelError(
             f"model {model}: no such directory here, and not to be had from the Hub ({first_line(error)}); check the "
             "name and the connection"
         ) from error
-    if not (directory / ONNX_FILE).is_file():
+    if not ((directory / ONNX_FILE).is_file() or _has_torch()):
         raise ModelError(
             f"model {model} has no {ONNX_FILE} on the Hub, and torch is not installed to run its weights; "
-            "pip install -r requirements.txt"
+            "pip install torch transformers"
         )
     return directory
 
 
-def _open_onnx(file: Path) -> tuple[Network, LinkingSettings]:
-    import onnxruntime
-
+def _open_onnx(file: Path, provider: str | None) -> tuple[Network, LinkingSettings]:
     try:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = 1, FATAL
-        session = onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
+        session = start_session(file.read_bytes(), provider or "cpu")
+    except (NoProvider, ImportError):
+        raise
     except Exception as error:  # onnxruntime has no base class for what it raises
         raise ModelError(f"model {file} cannot be opened ({first_line(error)}); {REMEDY}") from error
     settings = LinkingSettings.of(_config_in(file.parent))
     check_graph(session, file)
     try_graph(session, file)
-    return onnx_network(session, cores()), settings
+    return onnx_network(session, cores() if provider in (None, "cpu") else 1), settings
 
 
 def _config_in(directory: Path) -> dict:
@@ -148,21 +158,23 @@ def onnx_network(session, threads: int) -> Network:
     return network
 
 
-def _open_torch(model: str) -> tuple[Network, LinkingSettings]:
+def _open_torch(model: str, revision: str | None = None) -> tuple[Network, LinkingSettings]:
     if not _has_torch():
         raise ModelError(
-            f"model {model}: its weights need torch and transformers, which are not installed; pip install -r "
-            f"requirements.txt, or name an {ONNX_FILE} that export.py wrote"
+            f"model {model}: its weights need torch and transformers, which are not installed; pip install "
+            f"torch transformers, or name an {ONNX_FILE} that export.py wrote"
         )
     import torch
 
     from modeling.pipeline_fast_diarization import torch_network
 
-    network = load_weights(model).to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
+    network = load_weights(model, revision).to(
+        f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    )
     return torch_network(network), LinkingSettings.of(network.config.to_dict())
 
 
-def load_weights(model: str):
+def load_weights(model: str, revision: str | None = None):
     """The `FastDiarizationForAudioFrameClassification` of a directory or Hub id, to be run and not trained.
 
     Raises:
@@ -176,7 +188,9 @@ def load_weights(model: str):
         if config.get("model_type") != FastDiarizationForAudioFrameClassification.config_class.model_type:
             raise ModelError(f"model {model} is a network of type {config.get('model_type')!r:.60}; {REMEDY}")
     try:
-        network, found = FastDiarizationForAudioFrameClassification.from_pretrained(model, output_loading_info=True)
+        network, found = FastDiarizationForAudioFrameClassification.from_pretrained(
+            model, revision=revision or "main", output_loading_info=True
+        )
     except Exception as error:  # a configuration of anything makes transformers raise anything
         raise ModelError(f"model {model} cannot be opened ({first_line(error)}); {REMEDY}") from error
     if found["missing_keys"]:

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from common.errors import first_line
 from common.processes import gather, join
 from data.own_files import UnreadableFile, check_card, open_own_file, root_of
-from diarization.backends import open_network
 from modeling.audio_fast_diarization import AudioError, audio_blocks
 from modeling.linking_fast_diarization import diarize
 from modeling.settings_fast_diarization import LinkingSettings, SpeakerCount
@@ -42,12 +41,23 @@ SCHEMA = pa.schema(
 )
 
 
-def diarize_dataset(name: str, config: str | None, split: str, model: str, output: Path, count: SpeakerCount) -> int:
+def diarize_dataset(
+    name: str,
+    config: str | None,
+    split: str,
+    opened: tuple[Network, LinkingSettings],
+    model: str,
+    output: Path,
+    count: SpeakerCount,
+) -> int:
     """Diarize the rows of one split that `output` does not have yet, as this process's share of them.
 
     Results have the columns of diarizers-community's sets (`timestamps_start`, `timestamps_end`, `speakers`) and
     `confidences`; `shard` and `row` tell where a row lies in the data set, `error` why one could not be done. Those of
     a configuration lie in a directory of its name.
+
+    Args:
+        opened: what `open_network` gave for `model`.
 
     Returns:
         exit code: 1 if a row could not be done, now or earlier, in any process.
@@ -57,7 +67,7 @@ def diarize_dataset(name: str, config: str | None, split: str, model: str, outpu
             data set, model or number of speakers.
         OSError: the data set cannot be read on; what was done is kept.
     """
-    network, settings = open_network(model)
+    network, settings = opened
     column, stream = _audio_of(name, open_split(name, config, split))
     made_of = {"dataset": _place(name), "model": _place(model), **vars(count)}
     results = Results(output / (config or "") / "data", split, made_of)

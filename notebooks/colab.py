@@ -7,7 +7,9 @@
 | the upload dialogue | `FAST_DIARIZATION_UPLOAD`, a recording |
 """
 
+import importlib.metadata
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -46,6 +48,36 @@ def run(command: str) -> None:
         raise CellError("interrupted; run this cell again to continue")
     if code:
         raise CellError(f"{command.split()[0]} ended with exit code {code}; the reason is above")
+
+
+def install() -> None:
+    """Install what the repository needs beside what is there, and tell what was replaced.
+
+    Raises:
+        CellError: pip failed, or a package was replaced that this session has loaded.
+    """
+    before = _installed()
+    run("pip install --quiet -r requirements.txt")
+    after = _installed()
+    replaced = {name for name, version in before.items() if after.get(name) != version}
+    said = ", ".join(f"{name} {before[name]} by {after.get(name, 'nothing')}" for name in sorted(replaced))
+    print(f"replaced {said}" if replaced else "nothing that was installed before was changed")
+    packages = importlib.metadata.packages_distributions()
+    loaded = {name for module in {name.partition(".")[0] for name in sys.modules} for name in packages.get(module, ())}
+    if stale := sorted(replaced & {_canonical(name) for name in loaded}):
+        raise CellError(
+            f"this session has loaded another {', '.join(stale)}: choose Runtime > Restart session, then run all cells"
+        )
+
+
+def _installed() -> dict[str, str]:
+    """The version of each installed distribution by its name."""
+    importlib.invalidate_caches()
+    return {_canonical(d.name): d.version for d in importlib.metadata.distributions() if d.name}
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def show_gpu() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from common.addresses import REPOSITORY
 from common.markdown import table
 from common.version import __version__
 from common.words import number_word
@@ -60,6 +61,7 @@ def write_card(model: Path) -> Path:
         name=name,
         version=training.get("version", __version__),
         place=place,
+        repository=f"[repository]({REPOSITORY})" if REPOSITORY else "repository",
         parameters=f"{training['parameters'] / 1e6:.2f} M" if training else "an unknown number of",
         encoder_type=config["encoder_type"],
         num_speakers=task.num_speakers,

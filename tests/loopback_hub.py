@@ -1,8 +1,8 @@
 """A stand-in for the Hugging Face Hub on 127.0.0.1, with faults to order.
 
-It answers what huggingface_hub 0.36, datasets and transformers ask when `HF_ENDPOINT` points at it: create_repo,
-upload_folder, push_to_hub, snapshot_download, from_pretrained, streaming with Range requests, Trainer pushes.
-Every request is recorded, so a test can tell which bytes were read, and read again.
+It answers what huggingface_hub (0.36, 1 and 2), datasets and transformers ask when `HF_ENDPOINT` points at it:
+create_repo, upload_folder, push_to_hub, snapshot_download, from_pretrained, streaming with Range requests, Trainer
+pushes. Every request is recorded, so a test can tell which bytes were read, and read again.
 
     with LoopbackHub() as hub:
         hub.add_repository("user/speech", directory)
@@ -550,7 +550,8 @@ def redirect(url: str, cache: Path, assign: Callable[[Any, str, Any], None] = se
 
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     assign(constants, "ENDPOINT", url)
-    assign(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    holder = file_download if hasattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE") else constants  # 0.x and 1.x
+    assign(holder, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     assign(constants, "HF_HUB_CACHE", str(cache))
     assign(datasets.config, "HF_ENDPOINT", url)
     HfFileSystem.clear_instance_cache()

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from loopback_hub import LoopbackHub, run_client
+from loopback_hub import Blob, LoopbackHub, run_client
 from onnx import TensorProto, helper
 from two_tones import write_model
 
@@ -248,3 +248,32 @@ def test_without_torch_the_onnx_file_of_a_hub_id_is_taken(model, weights):
         said = said_without(absent, "user/none", hub)
         assert said.startswith("model user/none: no such directory here, and not to be had from the Hub (")
         assert "\n" not in said
+
+
+def test_a_revision_is_kept_and_read_without_the_hub(model, tmp_path):
+    files = {name: (model / name).read_bytes() for name in ("model.onnx", "config.json")}
+    changed = json.loads(files["config.json"]) | {"sliding_window_seconds": 5.0}
+    with LoopbackHub() as hub:
+        hub.add_repository("user/name", files, "model")
+        repository = hub.repositories["model", "user/name"]
+        first = repository.head.oid
+        repository.commit(repository.head.files | {"config.json": Blob(json.dumps(changed).encode())}, "changed")
+        kept = {"HF_HOME": str(tmp_path / "cache")}
+
+        def opened(revision: str | None, **environment: str) -> str:
+            code = OPEN.replace("{model!r}", "'user/name', revision={revision!r}").format(revision=revision)
+            code = WITHOUT.format(absent=("torch", "transformers")) + code
+            return run_client(code, hub, env=kept | environment).stdout.strip()
+
+        assert opened(first) == "opened 3.0"
+        assert opened(None) == opened("main") == "opened 5.0"
+        assert "no such directory here, and not to be had from the Hub (" in opened("nowhere")
+        hub.forget_requests()
+        assert [opened(name, HF_HUB_OFFLINE="1") for name in (first, None)] == ["opened 3.0", "opened 5.0"]
+        assert not hub.requests()
+    assert [opened(name) for name in (first, None)] == ["opened 3.0", "opened 5.0"], "the Hub is gone"
+
+
+def test_a_revision_of_a_directory_is_one_line(model):
+    with pytest.raises(ModelError, match="is on this disk, and --revision is for a Hub id; leave it out"):
+        open_network(str(model), revision="main")

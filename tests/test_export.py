@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from data.corpora import open_corpus
 from data.decoding import decode
 from diarization.backends import load_weights
 from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
+from publishing import onnx_export
 
 pytestmark = pytest.mark.slow
 
@@ -41,8 +43,8 @@ def exported(request, tmp_path_factory, speech) -> Path:
 
 
 def test_optimum_gives_the_answer_of_torch_at_any_length_and_batch(exported, speech, tmp_path, monkeypatch):
-    from optimum.onnxruntime import ORTModelForAudioFrameClassification
-
+    optimum = pytest.importorskip("optimum.onnxruntime", reason="Optimum's stack is another")
+    ORTModelForAudioFrameClassification = optimum.ORTModelForAudioFrameClassification
     monkeypatch.chdir(tmp_path)
     ours = FastDiarizationForAudioFrameClassification.from_pretrained(exported).eval()
     theirs = ORTModelForAudioFrameClassification.from_pretrained(exported)
@@ -57,6 +59,30 @@ def test_optimum_gives_the_answer_of_torch_at_any_length_and_batch(exported, spe
 
 def run(file: Path, waveforms: np.ndarray) -> np.ndarray:
     return onnxruntime.InferenceSession(file).run(["logits"], {"input_values": waveforms})[0]
+
+
+def test_one_file_with_dynamic_shapes(exported):
+    assert not list(exported.glob("*.data"))
+    graph = onnx.load(exported / "model.onnx").graph
+    shapes = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in graph.input
+    }
+    assert shapes == {"input_values": ["batch_size", "sequence_length"]}
+    outputs = {value.name: value.type.tensor_type.shape.dim[0].dim_param for value in graph.output}
+    assert outputs == {"logits": "batch_size", "speaker_embeddings": "batch_size"}
+
+
+def test_optimum_and_torch_write_the_same_network(exported, speech, tmp_path):
+    pytest.importorskip("optimum.exporters.onnx", reason="Optimum's stack is another")
+    model = load_weights(str(exported))
+    onnx_export.export_with_optimum(model, tmp_path / "optimum.onnx")
+    onnx_export.export_with_torch(model, tmp_path / "torch.onnx")
+    graphs = [onnx.load(tmp_path / f"{name}.onnx").graph for name in ("optimum", "torch")]
+    operators = [Counter(node.op_type for node in graph.node) for graph in graphs]
+    assert operators[0] == operators[1]
+    waveforms = np.stack([np.resize(np.roll(speech, -999 * i), 80_000) for i in range(3)])
+    answers = [run(tmp_path / f"{name}.onnx", waveforms) for name in ("optimum", "torch")]
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-5)
 
 
 def test_int8_and_fp16_are_smaller_and_answer_alike(exported, speech, tmp_path, monkeypatch):

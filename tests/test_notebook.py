@@ -1,5 +1,6 @@
 """The Colab notebook, executed whole without Colab, Drive or Hub; the machine is lost in the middle of training."""
 
+import json
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ from loopback_hub import LoopbackHub
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
+from common import addresses
 from notebooks import colab
 from training.arguments import parse
 
@@ -131,9 +133,78 @@ def test_all_cells_run_and_a_lost_machine_goes_on(machine):
     assert TOKEN not in nbformat.writes(notebook)
 
 
-def test_the_clone_is_shallow():
-    clone = cell_with(nbformat.read(NOTEBOOK, 4), "git clone")
-    assert "git clone --quiet --depth 1 $REPOSITORY" in clone.source
+def fetched(place: Path, repository: str):
+    """The first cell run in a directory; its outputs, and the working directory that it leaves to the next cell."""
+    notebook = nbformat.read(NOTEBOOK, 4)
+    (first,) = [cell for cell in notebook.cells if "repository" in cell.metadata.get("tags", [])]
+    assert f"REPOSITORY = {json.dumps(addresses.REPOSITORY or '')}  #" in first.source
+    first.source = re.sub("^REPOSITORY = .*", f"REPOSITORY = {repository!r}", first.source)
+    notebook.cells = [first, nbformat.v4.new_code_cell("print(os.getcwd(), os.listdir())")]
+    client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(place)}})
+    try:
+        client.execute()
+    except CellExecutionError:
+        (error,) = [output for output in first.outputs if output.output_type == "error"]
+        return error.traceback
+    return shown(notebook.cells[1])
+
+
+def git(*arguments: str | Path) -> str:
+    identity = ["-c", "user.name=tester", "-c", "user.email=tester@localhost"]
+    return subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_first_cell_clones_and_later_updates(tmp_path):
+    source, place = tmp_path / "source", tmp_path / "session"
+    place.mkdir()
+    git("init", "-q", source)
+    for name in ("diarize.py", "train.py"):
+        (source / name).write_text("")
+        git("-C", source, "add", name)
+        git("-C", source, "commit", "-q", "-m", name)
+
+    assert fetched(place, " ") == [
+        "error: REPOSITORY is empty: set it above to the address to clone Fast Diarization from"
+    ]
+    (line,) = fetched(place, f"file://{tmp_path}/nothing")
+    assert line == f"error: file://{tmp_path}/nothing cannot be cloned; check the address and the connection"
+    assert not list(place.iterdir())
+
+    clone = place / "fast-diarization"
+    assert fetched(place, f"file://{source}").startswith(f"{clone} ")
+    assert git("-C", clone, "rev-list", "--count", "HEAD") == "1", "a shallow clone"
+
+    (source / "new.py").write_text("")
+    git("-C", source, "add", "new.py")
+    git("-C", source, "commit", "-q", "-m", "new")
+    assert "new.py" in fetched(place, "")
+    source.rename(tmp_path / "away")
+    assert fetched(place, f"file://{source}").startswith(f"{clone} "), "offline, the clone is used as it is"
+    assert fetched(clone, "").startswith(f"{clone} "), "inside a clone nothing is done"
+
+
+@pytest.mark.parametrize(
+    ("replaced", "said"),
+    [
+        ({}, "nothing that was installed before was changed"),
+        ({"av": "1.0"}, "nothing that was installed before was changed"),
+        ({"absent-here": "2.0"}, "replaced absent-here 1.0 by 2.0"),
+    ],
+)
+def test_installing_tells_what_was_replaced(replaced, said, monkeypatch, capsys):
+    states = iter([{"numpy": "1.0", "absent-here": "1.0"}, {"numpy": "1.0", "absent-here": "1.0"} | replaced])
+    monkeypatch.setattr(colab, "_installed", lambda: next(states))
+    monkeypatch.setattr(colab, "run", lambda command: print(command))
+    colab.install()
+    assert capsys.readouterr().out.splitlines() == ["pip install --quiet -r requirements.txt", said]
+
+
+def test_a_loaded_package_that_was_replaced_asks_for_a_restart(monkeypatch):
+    states = iter([{"numpy": "1.0"}, {"numpy": "2.0"}])
+    monkeypatch.setattr(colab, "_installed", lambda: next(states))
+    monkeypatch.setattr(colab, "run", lambda command: None)
+    with pytest.raises(colab.CellError, match="has loaded another numpy: choose Runtime > Restart session"):
+        colab.install()
 
 
 def test_every_cell_calls_the_repository():

@@ -53,6 +53,25 @@ def test_any_number_of_workers_draws_the_same_sequence(first_hundred, workers):
     assert same(first_hundred, batches(SMALL, workers, 5))
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError(), FileNotFoundError(2, "none")])
+def test_a_worker_killed_while_it_hands_a_batch_over_is_replaced(first_hundred, error, monkeypatch, caplog):
+    breaks = [error]
+
+    class Breaking(streaming.DataLoader):
+        def __iter__(self):
+            for number, batch in enumerate(super().__iter__()):
+                if number == 2 and breaks:
+                    raise breaks.pop()
+                yield batch
+
+    monkeypatch.setattr(streaming, "DataLoader", Breaking)
+    assert same(first_hundred, batches(SMALL, 1, 5)) and not breaks
+    assert "a data worker was killed" in caplog.text
+    breaks.append(error)
+    with pytest.raises(type(error)):
+        batches(SMALL, 0, 5)
+
+
 @pytest.mark.parametrize(
     ("lanes", "useful"),
     [

@@ -221,7 +221,6 @@ BOUNDS = {
     "dataloader_num_workers": (0, MOST_WORKERS),
     "learning_rate": (0, 100),
     "warmup_steps": (0, 10**9),
-    "warmup_ratio": (0, 1),
     "weight_decay": (0, 100),
     "adam_beta1": (0, 0.999_999),
     "adam_beta2": (0, 0.999_999),

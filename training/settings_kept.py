@@ -28,7 +28,7 @@ SAME = (
 )
 """What the steps depend on, beside the stream and the network, which keep their own settings."""
 MAY_CHANGE = ("max_steps", "warmup_steps", "warmup_ratio", "lr_scheduler_type", "lr_scheduler_kwargs")
-"""What holds from the next step on as the command has it."""
+"""What holds from the next step on as the command has it; transformers 5 has no warmup_ratio."""
 
 
 def settings_of(arguments: Arguments, training: Training) -> dict:
@@ -41,7 +41,7 @@ def settings_of(arguments: Arguments, training: Training) -> dict:
             "keep_embeddings": arguments.keep_embeddings,
             "teacher_voices": hashlib.sha256(voices.read_bytes()).hexdigest()[:12] if voices.is_file() else None,
         },
-        "may change": {name: _plain(getattr(training, name, None)) for name in MAY_CHANGE}
+        "may change": {name: _plain(getattr(training, name)) for name in MAY_CHANGE if hasattr(training, name)}
         | {"precision": precision_of(training)},
         "code": {"version": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
     }

@@ -1,5 +1,5 @@
 """The diarization error rate of windows: a module for `evaluate.load`, and its plain functions."""
 
-from .diarization_error_rate import count_errors, error_rates, floor
+from .window_errors import count_errors, error_rates, floor
 
 __all__ = ["count_errors", "error_rates", "floor"]

@@ -1,0 +1,31 @@
+"""The command `fast-diarization` of the installed package: diarize.py, and by their names the other scripts.
+
+    fast-diarization call.wav                 as python diarize.py call.wav in a clone
+    fast-diarization train --dataset demo     as python train.py --dataset demo
+
+Modules import each other as in a clone, so the package's directory is searched first, in this process alone.
+"""
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = {
+    "train": "train",
+    "export": "export",
+    "bench": "bench",
+    "evaluate": "evaluation",
+    "page": "space.app",
+}
+"""Modules by the word that starts them; a recording of that name is `./train`."""
+
+
+def main() -> None:
+    script = SCRIPTS.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    if script:
+        del sys.argv[1]
+    sys.path.insert(0, str(ROOT))
+    os.environ.setdefault("FAST_DIARIZATION_MODEL", str(ROOT / "pretrained" / "lightweight-cnn"))  # of the page
+    runpy.run_module(script or "diarize", run_name="__main__", alter_sys=True)
