@@ -25,7 +25,7 @@ from diarization.formats import to_annotation
 from evaluation.recording_scores import RecordingScores
 from evaluation.sources import from_directory
 from evaluation.systems import Ours, model_name
-from evaluation.whole_file_peer import WholeFilePeer
+from evaluation.whole_file_peer import THRESHOLD, WholeFilePeer
 from modeling.audio_fast_diarization import SAMPLING_RATE
 from modeling.linking_fast_diarization import Linker
 from modeling.settings_fast_diarization import SpeakerCount
@@ -41,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--segmentation", metavar="ONNX", help="pyannote segmentation-3.0")
     parser.add_argument("--embedding", metavar="PT", help="CAM++ as a TorchScript file")
     parser.add_argument(
-        "--threshold", type=float, default=0.6, help="cosine distance in the clustering of CAM++ (default %(default)s)"
+        "--threshold",
+        type=float,
+        default=THRESHOLD,
+        help="cosine distance in the clustering of CAM++ (default %(default)s)",
     )
     parser.add_argument("--picture", metavar="PNG", help="picture of DER by processor time")
 

@@ -20,6 +20,7 @@ from modeling.settings_fast_diarization import SAMPLING_RATE
 WINDOW_SECONDS, HOP_SECONDS = 10.0, 1.0
 FRAMES = 500
 """Of 20 ms in a window."""
+THRESHOLD = 0.45
 LEAST_SECONDS = 0.5
 """Of speech, for an embedding; of non-overlapped speech, for one of that alone."""
 
@@ -29,7 +30,8 @@ class WholeFilePeer:
     Args:
         segmentation: segmentation-3.0 as an ONNX file.
         embed: waveform (samples,) at 16 kHz -> embedding.
-        threshold: cosine distance up to which clusters are joined.
+        threshold: cosine distance up to which clusters are joined, by default chosen for CAM++ on 14 short
+            recordings of bank calls and meetings (DER 25.6 % with 0.3, 42.1 % with 0.65, 23.1 % with this one).
         smallest: share of the largest cluster's windows below which a cluster is joined to the nearest other.
     """
 
@@ -57,7 +59,7 @@ class WholeFilePeer:
                 if len(speech) >= LEAST_SECONDS * SAMPLING_RATE:
                     known[speaker] = True
                     embeddings.append(self.embed(speech))
-        vectors = np.array(embeddings).reshape(len(embeddings), -1)
+        vectors = np.stack(embeddings) if embeddings else np.zeros((0, 1))
         return active, embedded, vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
     def cluster(self, embeddings: np.ndarray, num_speakers: int | None) -> np.ndarray:
@@ -77,7 +79,7 @@ class WholeFilePeer:
 
     def _cut(self, tree: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:
         """Clusters joined below a height, and which of them are large."""
-        clusters = fcluster(tree, height * (1 - 1e-9), "distance") - 1
+        clusters = fcluster(tree, height * (1 + 1e-9), "distance") - 1
         sizes = np.bincount(clusters)
         return clusters, np.flatnonzero(sizes >= self.smallest * sizes.max())
 
