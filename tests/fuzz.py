@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-MOST_SECONDS, MOST_BYTES = 30.0, 10**9
+MOST_SECONDS, MOST_BYTES = 300.0, 10**9
+"""Of a case: far more than it takes on any machine, so only a hang is ended."""
 START_SECONDS = 300.0
 SAMPLED_SECONDS = 0.05
 KINDS = {"audio": "tests.fuzz_audio", "configurations": "tests.fuzz_configurations"}

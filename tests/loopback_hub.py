@@ -500,7 +500,7 @@ def run_client(
     hub: LoopbackHub,
     *arguments: str,
     env: Mapping[str, str] | None = None,
-    timeout: float = 120,
+    timeout: float = 600,
     check: bool = True,
 ) -> subprocess.CompletedProcess:
     """Run Python code, or a script with arguments, as a client of the Hub in a process of its own.

@@ -73,6 +73,8 @@ PAIRS = [
     ("mpegts", "mp2", 48_000),
     ("flv", "aac", 44_100),
 ]
+COMMON = {("wav", "pcm_s16le"), ("flac", "flac"), ("webm", "libopus"), ("mp4", "aac"), ("mp3", "libmp3lame")}
+"""Tried by unit tests too."""
 SECONDS = 6.0
 
 
@@ -86,7 +88,12 @@ def said():
     messages += [(warning.category, str(warning.message)) for warning in caught]
 
 
-@pytest.fixture(scope="module", params=PAIRS, ids=lambda pair: "-".join(map(str, pair)))
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(p, marks=() if p[:2] in COMMON else pytest.mark.slow, id="-".join(map(str, p))) for p in PAIRS
+    ],
+)
 def pair(request) -> tuple[str, bytes]:
     container, codec, rate = request.param
     if codec not in av.codecs_available:

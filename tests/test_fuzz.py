@@ -35,10 +35,10 @@ def prepare(directory: Path) -> Path:
 
 
 def run(rng, directory: Path) -> str | None:
-    """Another fault at every call."""
-    calls = len(list(directory.iterdir()))
-    (directory / str(calls)).touch()
-    match calls:
+    """Another fault in every case."""
+    drawn = rng.integers(2**32)
+    case = next(case for case in range(8) if np.random.default_rng([0, case]).integers(2**32) == drawn)
+    match case:
         case 1:
             raise KeyError("one")
         case 2:
@@ -51,14 +51,18 @@ def run(rng, directory: Path) -> str | None:
             time.sleep(600)
         case 5:
             os.abort()
-    return "a complaint" if calls == 6 else None
+    return "a complaint" if case == 6 else None
 
 
 def test_every_kind_of_finding_is_found(monkeypatch):
-    monkeypatch.setattr(fuzz, "MOST_SECONDS", 10.0)
+    def finding(child, case, finding=fuzz.Child.finding):
+        monkeypatch.setattr(fuzz, "MOST_SECONDS", 1.0 if case == 3 else 300.0)
+        return finding(child, case)
+
+    monkeypatch.setattr(fuzz.Child, "finding", finding)
     found = dict(fuzz.findings("tests.test_fuzz", 0, 8))
     assert found.keys() == {1, 2, 3, 4, 5, 6}
     assert found[1] == "KeyError: 'one'" and found[6] == "a complaint"
     assert found[2] == "on standard error: PyAV says something"
-    assert found[3] == "not done after 10 s" and found[4] == "more than 1 GB"
+    assert found[3] == "not done after 1 s" and found[4] == "more than 1 GB"
     assert found[5].startswith("the process died, exit code -")

@@ -88,7 +88,8 @@ def test_another_process_of_the_same_number_does_not_hold(tmp_path, holder):
 
 
 @pytest.mark.parametrize("silent, held", [(0, True), (100, True), (-100, True), (130, False), (-1e9, False)])
-def test_another_machine_holds_as_long_as_it_gives_signs_of_life(tmp_path, silent, held):
+def test_another_machine_holds_as_long_as_it_gives_signs_of_life(tmp_path, monkeypatch, silent, held):
+    monkeypatch.setattr(ownership.time, "time", lambda now=time.time(): now)
     found = {"host": "elsewhere", "pid": 7, "started": "then", "secret": "x", "time": time.time() - silent}
     (tmp_path / LOCK).write_text(json.dumps(found))
     if held:

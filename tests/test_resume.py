@@ -11,8 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import defaultdict
+from collections.abc import Callable
 from multiprocessing import connection
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +36,8 @@ KILLS = int(os.environ.get("KILLS", "6"))
 """How often the run is killed that is compared with one that is not; `KILLS=50` takes some minutes."""
 STEPS = 16 * KILLS
 """Far more than the runs come to before they are killed, however fast the machine."""
+CALLS = 4000
+"""About as many as a step makes, or a save."""
 SHORT = 12
 EXACT = (
     *("model.safetensors", "optimizer.safetensors", "optimizer.json", "scheduler.json", "rng_state.json"),
@@ -57,6 +59,33 @@ def kill_at(event: str, name: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+
+
+def kill_after(event: str, times: int, calls: int) -> None:
+    """SIGKILL for this process so many Python calls after the n-th time it opens a file, makes a checkpoint's directory
+    (`os.mkdir`) or begins a step (`step`)."""
+    trainer, seen, called = os.getpid(), itertools.count(1), itertools.count()
+
+    def count(*_) -> None:
+        if next(called) >= calls:
+            os.kill(trainer, signal.SIGKILL)
+
+    def notice(happening: str, arguments: tuple) -> None:
+        if happening != event or os.getpid() != trainer:
+            return
+        if event == "os.mkdir" and not Path(arguments[0]).name.startswith("checkpoint-"):
+            return
+        if next(seen) == times:
+            sys.setprofile(count)
+
+    step = StreamingTrainer.training_step
+
+    def training_step(*arguments, **named):
+        sys.audit("step")
+        return step(*arguments, **named)
+
+    StreamingTrainer.training_step = training_step
+    sys.addaudithook(notice)
 
 
 def kill_a_worker(mark: Path) -> None:
@@ -143,8 +172,8 @@ def windows_of(file: Path) -> dict[int, set[str]]:
     return windows
 
 
-def note_windows(file: Path, kill: tuple[str, str] | None = None) -> None:
-    """Append step and digest of each batch trained on to a file; `kill` as for `kill_at`."""
+def note_windows(file: Path, kill: Callable[[], None] | None = None) -> None:
+    """Append step and digest of each batch trained on to a file; `kill` is called at the start."""
     skip_export()
     compute_loss = StreamingTrainer.compute_loss
 
@@ -156,29 +185,20 @@ def note_windows(file: Path, kill: tuple[str, str] | None = None) -> None:
 
     StreamingTrainer.compute_loss = noting
     if kill:
-        kill_at(*kill)
+        kill()
 
 
 def kill_somewhere(runs: Runs, rng: random.Random, number: int) -> None:
-    """Go on with the run `killed` and kill it: while it starts, steps, writes, or at a chosen file of a save."""
+    """Go on with the run `killed`, which is killed while it starts, steps, writes, or at a chosen file of a save."""
     directory, windows = runs.directory / "killed", runs.directory / "killed windows"
-    before, kind = reached(directory), number % 4
-    kill = IN_A_SAVE[number // 4 % len(IN_A_SAVE)] if kind == 3 else None
-    prepare = functools.partial(note_windows, windows, kill)
-    run = runs.start("killed", "--resume", steps=STEPS, prepare=prepare)
-    if kill:
-        run.ended()
-    elif kind == 0:  # anywhere from the start of the program to a save
-        end = time.monotonic() + rng.uniform(0, 2)
-        run.wait_for(lambda: time.monotonic() > end or reached(directory) > before)
-    elif kind == 1:  # anywhere in the steps that follow a save
-        run.wait_for(lambda: reached(directory) > before)
-        time.sleep(rng.uniform(0, 0.15))
-    else:  # while files are being written
-        run.wait_for(lambda: any(fault_of(c) for c in local_checkpoints(directory)))
-        time.sleep(rng.uniform(0, 0.02))
-    run.kill()
-    run.join()
+    kill = (
+        functools.partial(kill_after, "open", rng.randint(1, 40), 0),
+        functools.partial(kill_after, "step", rng.randint(1, 6), rng.randint(0, CALLS)),
+        functools.partial(kill_after, "os.mkdir", rng.randint(1, 2), rng.randint(0, CALLS)),
+        functools.partial(kill_at, *IN_A_SAVE[number // 4 % len(IN_A_SAVE)]),
+    )[number % 4]
+    run = runs.start("killed", "--resume", steps=STEPS, prepare=functools.partial(note_windows, windows, kill))
+    run.ended()
     assert run.exitcode == -signal.SIGKILL, run.text()
     assert reached(directory) < STEPS
 
