@@ -380,6 +380,8 @@ def test_what_older_weights_left_does_not_describe_newer_ones(trained, tmp_path,
 
 @pytest.mark.parametrize("flag", ["--hub_token ", "--hub_token=", "--hub-token ", "--push_to_hub_token "])
 def test_a_token_is_in_no_command_and_in_no_checkpoint(flag, tmp_path, monkeypatch):
+    if not hasattr(Training, flag.strip(" =-").replace("-", "_")):
+        pytest.skip("transformers 5 has no such flag")
     words = f"{flag}hf_secret --output_dir {tmp_path} --seed 3".split()
     arguments, training = parse("", words)
     train.open_hub(training)
