@@ -51,7 +51,7 @@ def guarded(measurements: Sequence[Measurement], minutes: float, report: Callabl
         finally:
             _end(process)
     for measurement in left:
-        report(measurement, {"not_measured": f"not reached within {minutes:g} minutes"})
+        report(measurement, {"not_measured": f"not finished within {minutes:g} minutes"})
 
 
 def _end(process: multiprocessing.Process) -> None:

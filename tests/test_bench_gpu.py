@@ -117,7 +117,7 @@ def test_nothing_outlasts_its_time(tmp_path):
     found, begun = {}, tmp_path / "begun"
     course = [measurement(hang, "endless", begun=str(begun)), measurement(double, "last", number=2)]
     guarded(course, 0.1, lambda m, result: found.update({m.name: result}))
-    assert found == dict.fromkeys(("endless", "last"), {"not_measured": "not reached within 0.1 minutes"})
+    assert found == dict.fromkeys(("endless", "last"), {"not_measured": "not finished within 0.1 minutes"})
     if begun.exists() and psutil.pid_exists(child := int(begun.read_text())):
         assert psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
