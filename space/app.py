@@ -115,7 +115,7 @@ def finished(hypothesis: Hypothesis | None, sound: str | None, words: str | None
     """What follows `speakers_of_file`: words, if given, and whether there is something to show; then as `present`."""
     transcript, message = read_words(words)
     shown = hypothesis is not None
-    visible = gr.Column(visible=shown), gr.Button(visible=True), gr.Button(visible=False), message
+    visible = gr.update(visible=shown), gr.update(visible=True), gr.update(visible=False), message
     if not shown:
         yield *visible, None, "", *([gr.skip()] * (len(DOWNLOADS) + 1))
         return
@@ -184,7 +184,7 @@ def live_ended(live: Live | None) -> Iterator[tuple]:
         return
     live.end()
     spoken = bool(live.segments)
-    visible = gr.Column(visible=spoken), gr.Row(visible=spoken)
+    visible = gr.update(visible=spoken), gr.update(visible=spoken)
     if not spoken:
         yield *visible, None, "", f"Nobody spoke in {clock(live.seconds)}.", *([None] * len(DOWNLOADS))
         return
@@ -198,7 +198,7 @@ class Results:
     def __init__(self, message: gr.Markdown, prefix: str = ""):
         self.hypothesis = gr.State(time_to_live=jobs.KEPT_SECONDS)
         with gr.Column(visible=False, elem_id=f"{prefix}results") as self.column:
-            self.player = gr.HTML(elem_id=f"{prefix}timeline", js_on_load=PASS_ON, apply_default_css=False)
+            self.player = gr.HTML(elem_id=f"{prefix}timeline", js_on_load=PASS_ON, apply_default_css=False, padding=False)
             with gr.Row(elem_classes="downloads") as self.row:
                 self.downloads = [
                     gr.DownloadButton(name.upper(), size="sm", elem_id=f"{prefix}{name}") for name in DOWNLOADS
@@ -228,14 +228,14 @@ def build_recording() -> None:
         words = gr.File(label="JSON, SRT or WebVTT", file_types=[".json", ".srt", ".vtt"], elem_id="words", height=120)
         about_words = gr.Markdown(elem_id="about-words")
     message = gr.Markdown(elem_id="summary")
-    progress = gr.HTML(elem_id="progress", apply_default_css=False)
+    progress = gr.HTML(elem_id="progress", apply_default_css=False, padding=False)
     sound = gr.File(visible=False)
     results = Results(message)
     switched = [results.column, start, stop]
     found = [message, progress, results.hypothesis, sound]
 
     def reset(text: str, running: bool):
-        visible = gr.Column(visible=False), gr.Button(visible=not running), gr.Button(visible=running)
+        visible = gr.update(visible=False), gr.update(visible=not running), gr.update(visible=running)
         return lambda: (*visible, text, "", None, None)
 
     begun = start.click(reset("Waiting for a place ...", True), None, [*switched, *found], **AT_ONCE)
@@ -270,7 +270,7 @@ def build_live() -> None:
     results = Results(now, "live-")
     visible = [results.column, results.row]
     microphone.start_recording(
-        lambda: (None, gr.Column(visible=True), gr.Row(visible=False), "", ""),
+        lambda: (None, gr.update(visible=True), gr.update(visible=False), "", ""),
         None,
         [live, *visible, results.player, now],
         **AT_ONCE,
@@ -296,7 +296,7 @@ def build() -> gr.Blocks:
 
 
 def main() -> None:
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    theme = gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"])
     css = (jobs.ROOT / "space" / "page.css").read_text(encoding="utf-8")
     build().launch(css=css, head=script(), theme=theme, max_file_size=jobs.MOST_BYTES)
 

@@ -22,6 +22,10 @@
     return made;
   }
 
+  const dot = (speaker) => element("span", { className: "dot", style: { background: colour(speaker) } });
+  const facts = (text) => element("span", { className: "facts", textContent: text });
+  const option = (text, value) => element("option", { textContent: text, value });
+
   function decoded(base64) {
     return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
   }
@@ -96,7 +100,7 @@
     }
 
     tell(text) {
-      this.message.textContent = text;
+      if (this.message) this.message.textContent = text;
     }
 
     follow() {
@@ -160,7 +164,7 @@
     rows() {
       this.wave = element("canvas", { className: "wave" });
       this.axis = element("div", { className: "axis" });
-      const lanes = this.data.speakers.flatMap((speaker, row) => [this.heading(speaker, row), this.lane(row)]);
+      const lanes = this.data.speakers.flatMap((speaker, row) => [this.heading(speaker), this.lane(row)]);
       const wave = this.peaks.length ? [element("div", { className: "gutter" }), element("div", { className: "track tall" }, this.wave)] : [];
       return [...wave, ...lanes, element("div", { className: "gutter" }), element("div", { className: "track low" }, this.axis)];
     }
@@ -181,36 +185,34 @@
       return element("div", { className: "track lane" }, element("div", { className: "inner" }, ...bars));
     }
 
-    heading(speaker, row) {
-      const dot = element("span", { className: "dot", style: { background: colour(speaker) } });
-      if (this.data.live) return element("div", { className: "heading" }, dot, element("span", { className: "name", textContent: speaker.name }));
+    heading(speaker) {
+      if (this.data.live) return element("div", { className: "heading" }, dot(speaker), element("span", { className: "name", textContent: speaker.name }));
       const name = element("button", {
-        className: "name", textContent: speaker.name, title: `${speaker.name}: rename or merge`,
-        onclick: () => heading.replaceWith(this.renaming(speaker, row)),
+        className: "name", textContent: speaker.name, title: `${speaker.name}: rename or merge`, onclick: () => this.showRenaming(speaker),
       });
       const percent = Math.round(100 * speaker.share);
-      const facts = `${percent} % \u00b7 ${clock(speaker.seconds)} \u00b7 ${speaker.turns} turn${speaker.turns === 1 ? "" : "s"}`;
       const share = element("span", { className: "share", title: `${percent} % of all speech` },
         element("i", { style: { width: `${percent}%`, background: colour(speaker) } }));
-      const heading = element("div", { className: "heading" }, dot, name, share, element("span", { className: "facts", textContent: facts }));
-      return heading;
+      const turns = `${speaker.turns} turn${speaker.turns === 1 ? "" : "s"}`;
+      return element("div", { className: "heading" }, dot(speaker), name, share, facts(`${percent} % \u00b7 ${clock(speaker.seconds)} \u00b7 ${turns}`));
     }
 
-    renaming(speaker, row) {
-      const others = this.data.speakers.filter((other) => other !== speaker).map((other) => other.name);
+    showRenaming(speaker) {
+      this.choose(null);
+      const others = this.data.speakers.filter((other) => other !== speaker);
       const send = (to) => this.edit({ do: "rename", speaker: speaker.name, to });
       const input = element("input", { value: speaker.name, maxLength: LONGEST_NAME });
       input.setAttribute("aria-label", `New name of ${speaker.name}`);
-      const back = () => form.replaceWith(this.heading(speaker, row));
-      input.onkeydown = (event) => { if (event.key === "Escape") back(); event.stopPropagation(); };
       const merge = element("select", { className: "merge", onchange: () => send(merge.value) },
-        element("option", { textContent: "Merge with \u2026", value: "" }), ...others.map((name) => element("option", { textContent: name, value: name })));
+        option("or merge with \u2026", ""), ...others.map((other) => option(other.name, other.name)));
       const form = element("form", {
-        className: "heading renaming",
-        onsubmit: (event) => { event.preventDefault(); if (input.value.trim()) send(input.value); else back(); },
-      }, input, element("button", { textContent: "Save" }), others.length ? merge : null);
-      queueMicrotask(() => input.select());
-      return form;
+        className: "renaming",
+        onkeydown: (event) => { if (event.key === "Escape") this.showStrip(); },
+        onsubmit: (event) => { event.preventDefault(); if (input.value.trim()) send(input.value); else this.showStrip(); },
+      }, dot(speaker), facts("Name"), input, element("button", { className: "apply", textContent: "Rename" }), others.length ? merge : null,
+      element("button", { type: "button", textContent: "Cancel", onclick: () => this.showStrip() }));
+      this.strip.replaceChildren(form);
+      input.select();
     }
 
     panned() {
@@ -224,7 +226,7 @@
     turnList() {
       const rows = this.data.turns.map((turn) => {
         const speaker = this.data.speakers[turn[2]];
-        return this.line(speaker, turn[0], turn, [element("span", { className: "facts", textContent: `${(turn[1] - turn[0]).toFixed(1)} s` })]);
+        return this.line(speaker, turn[0], turn, [facts(`${(turn[1] - turn[0]).toFixed(1)} s`)]);
       });
       return element("div", { className: "list" }, ...rows);
     }
@@ -268,7 +270,6 @@
       this.strip.replaceChildren();
       if (!turn || this.data.live) return;
       const [start, end, row] = turn, speaker = this.data.speakers[row];
-      const option = (text, value) => element("option", { textContent: text, value });
       const scopes = { turn: () => [start, end], rest: () => [Math.max(this.at, start), end], later: () => [start, this.data.end] };
       const scope = element("select", {}, option("this turn", "turn"), option("this turn from the cursor on", "rest"), option(`${speaker.name} from here on`, "later"));
       scope.setAttribute("aria-label", "What to give");
@@ -279,12 +280,10 @@
         const [first, last] = scopes[scope.value]();
         this.edit({ do: "give", speaker: speaker.name, start: first, end: last, to: to.value });
       };
+      const hear = this.data.sound ? [element("button", { textContent: "Hear", onclick: () => this.playTurn(turn) })] : [];
       this.strip.append(
-        element("span", { className: "dot", style: { background: colour(speaker) } }),
-        element("b", { textContent: speaker.name }), element("span", { className: "facts", textContent: `${clock(start, 1)} \u2013 ${clock(end, 1)}` }),
-        ...(this.data.sound ? [element("button", { textContent: "Hear", onclick: () => this.playTurn(turn) })] : []),
-        element("span", { className: "facts", textContent: "Give" }), scope, element("span", { className: "facts", textContent: "to" }), to,
-        element("button", { className: "give", textContent: "Give", onclick: give }));
+        dot(speaker), element("b", { textContent: speaker.name }), facts(`${clock(start, 1)} \u2013 ${clock(end, 1)}`), ...hear,
+        facts("Give"), scope, facts("to"), to, element("button", { className: "apply", textContent: "Apply", onclick: give }));
     }
 
     edit(detail) {
