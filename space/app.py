@@ -8,178 +8,277 @@ Space on the Hub.
 """
 
 import os
+from base64 import b64decode
 from collections.abc import Iterator
-from itertools import islice
-from math import ceil, floor
+from dataclasses import replace
+from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import av
 import gradio as gr
 import numpy as np
 
 from diarization.backends import ONNX_FILE, open_network
-from diarization.formats import FORMATS
+from diarization.formats import FORMATS, WITH_WORDS
 from diarization.names import recording_name, recording_stem
-from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, audio_blocks
-from modeling.segments_fast_diarization import Segment, join_segments
-from modeling.streaming_fast_diarization import StreamingDiarizer
+from modeling.segments_fast_diarization import Segment
+from modeling.transcripts_fast_diarization import Passage, WordsError, read_transcript
 from space import jobs
+from space.hypothesis import EditError, Hypothesis
+from space.live import Live
+from space.player import PASS_ON, clock, player, script
 
 MODEL = Path(os.environ.get("FAST_DIARIZATION_MODEL", "pretrained/lightweight-cnn"))
+EXAMPLE = jobs.ROOT / "space" / "example.flac"
 NETWORK, SETTINGS = open_network(str(MODEL / ONNX_FILE))
 AUTOMATIC = "automatic"
-DOWNLOADS = ("rttm", "srt", "json")
-COLOURS = ("#2f6fdb", "#e0662f", "#2e9e5b", "#b5469b", "#8a6d00", "#0e93a3", "#c43c4c", "#6d5bd0", "#5d6b78", "#a0622d")
+DOWNLOADS = ("txt", "srt", "vtt", "rttm", "json")
+EDIT = ("do", "speaker", "to", "start", "end")
 LIVE_SECONDS = 40.0
-LOWEST_RATE, HIGHEST_RATE = 8_000, 384_000
-TICK_SECONDS = (1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
-MOST_TICKS = 5
-CSS = """
-.timeline {font-size: 13px; padding: 4px 18px 4px 0}
-.timeline .row {display: flex; align-items: center; margin: 4px 0}
-.timeline .name {flex: 0 0 100px}
-.timeline .track {position: relative; flex: 1; height: 24px; border-radius: 4px; background: rgba(128,128,128,.14)}
-.timeline .track i {position: absolute; top: 2px; bottom: 2px; border-radius: 2px; min-width: 2px}
-.timeline .axis {position: relative; margin-left: 100px; height: 18px; opacity: .7}
-.timeline .axis span {position: absolute; transform: translateX(-50%)}
-#summary {min-height: 40px}
-#recording ::part(scroll) {scrollbar-width: none}
-@media (max-width: 480px) {#segments {font-size: 12px} #segments .cell-wrap {padding: 4px}}
-"""
-
-
-def clock(seconds: float, decimals: int = 0) -> str:
-    minutes, rest = divmod(round(seconds, decimals), 60)
-    return f"{int(minutes)}:{rest:0{3 + decimals if decimals else 2}.{decimals}f}"
-
-
-def timeline(segments: list[Segment], begin: float, end: float) -> str:
-    """HTML with one row a speaker from `begin` to `end` (seconds), darker where more confident.
-
-    Whoever was heard before `begin` keeps the row and the colour.
-    """
-    span = max(end - begin, 1e-3)
-    rows = []
-    for number, speaker in enumerate(sorted({s.speaker for s in segments})):
-        bars = "".join(
-            f'<i title="{clock(s.start, 1)} to {clock(s.end, 1)}" style="left:{100 * (start - begin) / span:.3f}%;'
-            f"width:{100 * (s.end - start) / span:.3f}%;background:{COLOURS[number % len(COLOURS)]};"
-            f'opacity:{0.35 + 0.65 * s.confidence:.2f}"></i>'
-            for s in segments
-            if s.speaker == speaker and s.end > (start := max(s.start, begin))
-        )
-        rows.append(f'<div class="row"><div class="name">{speaker}</div><div class="track">{bars}</div></div>')
-    step = next((step for step in TICK_SECONDS if span / step < MOST_TICKS), ceil(span / MOST_TICKS))
-    ticks = range(ceil(begin / step) * step, floor(end) + 1, step)
-    marks = "".join(f'<span style="left:{100 * (tick - begin) / span:.3f}%">{clock(tick)}</span>' for tick in ticks)
-    return f'<div class="timeline">{"".join(rows)}<div class="axis">{marks}</div></div>'
+PRIVATE = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+"""Of events that only make sense on the page, and that nobody waits for."""
+AT_ONCE = {"queue": False, **PRIVATE}
 
 
 def speakers_of_file(recording: str | None, speakers: str) -> Iterator[tuple]:
-    """How far a recording is, then the answer for it, each in the order of the outputs of the first tab."""
+    """How far a recording is, then who speaks when in it: summary, bar, hypothesis, sound, and the downloads."""
     if recording is None:
         yield nothing("**error:** upload or record something first")
         return
     file, message = Path(recording), {}
-    yield nothing("Listening ...")
-    try:
-        for message in jobs.diarize_apart(MODEL / ONNX_FILE, file, None if speakers == AUTOMATIC else int(speakers)):
-            if "warning" in message:
-                gr.Warning(message["warning"])
-            elif "segments" not in message:
-                yield f"Listening: {clock(message['heard'])} ...", *([gr.skip()] * (len(DOWNLOADS) + 4))
-    except jobs.JobError as error:
-        yield nothing(f"**error:** {error}")
-        return
-    segments = [Segment(*values) for values in message["segments"]]
-    if not segments:
-        yield nothing(f"**error:** {file.name}: no speech found")
-        return
-    with TemporaryDirectory(prefix="fast-diarization-") as directory:  # the page has a copy before the next line
-        yield answer_of(segments, message["heard"], recording, Path(directory))
+    with TemporaryDirectory(prefix="fast-diarization-") as directory:  # the page has a copy before it is deleted
+        sound = Path(directory, "sound.wav")
+        count = None if speakers == AUTOMATIC else int(speakers)
+        try:
+            for message in jobs.diarize_apart(MODEL / ONNX_FILE, file, count, sound):
+                if "warning" in message:
+                    gr.Warning(escape(message["warning"]))
+                elif "segments" not in message:
+                    yield *listening(message["heard"], message.get("total")), *([gr.skip()] * (len(DOWNLOADS) + 2))
+        except jobs.JobError as error:
+            yield nothing(f"**error:** {plain(str(error))}")
+            return
+        segments = [Segment(*values) for values in message["segments"]]
+        if not segments:
+            yield nothing(f"**error:** {plain(file.name)}: no speech found")
+            return
+        kept = {"peaks": b64decode(message["peaks"])}
+        hypothesis = Hypothesis.of(recording_stem(file), message["heard"], segments, **kept)
+        yield summary(hypothesis), "", hypothesis, str(sound), *downloads(hypothesis, Path(directory))
 
 
-def answer_of(segments: list[Segment], seconds: float, recording: str, directory: Path) -> tuple:
-    """The outputs of the first tab; the downloads are written to `directory`."""
-    file, found = Path(recording), len({s.speaker for s in segments})
-    table = [[clock(s.start, 1), clock(s.end, 1), s.speaker, f"{s.confidence:.2f}"] for s in segments]
-    downloads = []
-    for name in DOWNLOADS:
-        suffix, to_text = FORMATS[name]
-        target = directory / f"{recording_stem(file)}{suffix}"
-        target.write_text(to_text(recording_name(recording_stem(file)), segments), encoding="utf-8")
-        downloads.append(gr.DownloadButton(value=target, interactive=True))
-    summary = f"**{found} speaker{'s' * (found > 1)}** in {len(segments)} segments of {clock(seconds)}"
-    bars = timeline(segments, 0.0, seconds)
-    return summary, bars, gr.Dataframe(table, visible=True), (recording, segments), None, *downloads
+def listening(heard: float, total: float | None) -> tuple[str, str]:
+    """How far it is in words and as a bar."""
+    if not total:
+        return f"Listening: {clock(heard)} ...", ""
+    percent = min(round(100 * heard / total), 100)
+    bar = f'<div class="bar"><i style="width:{percent}%"></i></div>'
+    return f"Listening: {percent} % of {clock(total)} ..." if percent < 100 else "Telling the speakers apart ...", bar
 
 
 def nothing(reason: str) -> tuple:
-    """The same outputs where there is no answer."""
-    downloads = [gr.DownloadButton(value=None, interactive=False) for _ in DOWNLOADS]
-    return reason, "", gr.Dataframe(visible=False), None, None, *downloads
+    """The outputs of `speakers_of_file` where there is no hypothesis."""
+    return reason, "", None, None, *([None] * len(DOWNLOADS))
 
 
-def excerpt(answer: tuple[str, list[Segment]], chosen: gr.SelectData) -> gr.Audio:
-    """The sound of the segment in the row that was clicked, from the recording that was diarized."""
-    recording, segments = answer
-    segment = segments[chosen.index[0]]
-    first, last = int(segment.start), ceil(segment.end)
+def summary(hypothesis: Hypothesis) -> str:
+    found, turns = len(hypothesis.speakers), len(hypothesis.segments)
+    segments = f"{turns} segment{'s' * (turns != 1)}"
+    return f"**{found} speaker{'s' * (found != 1)}** in {segments} of {clock(hypothesis.seconds)}"
+
+
+def plain(text: str) -> str:
+    """Markdown that shows the text as it is."""
+    return "".join(f"\\{letter}" if letter in "\\`*_[]<>!#|~&$" else letter for letter in text)
+
+
+def downloads(hypothesis: Hypothesis, directory: Path) -> list[str]:
+    """A file of each of `DOWNLOADS`, written to `directory`."""
+    words, files = hypothesis.words(), []
+    for name in DOWNLOADS:
+        suffix, to_text = FORMATS[name]
+        given = {"words": words} if words is not None and name in WITH_WORDS else {}
+        target = directory / f"{hypothesis.name}{suffix}"
+        target.write_text(to_text(recording_name(hypothesis.name), hypothesis.segments, **given), encoding="utf-8")
+        files.append(str(target))
+    return files
+
+
+def present(hypothesis: Hypothesis | None) -> Iterator[tuple]:
+    """The hypothesis, its player and summary, and the downloads."""
+    with TemporaryDirectory(prefix="fast-diarization-") as directory:
+        files = downloads(hypothesis, Path(directory))
+        yield hypothesis, player(hypothesis, hypothesis.words()), summary(hypothesis), *files
+
+
+def finished(hypothesis: Hypothesis | None, sound: str | None, words: str | None) -> Iterator[tuple]:
+    """What follows `speakers_of_file`: words, if given, and whether there is something to show; then as `present`."""
+    transcript, message = read_words(words)
+    shown = hypothesis is not None
+    visible = gr.update(visible=shown), gr.update(visible=True), gr.update(visible=False), message
+    if not shown:
+        yield *visible, None, "", *([gr.skip()] * (len(DOWNLOADS) + 1))
+        return
+    for outputs in present(replace(hypothesis, sound=sound, transcript=transcript)):
+        yield *visible, *outputs
+
+
+def read_words(file: str | None) -> tuple[tuple[Passage, ...] | None, str]:
+    """The words of a file, and what there is to say about it."""
+    if file is None:
+        return None, ""
+    path = Path(file)
+    if path.stat().st_size > jobs.MOST_WORDS_BYTES:
+        return None, f"**error:** {plain(path.name)} is larger than {jobs.MOST_WORDS_BYTES // 2**20} MB"
     try:
-        samples = np.concatenate(list(islice(audio_blocks(recording, 1.0), first, last)))
-    except AudioError:
-        raise gr.Error("the recording is deleted by now; upload it again to hear its segments") from None
-    start, end = (round((second - first) * SAMPLING_RATE) for second in (segment.start, segment.end))
-    label = f"{segment.speaker}, {clock(segment.start, 1)} to {clock(segment.end, 1)}"
-    sound = (samples[start:end].clip(-1, 1) * 32767).astype(np.int16)
-    return gr.Audio((SAMPLING_RATE, sound), label=label)
+        passages = tuple(read_transcript(file))
+    except (WordsError, OSError) as error:
+        return None, f"**error:** {plain(str(error).replace(file, path.name))}"
+    count = sum(len(passage.words) for passage in passages)
+    return passages, f"{count} word{'s' * (count != 1)} in {plain(path.name)}"
 
 
-class Live:
-    """One visitor's microphone: what was said so far."""
+def with_words(hypothesis: Hypothesis | None, words: str | None) -> Iterator[tuple]:
+    """Other words for a recording that is diarized already, if one is."""
+    transcript, message = read_words(words)
+    if hypothesis is None:
+        yield message, *([gr.skip()] * (len(DOWNLOADS) + 3))
+        return
+    for outputs in present(replace(hypothesis, transcript=transcript)):
+        yield message, *outputs
 
-    def __init__(self):
-        self.diarizer = StreamingDiarizer(NETWORK, SETTINGS)
-        self.resampler, self.sampling_rate = None, 0
-        self.segments: list[Segment] = []
-        self.seconds = 0.0
 
-    def hear(self, sampling_rate: int, samples: np.ndarray):
-        """16 bit samples, (samples,) or (samples, channels), at the rate of the browser, which may change.
-
-        Raises:
-            ValueError: no microphone has that rate.
-        """
-        if not LOWEST_RATE <= sampling_rate <= HIGHEST_RATE:
-            raise ValueError(f"a microphone at {sampling_rate} Hz cannot be used; choose another one in the browser")
-        if sampling_rate != self.sampling_rate:
-            self._take(self.resampler.resample(None) if self.resampler else [])
-            self.resampler, self.sampling_rate = av.AudioResampler("fltp", "mono", SAMPLING_RATE), sampling_rate
-        mono = samples.reshape(len(samples), -1).mean(axis=1, dtype=np.float32) / 32768
-        frame = av.AudioFrame.from_ndarray(mono[None], "fltp", "mono")
-        frame.sample_rate = sampling_rate
-        self._take(self.resampler.resample(frame))
-        self.seconds += len(mono) / sampling_rate
-        self.segments = join_segments(self.segments)
-
-    def _take(self, frames: list[av.AudioFrame]):
-        for frame in frames:
-            self.segments += self.diarizer.push(frame.to_ndarray()[0])
+def edited(hypothesis: Hypothesis | None, event: gr.EventData) -> Iterator[tuple]:
+    """A change made in the player, carried into the downloads."""
+    try:
+        if hypothesis is None:
+            raise EditError("this page was open too long; find the speakers again")
+        hypothesis = hypothesis.edited({key: getattr(event, key, None) for key in EDIT})
+    except EditError as error:
+        gr.Warning(escape(str(error)))
+    if hypothesis is None:
+        yield tuple([gr.skip()] * (len(DOWNLOADS) + 3))
+    else:
+        yield from present(hypothesis)
 
 
 def speakers_live(sound: tuple[int, np.ndarray] | None, live: Live | None):
     """What the microphone has heard lately, and the state for the next piece of sound."""
-    live = live or Live()
+    live = live or Live(NETWORK, SETTINGS)
+    if live.diarizer.finished:
+        return gr.skip(), gr.skip(), live
     if sound is not None and len(sound[1]):
         try:
             live.hear(*sound)
         except ValueError as error:
             return gr.skip(), f"**error:** {error}", live
     end = max(live.seconds, LIVE_SECONDS)
-    begin = end - LIVE_SECONDS
-    now = sorted({s.speaker for s in live.segments if s.end > live.seconds - 1.5})
-    return timeline(live.segments, begin, end), f"**Speaking now:** {', '.join(now) or 'nobody'}", live
+    now = f"**Speaking now:** {', '.join(live.speaking()) or 'nobody'}"
+    return player(live.hypothesis(), span=(end - LIVE_SECONDS, end)), now, live
+
+
+def live_ended(live: Live | None) -> Iterator[tuple]:
+    """The whole history once the microphone stops: whether there is any, then as `present`."""
+    if live is None:
+        yield gr.skip(), gr.skip(), None, "", "", *([None] * len(DOWNLOADS))
+        return
+    live.end()
+    spoken = bool(live.segments)
+    visible = gr.update(visible=spoken), gr.update(visible=spoken)
+    if not spoken:
+        yield *visible, None, "", f"Nobody spoke in {clock(live.seconds)}.", *([None] * len(DOWNLOADS))
+        return
+    for outputs in present(live.hypothesis()):
+        yield *visible, *outputs
+
+
+class Results:
+    """The player and the downloads below it, hidden as long as there is no hypothesis."""
+
+    def __init__(self, message: gr.Markdown, prefix: str = ""):
+        self.hypothesis = gr.State(time_to_live=jobs.KEPT_SECONDS)
+        with gr.Column(visible=False, elem_id=f"{prefix}results") as self.column:
+            self.player = gr.HTML(elem_id=f"{prefix}timeline", js_on_load=PASS_ON, apply_default_css=False, padding=False)
+            with gr.Row(elem_classes="downloads") as self.row:
+                self.downloads = [
+                    gr.DownloadButton(name.upper(), size="sm", elem_id=f"{prefix}{name}") for name in DOWNLOADS
+                ]
+        self.outputs = [self.hypothesis, self.player, message, *self.downloads]
+        self.player.submit(edited, self.hypothesis, self.outputs, **PRIVATE)
+
+
+def build_recording() -> None:
+    recording = gr.Audio(
+        sources=["upload", "microphone"],
+        type="filepath",
+        label="Recording",
+        buttons=[],
+        elem_id="recording",
+        waveform_options=gr.WaveformOptions(show_recording_waveform=False),
+    )
+    if EXAMPLE.is_file():
+        example = gr.Button("Try an example", size="sm", elem_id="example")
+        example.click(lambda: str(EXAMPLE), None, recording, **AT_ONCE)
+    with gr.Row(elem_classes="choices"):
+        choices = [AUTOMATIC, *map(str, range(1, 11))]
+        speakers = gr.Dropdown(choices, value=AUTOMATIC, label="Number of speakers", elem_id="speakers")
+        start = gr.Button("Find the speakers", variant="primary", elem_id="start")
+        stop = gr.Button("Stop", elem_id="stop", visible=False)
+    with gr.Accordion("Words of a speech recogniser (optional)", open=False, elem_id="optional"):
+        words = gr.File(label="JSON, SRT or WebVTT", file_types=[".json", ".srt", ".vtt"], elem_id="words", height=120)
+        about_words = gr.Markdown(elem_id="about-words")
+    message = gr.Markdown(elem_id="summary")
+    progress = gr.HTML(elem_id="progress", apply_default_css=False, padding=False)
+    sound = gr.File(visible=False)
+    results = Results(message)
+    switched = [results.column, start, stop]
+    found = [message, progress, results.hypothesis, sound]
+
+    def reset(text: str, running: bool):
+        visible = gr.update(visible=False), gr.update(visible=not running), gr.update(visible=running)
+        return lambda: (*visible, text, "", None, None)
+
+    begun = start.click(reset("Waiting for a place ...", True), None, [*switched, *found], **AT_ONCE)
+    job = begun.then(
+        speakers_of_file,
+        [recording, speakers],
+        [*found, *results.downloads],
+        concurrency_limit=jobs.PLACES,
+        show_progress_on=message,
+    )
+    done = job.then(
+        finished,
+        [results.hypothesis, sound, words],
+        [*switched, about_words, *results.outputs],
+        **PRIVATE,
+    )
+    cancelled = {"cancels": [job, done], **AT_ONCE}
+    stop.click(reset("Stopped.", False), None, [*switched, *found], **cancelled)
+    recording.change(reset("", False), None, [*switched, *found], **cancelled)
+    words.change(with_words, [results.hypothesis, words], [about_words, *results.outputs], **PRIVATE)
+
+
+def build_live() -> None:
+    gr.Markdown(
+        "Press Record and talk: each speaker gets a row, about a second after they speak; the last "
+        f"{LIVE_SECONDS:.0f} seconds are shown, and all of it once you stop. The sound itself is not kept.",
+        elem_id="what-live-does",
+    )
+    microphone = gr.Audio(sources=["microphone"], streaming=True, type="numpy", label="Microphone", buttons=[])
+    now = gr.Markdown(elem_id="now")
+    live = gr.State(time_to_live=jobs.KEPT_SECONDS)
+    results = Results(now, "live-")
+    visible = [results.column, results.row]
+    microphone.start_recording(
+        lambda: (None, gr.update(visible=True), gr.update(visible=False), "", ""),
+        None,
+        [live, *visible, results.player, now],
+        **AT_ONCE,
+    )
+    microphone.stream(
+        speakers_live, [microphone, live], [results.player, now, live], stream_every=0.5, show_progress="hidden"
+    )
+    microphone.stop_recording(live_ended, live, [*visible, *results.outputs], **PRIVATE)
 
 
 def build() -> gr.Blocks:
@@ -190,58 +289,16 @@ def build() -> gr.Blocks:
             "upload is kept for more than an hour."
         )
         with gr.Tab("Recording"):
-            recording = gr.Audio(
-                sources=["upload", "microphone"], type="filepath", label="Recording", buttons=[], elem_id="recording"
-            )
-            with gr.Row(equal_height=True):
-                choices = [AUTOMATIC, *map(str, range(1, 11))]
-                speakers = gr.Dropdown(choices, value=AUTOMATIC, label="Number of speakers", elem_id="speakers")
-                start = gr.Button("Find the speakers", variant="primary", elem_id="start")
-                stop = gr.Button("Stop", elem_id="stop")
-            summary = gr.Markdown(elem_id="summary")
-            bars = gr.HTML(elem_id="timeline")
-            table = gr.Dataframe(
-                headers=["start", "end", "speaker", "confidence"],
-                label="Segments: click one to hear it",
-                interactive=False,
-                visible=False,
-                max_height=320,
-                elem_id="segments",
-            )
-            sound = gr.Audio(label="Segment", autoplay=True, interactive=False, buttons=["download"], elem_id="sound")
-            with gr.Row():
-                downloads = [
-                    gr.DownloadButton(f"Download {name.upper()}", interactive=False, elem_id=name) for name in DOWNLOADS
-                ]
-            answer = gr.State()
-            outputs = [summary, bars, table, answer, sound, *downloads]
-            job = start.click(speakers_of_file, [recording, speakers], outputs, concurrency_limit=jobs.PLACES)
-            stop.click(lambda: nothing("Stopped."), None, outputs, cancels=job, queue=False)
-            table.select(excerpt, answer, sound)
+            build_recording()
         with gr.Tab("Live"):
-            fill_live_tab()
+            build_live()
     return page.queue(max_size=jobs.WAITING, default_concurrency_limit=4)
 
 
-def fill_live_tab() -> None:
-    gr.Markdown(
-        "Press Record and talk: each voice gets a row, about a second after it speaks; the last "
-        f"{LIVE_SECONDS:.0f} seconds are shown. Sound is deleted as uploads are. Recording again starts anew.",
-        elem_id="what-live-does",
-    )
-    microphone = gr.Audio(sources=["microphone"], streaming=True, type="numpy", label="Microphone")
-    now = gr.Markdown(elem_id="now")
-    live_bars = gr.HTML(elem_id="live-timeline")
-    live = gr.State(time_to_live=jobs.KEPT_SECONDS)
-    microphone.start_recording(lambda: None, None, live)
-    microphone.stream(
-        speakers_live, [microphone, live], [live_bars, now, live], stream_every=0.5, show_progress="hidden"
-    )
-
-
 def main() -> None:
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    build().launch(css=CSS, theme=theme, max_file_size=jobs.MOST_BYTES)
+    theme = gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    css = (jobs.ROOT / "space" / "page.css").read_text(encoding="utf-8")
+    build().launch(css=css, head=script(), theme=theme, max_file_size=jobs.MOST_BYTES)
 
 
 if __name__ == "__main__":

@@ -5,32 +5,35 @@ hf upload user/who-speaks-when /tmp/who-speaks-when . --repo-type space
 """
 
 import argparse
+import ast
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ("app.py", "requirements.txt", "README.md")
-MODULES = (
-    "diarization/__init__.py",
-    "diarization/formats.py",
-    "diarization/names.py",
-    "diarization/backends.py",
-    "diarization/onnx_graph.py",
-    "common/__init__.py",
-    "common/errors.py",
-    "space/jobs.py",
-    "space/worker.py",
-    "modeling/__init__.py",
-    *(
-        f"modeling/{name}_fast_diarization.py"
-        for name in (
-            *("audio", "clustering", "container", "headers", "linking", "mixing", "path", "segments"),
-            *("settings", "streaming", "task", "timeline", "tracklets", "tracks", "windows"),
-        )
-    ),
-)
+ASSETS = ("space/player.js", "space/player.css", "space/page.css", "space/example.flac")
+PROGRAMS = ("space/app.py", "space/worker.py")
 MODEL = ("model.onnx", "config.json")
 MODEL_PLACE = "pretrained/lightweight-cnn"
+
+
+def needed(files: Iterable[str]) -> set[str]:
+    """The modules of this repository that these import as they load, and what those import."""
+    found, left = set(), set(files)
+    while left:
+        name = left.pop()
+        found.add(name)
+        package = Path(name).parent.parts
+        for statement in ast.parse((ROOT / name).read_text(encoding="utf-8")).body:
+            if isinstance(statement, ast.ImportFrom):
+                above = package[: len(package) + 1 - statement.level] if statement.level else ()
+                base = (*above, *(statement.module or "").split("."))
+                places = [Path(*base), *(Path(*base, alias.name) for alias in statement.names)]
+                modules = [f"{place}.py" for place in places]
+                modules += [f"{parent}/__init__.py" for parent in places[0].parents]
+                left |= {module for module in modules if (ROOT / module).is_file() and module not in found}
+    return found
 
 
 def assemble(model: Path, output: Path) -> None:
@@ -44,7 +47,7 @@ def assemble(model: Path, output: Path) -> None:
     if output.exists() and any(output.iterdir()) and not (output / "app.py").is_file():
         raise ValueError(f"--output {output} holds other files; name a new or empty directory")
     sources = {name: ROOT / "space" / name for name in PAGE}
-    sources |= {name: ROOT / name for name in MODULES}
+    sources |= {name: ROOT / name for name in {*needed(PROGRAMS), *ASSETS} - {PROGRAMS[0]} if (ROOT / name).is_file()}
     sources |= {f"{MODEL_PLACE}/{name}": model / name for name in MODEL}
     for name, source in sources.items():
         (output / name).parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from threading import Thread
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 512 * 2**20
+MOST_WORDS_BYTES = 16 * 2**20
 MOST_SECONDS = 4 * 3600
 JOB_SECONDS = 600.0
 PLACES, WAITING = 4, 40
@@ -30,19 +31,22 @@ class JobError(ValueError):
     """Why a recording is not diarized; the message is one line for the visitor."""
 
 
-def diarize_apart(model: Path, recording: Path, num_speakers: int | None) -> Iterator[dict]:
+def diarize_apart(model: Path, recording: Path, num_speakers: int | None, copy: Path) -> Iterator[dict]:
     """Diarize a recording in a process of its own, which ends with this iterator.
 
+    Args:
+        copy: file to write its sound to, as browsers play it.
+
     Yields:
-        messages: `{"heard": seconds}` again and again, `{"warning": text}` for each damage, and at last
-        `{"segments": [[start, end, speaker, confidence], ...], "heard": seconds}`.
+        messages: `{"heard": seconds, "total": seconds or None}` again and again, `{"warning": text}` for each damage,
+        and at last `{"segments": [[start, end, speaker, confidence], ...], "heard": seconds, "peaks": base64}`.
 
     Raises:
         JobError: the recording is too large or too long, cannot be read, or took too much time.
     """
     if recording.stat().st_size > MOST_BYTES:
         raise JobError(f"{recording.name} is larger than {MOST_BYTES // 2**20} MB; cut it, or upload its sound alone")
-    command = [sys.executable, "-m", "space.worker", model, recording, num_speakers or "", MOST_SECONDS]
+    command = [sys.executable, "-m", "space.worker", model, recording, num_speakers or "", MOST_SECONDS, copy]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([str(part) for part in command], cwd=ROOT, **pipes) as process:
         try:
@@ -60,12 +64,12 @@ def _messages(process: subprocess.Popen, name: str, end: float) -> Iterator[dict
         lines.put("")
 
     Thread(target=read, daemon=True).start()
-    message = {"heard": 0.0}
+    message = progress = {"heard": 0.0}
     while "segments" not in message:
         try:
             line = lines.get(timeout=STILL_SECONDS)
         except Empty:
-            line = json.dumps({"heard": message.get("heard", 0.0)})
+            line = json.dumps(progress)
         if time.monotonic() > end:
             raise JobError(f"{name} took more than {JOB_SECONDS / 60:g} minutes; cut it into parts")
         if not line:
@@ -73,4 +77,5 @@ def _messages(process: subprocess.Popen, name: str, end: float) -> Iterator[dict
         message = json.loads(line)
         if "error" in message:
             raise JobError(message["error"])
+        progress = message if "heard" in message else progress
         yield message

@@ -1,10 +1,12 @@
 """The process of one recording: messages as lines of JSON on standard output, see `space.jobs`."""
 
+import base64
 import json
 import os
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
 from threading import Thread
@@ -15,11 +17,16 @@ from diarization.backends import open_network
 from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, AudioWarning, audio_blocks, declared_seconds
 from modeling.linking_fast_diarization import diarize
 from modeling.settings_fast_diarization import SpeakerCount
+from space.sound import SoundCopy
 
 BLOCK_SECONDS = 10.0
 
 
-def main(model: str, recording: str, num_speakers: str, most_seconds: str) -> None:
+def main(model: str, recording: str, num_speakers: str, most_seconds: str, copy: str) -> None:
+    """
+    Args:
+        copy: file to write the sound to that the page plays.
+    """
     file = Path(recording)
 
     def say(**message) -> None:
@@ -33,22 +40,26 @@ def main(model: str, recording: str, num_speakers: str, most_seconds: str) -> No
         os.nice(5)  # the page and its live visitors go first
     warnings.simplefilter("always", AudioWarning)
     warnings.showwarning = lambda message, *_: say(warning=named(message))
-    heard = 0.0
+    heard, total = 0.0, declared_seconds(file)
 
-    def listened() -> Iterator[np.ndarray]:
+    def listened(sound: SoundCopy) -> Iterator[np.ndarray]:
         nonlocal heard
         for block in bounded(file, float(most_seconds)):
+            sound.hear(block)
             yield block
             heard += len(block) / SAMPLING_RATE
-            say(heard=heard)
+            say(heard=heard, total=total)
 
     try:
         network, settings = open_network(model)
-        segments = diarize(network, listened(), settings, SpeakerCount(int(num_speakers) if num_speakers else None))
+        with closing(SoundCopy(Path(copy))) as sound:
+            count = SpeakerCount(int(num_speakers) if num_speakers else None)
+            segments = diarize(network, listened(sound), settings, count)
+        peaks = base64.b64encode(sound.peaks()).decode()
     except (AudioError, ValueError, OSError) as error:
         say(error=named(error))
     else:
-        say(segments=[astuple(segment) for segment in segments], heard=heard)
+        say(segments=[astuple(segment) for segment in segments], heard=heard, peaks=peaks)
 
 
 def leave_with_the_page() -> None:

@@ -1,0 +1,59 @@
+"""One visitor's microphone."""
+
+import av
+import numpy as np
+
+from modeling.segments_fast_diarization import Segment, join_segments
+from modeling.settings_fast_diarization import SAMPLING_RATE, LinkingSettings
+from modeling.streaming_fast_diarization import StreamingDiarizer
+from modeling.windows_fast_diarization import Network
+from space.hypothesis import Hypothesis
+
+LOWEST_RATE, HIGHEST_RATE = 8_000, 384_000
+NOW_SECONDS = 1.5
+"""Whoever was active so lately speaks now; segments come a second late."""
+
+
+class Live:
+    """What was said so far."""
+
+    def __init__(self, network: Network, settings: LinkingSettings):
+        self.diarizer = StreamingDiarizer(network, settings)
+        self.resampler, self.sampling_rate = None, 0
+        self.segments: list[Segment] = []
+        self.seconds = 0.0
+
+    def hear(self, sampling_rate: int, samples: np.ndarray) -> None:
+        """16 bit samples, (samples,) or (samples, channels), at the rate of the browser, which may change.
+
+        Raises:
+            ValueError: no microphone has that rate.
+        """
+        if not LOWEST_RATE <= sampling_rate <= HIGHEST_RATE:
+            raise ValueError(f"a microphone at {sampling_rate} Hz cannot be used; choose another one in the browser")
+        if self.diarizer.finished:
+            return  # a last piece of sound may come after Stop
+        if sampling_rate != self.sampling_rate:
+            self._take(self.resampler.resample(None) if self.resampler else [])
+            self.resampler, self.sampling_rate = av.AudioResampler("fltp", "mono", SAMPLING_RATE), sampling_rate
+        mono = samples.reshape(len(samples), -1).mean(axis=1, dtype=np.float32) / 32768
+        frame = av.AudioFrame.from_ndarray(mono[None], "fltp", "mono")
+        frame.sample_rate = sampling_rate
+        self._take(self.resampler.resample(frame))
+        self.seconds += len(mono) / sampling_rate
+
+    def end(self) -> None:
+        """Decide what is still open."""
+        if not self.diarizer.finished:
+            self.segments = join_segments(self.segments + self.diarizer.flush())
+
+    def speaking(self) -> list[str]:
+        """Who speaks now."""
+        return sorted({s.speaker for s in self.segments if s.end > self.seconds - NOW_SECONDS})
+
+    def hypothesis(self) -> Hypothesis:
+        return Hypothesis.of("live", self.seconds, self.segments)
+
+    def _take(self, frames: list[av.AudioFrame]) -> None:
+        for frame in frames:
+            self.segments = join_segments(self.segments + self.diarizer.push(frame.to_ndarray()[0]))
