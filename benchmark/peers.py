@@ -35,17 +35,6 @@ Diarize = Callable[[str, np.ndarray, dict[str, int | None]], dict[str, Annotatio
 """Name, waveform and numbers of speakers by their words -> a hypothesis for each of these."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recordings", metavar="DIR", help="directory of audio and RTTM files")
-    parser.add_argument("--model", nargs="+", required=True, help="our model directories or ONNX files")
-    parser.add_argument("--segmentation", metavar="ONNX", help="pyannote segmentation-3.0")
-    parser.add_argument("--embedding", metavar="PT", help="CAM++ as a TorchScript file")
-    parser.add_argument(
-        "--threshold", type=float, default=0.6, help="cosine distance in the clustering of CAM++ (default %(default)s)"
-    )
-    parser.add_argument("--picture", metavar="PNG", help="picture of DER by processor time")
-
-
 def run(arguments: argparse.Namespace) -> dict:
     """By system: rates over all recordings with the number of speakers unknown and known, and CPU seconds an hour."""
     if bool(arguments.segmentation) != bool(arguments.embedding):
