@@ -1,6 +1,7 @@
 """The flags of the programs of evaluation/; apart from what they run, which takes seconds to import."""
 
 import argparse
+from collections.abc import Sequence
 
 from common.flags import FlagParser
 
@@ -53,3 +54,10 @@ def of_sets(description: str) -> argparse.Namespace:
     parser.add_argument("--splits", nargs="+", default=["validation", "test"], help="default: validation test")
     parser.add_argument("--noise", help=NOISE)
     return parser.parse_args()
+
+
+def of_words(description: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = FlagParser(prog="python -m evaluation.words", description=description)
+    parser.add_argument("directory", metavar="DIR", help="directory of audio files and NAME.words.json")
+    parser.add_argument("--model", nargs="+", required=True, help="model directories, ONNX files or Hub ids")
+    return parser.parse_args(arguments)

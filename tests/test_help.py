@@ -13,6 +13,8 @@ from common.flags import FlagParser
 from training.arguments import Parser
 from training.flags import HELP, WIDTH, show_help
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "transformers", "datasets", "pyannote", "scipy", "matplotlib", "onnx", "onnxruntime", "gradio")
 PROGRAMS = (
@@ -28,6 +30,7 @@ PROGRAMS = (
     "-m evaluation.tuning",
     "-m evaluation.live",
     "-m evaluation.sets",
+    "-m evaluation.words",
     "-m publishing.card",
     "-m publishing.report",
     "-m publishing.publish",
