@@ -11,54 +11,43 @@ Exit code: 0 on success, 1 if something cannot be measured, 2 if the requested G
 """
 
 import argparse
+import ast
 import json
 import sys
 from importlib import import_module
 from pathlib import Path
 
+from benchmark import arguments as flags
+from common.flags import FlagParser
 from common.output import OutputError, make_directory
+from diarization.providers import NoProvider
 
 COMMANDS = {
-    "latency": ("latency", "latency from waveform to logits: percentiles, batches, memory, cold start"),
-    "data": ("training_windows", "training windows per second, by stage"),
-    "recording": ("whole_recordings", "CPU time over audio time of whole recordings"),
-    "peers": ("peers", "DER and processor time of our models and other systems, on the same recordings"),
-    "train": ("training_steps", "training steps per second, by part"),
-    "gpu": ("gpu", "on a GPU: latency, training steps per second, an fp16 run killed and resumed"),
+    "latency": (flags.of_latency, "latency from waveform to logits: percentiles, batches, memory, cold start"),
+    "data": (flags.of_data, "training windows per second, by stage"),
+    "recording": (flags.of_recording, "CPU time over audio time of whole recordings"),
+    "peers": (flags.of_peers, "DER and processor time of our models and other systems, on the same recordings"),
+    "train": (flags.of_train, "training steps per second, by part"),
+    "gpu": (flags.of_gpu, "on a GPU: latency, training steps per second, an fp16 run killed and resumed"),
 }
+MODULES = {"data": "training_windows", "recording": "whole_recordings", "train": "training_steps"}
+"""Those of benchmark/ that are not named like their command."""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    unavailable = ()
-    for name, (module, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text)
-        if name not in sys.argv[1:2]:
-            continue
-        try:
-            measurement = import_module(f"benchmark.{module}")
-            unavailable = import_module("benchmark.sessions").NoProvider
-        except ModuleNotFoundError as error:
-            print(f"error: bench.py {name} needs {error.name}, which is not installed here", file=sys.stderr)
-            return 1
-        command.description = measurement.__doc__
-        measurement.add_arguments(command)
-        command.add_argument("--json", help="file to write the result to")
-        command.set_defaults(run=measurement.run)
-    arguments = parser.parse_args()
-    for name, value in vars(arguments).items():
-        for number in value if isinstance(value, list) else [value]:
-            least = 0 if name == "workers" else {int: 1, float: 0.1}.get(type(number))
-            if least is not None and not number >= least:
-                parser.error(f"--{name} must be {least} or more, got {number}")
+    arguments = parse()
+    try:
+        measurement = import_module(f"benchmark.{MODULES.get(arguments.command, arguments.command)}")
+    except ModuleNotFoundError as error:
+        print(f"error: bench.py {arguments.command} needs {error.name}, which is not installed here", file=sys.stderr)
+        return 1
     try:
         if arguments.json:
             make_directory(Path(arguments.json).parent, "--json")
             if Path(arguments.json).is_dir():
                 raise OutputError(f"--json {arguments.json} is a directory; name a file")
-        result = arguments.run(arguments)
-    except unavailable as error:
+        result = measurement.run(arguments)
+    except NoProvider as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (ValueError, OSError) as error:
@@ -69,6 +58,24 @@ def main() -> int:
     if arguments.json:
         Path(arguments.json).write_text(text + "\n")
     return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = FlagParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, (add_flags, text) in COMMANDS.items():
+        source = Path(__file__).parent / "benchmark" / f"{MODULES.get(name, name)}.py"
+        # Read and not imported, which takes seconds.
+        command = commands.add_parser(name, help=text, description=ast.get_docstring(ast.parse(source.read_text())))
+        add_flags(command)
+        command.add_argument("--json", help="file to write the result to")
+    arguments = parser.parse_args()
+    for name, value in vars(arguments).items():
+        for number in value if isinstance(value, list) else [value]:
+            least = 0 if name == "workers" else {int: 1, float: 0.1}.get(type(number))
+            if least is not None and not number >= least:
+                parser.error(f"--{name} must be {least} or more, got {number}")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -21,6 +21,11 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from training.flags import show_help
+
+if __name__ == "__main__":
+    show_help(__doc__, sys.argv[1:])  # before imports that take seconds
+
 import torch
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError

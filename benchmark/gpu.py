@@ -20,24 +20,6 @@ from benchmark.sessions import NoProvider
 RESULT = Path(__file__).parent.parent / "docs" / "performance" / "gpu.json"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="model directory with its ONNX file")
-    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
-    parser.add_argument(
-        "--device", choices=("cuda", "cpu"), default="cuda", help="default %(default)s; an unavailable one is an error"
-    )
-    parser.add_argument("--minutes", type=float, default=12.0, help="time for everything (default %(default)s)")
-    parser.add_argument("--windows", type=int, default=2000, help="windows to time (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="time of each training speed (default %(default)s)")
-    parser.add_argument(
-        "--batch_size", type=int, nargs="+", default=[32, 64, 128, 256], help="windows per batch (default %(default)s)"
-    )
-    parser.add_argument(
-        "--workers", type=int, nargs="+", default=[8, 4, 2, 1, 0], help="data workers (default %(default)s)"
-    )
-    parser.add_argument("--steps", type=int, default=200, help="steps of the resumed run (default %(default)s)")
-
-
 def run(arguments: argparse.Namespace) -> dict:
     """All measurements, written to `--json` after each of them; by default those of a GPU to docs/performance/gpu.json.
 

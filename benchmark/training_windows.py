@@ -28,14 +28,6 @@ STAGES = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
-    parser.add_argument("--noise", nargs="+", metavar="DIR", help="directories of recorded backgrounds and sounds")
-    parser.add_argument("--rooms", metavar="DIR", help="directory of measured room responses")
-    parser.add_argument("--workers", type=int, default=2, help="processes that make windows (default %(default)s)")
-    parser.add_argument("--batches", type=int, default=688, help="timed batches (default %(default)s)")
-
-
 def run(arguments: argparse.Namespace) -> dict:
     """Windows per second from the corpus as it is, from FLAC, and from FLAC without rooms; the cost of each stage."""
     corpus = open_corpus(arguments.dataset, "train")

@@ -23,17 +23,6 @@ from modeling.windows_fast_diarization import Network
 SOURCE_SECONDS = 600.0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="directory written by export.py")
-    parser.add_argument("--file_name", default="model.onnx", help="ONNX file in it (default %(default)s)")
-    parser.add_argument("--dataset", default="demo", help="corpus to make the recordings of (default %(default)s)")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10, 60, 300], help="lengths of the recordings")
-    parser.add_argument(
-        "--threads", type=int, nargs="+", default=[1, 2], help="numbers of windows computed in parallel"
-    )
-    parser.add_argument("--hop_seconds", type=float, help="step between windows (default: the model's)")
-
-
 def run(arguments: argparse.Namespace) -> dict:
     """CPU seconds per second of audio: in total, and for decoding, network and linking."""
     model = Path(arguments.model)

@@ -1,6 +1,20 @@
-"""Command lines: hyphens for underscores, and what follows a lone `--`."""
+"""Command lines: hyphens for underscores, examples kept as written, and what follows a lone `--`."""
 
+import argparse
+import sys
 from collections.abc import Sequence
+
+
+class FlagParser(argparse.ArgumentParser):
+    """A parser whose flags may be written with hyphens too, and whose description is shown as it is."""
+
+    def __init__(self, **keywords):
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False} | keywords)
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = list(sys.argv[1:] if args is None else args)
+        flags, rest = split_flags(args)
+        return super().parse_known_args(flags + (["--", *rest] if "--" in args else []), namespace)
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -5,10 +5,14 @@ python -m data.speech_agreement --dataset path/to/speech
 needs requirements-dev.txt. Neither detector is a reference: the table shows how much the convention alone matters.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from itertools import islice
+
+from data.flags import of_speech_agreement
+
+if __name__ == "__main__":
+    of_speech_agreement(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np
 import torch
@@ -149,12 +153,7 @@ def _seconds(detect: Callable, waveforms: list[np.ndarray], bridge_ms: int) -> f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
-    parser.add_argument(
-        "--utterances", type=int, default=150, help="number of validation utterances to compare (default %(default)s)"
-    )
-    arguments = parser.parse_args()
+    arguments = of_speech_agreement(__doc__)
     if arguments.utterances < 1:
         raise SystemExit(f"error: --utterances must be at least 1, got {arguments.utterances}")
     torch.set_num_threads(1)

@@ -137,7 +137,7 @@ class ConversationStream(LanedStream):
             self._restore(state)
         self.blocks_per_pass = -(-len(utterances) // (config.units_per_block * (8 if utterances.held_out else 1)))
         readers = config.lanes * world_size
-        if self.blocks_per_pass < readers:
+        if world_size > 1 and self.blocks_per_pass < readers:
             logger.info(
                 "fewer parts of the corpus (%d) than readers (%d): some of it comes again before all of it was heard",
                 self.blocks_per_pass,

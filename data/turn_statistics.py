@@ -3,9 +3,13 @@
 python -m data.turn_statistics --dataset demo --windows 1024
 """
 
-import argparse
 from dataclasses import replace
 from itertools import islice
+
+from data.flags import of_turn_statistics
+
+if __name__ == "__main__":
+    of_turn_statistics(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np
 
@@ -164,13 +168,7 @@ def _window_table(pool: Pool, windows: int, task: Task) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare the conversation simulator with real conversations.")
-    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
-    parser.add_argument("--windows", type=int, default=512, help="training windows to count (default %(default)s)")
-    parser.add_argument(
-        "--num_speakers", type=int, default=Task.num_speakers, help="speakers in a window (default %(default)s)"
-    )
-    arguments = parser.parse_args()
+    arguments = of_turn_statistics(__doc__)
     if arguments.windows < 1:
         raise SystemExit(f"error: --windows must be at least 1, got {arguments.windows}")
     try:

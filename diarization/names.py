@@ -31,7 +31,7 @@ def recording_name(stem: str) -> str:
 
 
 def find_recordings(files: Iterable[str]) -> dict[str, str]:
-    """The file of each recording by its stem, in order; a directory stands for the media files in it.
+    """The file of each recording by its stem, in order; a directory stands for the media files below it.
 
     Raises:
         OSError: a directory cannot be read.
@@ -64,6 +64,13 @@ def _expanded(files: Iterable[str]) -> Iterator[str]:
 
 
 def _media_files(directory: str) -> Iterator[Path]:
-    for path in Path(directory).iterdir():
-        if path.suffix.lower() in MEDIA_SUFFIXES and not path.name.startswith(".") and path.is_file():
-            yield path
+    """At any depth, but for what is hidden and what a link to a directory leads to."""
+    for place, below, files in os.walk(directory, onerror=_raise):
+        below[:] = [name for name in below if not name.startswith(".")]
+        for path in (Path(place, name) for name in files):
+            if path.suffix.lower() in MEDIA_SUFFIXES and not path.name.startswith(".") and path.is_file():
+                yield path
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from diarization.matching import match_speakers
 from modeling.segments_fast_diarization import Segment
 
 BLOCKS = np.array(list(" ▁▂▃▄▅▆▇█"))
@@ -18,16 +19,19 @@ MOST_LISTED = 40
 def plot_timeline(file: Path | BinaryIO, title: str, segments: Sequence[Segment], reference: Sequence[Segment] = ()):
     """Write a PNG with one row a speaker, darker where more confident, the reference below where there is one.
 
+    A speaker of the reference has the colour of the one found in its place, and is grey if there is none.
+
     Raises:
         OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 
-    rows = [
-        (name, [s for s in segments if s.speaker == name], f"C{row % 10}") for row, name in enumerate(_names(segments))
-    ]
+    hues = {name: f"C{row % 10}" for row, name in enumerate(_names(segments))}
+    rows = [(name, [s for s in segments if s.speaker == name], hue) for name, hue in hues.items()]
+    matched = {true: hues[name] for name, true in match_speakers(segments, reference).items()} if reference else {}
     rows += [
-        (f"reference {name}", [s for s in reference if s.speaker == name], "dimgray") for name in _names(reference)
+        (f"reference {name}", [s for s in reference if s.speaker == name], matched.get(name, "dimgray"))
+        for name in _names(reference)
     ]
     figure = Figure(figsize=(12, 1.3 + 0.4 * max(len(rows), 1)), layout="constrained")
     axes = figure.subplots()

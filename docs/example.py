@@ -5,8 +5,10 @@
 writes `conversation.wav`, its reference `conversation.rttm`, and a picture of the turns, `conversation.png`.
 """
 
-import argparse
-from pathlib import Path
+from docs.flags import of_example
+
+if __name__ == "__main__":
+    of_example(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np
 import soundfile
@@ -58,17 +60,7 @@ def simulate(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default: demo)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length in seconds (default: 20)")
-    parser.add_argument(
-        "--num_speakers", type=int, default=Task.num_speakers, help="number of speakers (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the conversation (default: 0)")
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs/example"), help="directory to write to (default: runs/example)"
-    )
-    arguments = parser.parse_args()
+    arguments = of_example(__doc__)
     if not 1 <= arguments.seconds <= 600:
         raise SystemExit(f"error: --seconds must be from 1 to 600, got {arguments.seconds:g}")
     if not 1 <= arguments.num_speakers <= MOST_SPEAKERS:

@@ -4,8 +4,12 @@ python -m docs.pictures                                       # those that need 
 python -m docs.pictures --model pretrained/lightweight-cnn    # and the hypothesis of a model, for its card too
 """
 
-import argparse
 from pathlib import Path
+
+from docs.flags import of_pictures
+
+if __name__ == "__main__":
+    of_pictures(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -244,9 +248,7 @@ def draw_hypothesis(model: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="directory of a model whose hypothesis to draw")
-    arguments = parser.parse_args()
+    arguments = of_pictures(__doc__)
     PICTURES.mkdir(exist_ok=True)
     draw_architecture()
     draw_conversation()

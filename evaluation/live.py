@@ -5,7 +5,11 @@
 Both are scored against the reference, and the live hypothesis also against the offline one.
 """
 
-import argparse
+from evaluation.flags import of_live
+
+if __name__ == "__main__":
+    of_live(__doc__)  # --help and wrong usage, before imports that take seconds
+
 
 from tqdm import tqdm
 
@@ -36,18 +40,7 @@ def diarize_live(network: Network, waveform, settings: LinkingSettings, latency_
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="directory, ONNX file or Hub id")
-    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
-    parser.add_argument("--noise", help="directory of background recordings")
-    parser.add_argument(
-        "--recordings", type=int, default=8, help="number of recordings of 2 to 4 speakers (default %(default)s)"
-    )
-    parser.add_argument("--minutes", type=float, default=3.0, help="length of each recording (default %(default)s)")
-    parser.add_argument(
-        "--latency", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="latencies in seconds (default 0.5 1 2)"
-    )
-    arguments = parser.parse_args()
+    arguments = of_live(__doc__)
     if arguments.recordings < 1:
         raise SystemExit(f"error: --recordings must be at least 1, got {arguments.recordings}")
     if not 0.1 <= arguments.minutes < float("inf"):

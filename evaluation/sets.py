@@ -10,12 +10,16 @@ refused.
 freezes sets anew: it writes the digests of their splits into the files.
 """
 
-import argparse
 import hashlib
 import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+
+from evaluation.flags import of_sets
+
+if __name__ == "__main__":
+    of_sets(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np
 
@@ -162,12 +166,7 @@ def freeze(file: str | Path, dataset: str, split: str, noise: str | None) -> dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="+", metavar="SET.json")
-    parser.add_argument("--dataset", required=True, help="corpus: any that train.py accepts")
-    parser.add_argument("--splits", nargs="+", default=["validation", "test"], help="default: validation test")
-    parser.add_argument("--noise", help="directory of background recordings")
-    arguments = parser.parse_args()
+    arguments = of_sets(__doc__)
     try:
         for file in arguments.sets:
             digests = {split: freeze(file, arguments.dataset, split, arguments.noise) for split in arguments.splits}

@@ -17,6 +17,11 @@ from dataclasses import replace
 from itertools import cycle, product
 from pathlib import Path
 
+from evaluation.flags import of_tuning
+
+if __name__ == "__main__":
+    of_tuning(__doc__)  # --help and wrong usage, before imports that take seconds
+
 import numpy as np
 from pyannote.core import Annotation, Timeline
 from pyannote.core import Segment as Interval
@@ -163,25 +168,7 @@ def simulated_recordings(count: int, dataset: str, noise: str | None) -> list[Re
 
 def parse() -> tuple[argparse.Namespace, int | None]:
     """The flags, and how many recordings are to be simulated: `None` for real ones."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="directory, ONNX file or Hub id")
-    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default %(default)s)")
-    parser.add_argument("--noise", help="directory of background recordings")
-    parser.add_argument(
-        "--recordings",
-        nargs="+",
-        default=["48"],
-        metavar="N or DIR",
-        help="number of simulated recordings (default 48), or corpora of annotated recordings",
-    )
-    parser.add_argument(
-        "--windows", type=float, nargs="+", default=[3, 5, 10], help="window lengths to try, in seconds"
-    )
-    parser.add_argument(
-        "--hops", type=float, nargs="+", default=[0.5, 1.0], help="steps between windows to try, in seconds"
-    )
-    parser.add_argument("--write", action="store_true", help="write the best settings to the model's config.json")
-    arguments = parser.parse_args()
+    arguments = of_tuning(__doc__)
     first = arguments.recordings[0]
     count = int(first) if first.isdecimal() and len(arguments.recordings) == 1 else None
     if count is not None and count < 1:

@@ -14,7 +14,6 @@ words are right, a wrong speaker costs one deletion and one insertion. In bracke
 oracle. Exit code: 1 if a recording could not be read, 2 for wrong usage.
 """
 
-import argparse
 import json
 import re
 import sys
@@ -23,6 +22,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from evaluation.flags import of_words
+
+if __name__ == "__main__":
+    of_words(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -48,15 +52,7 @@ LONGEST_SEGMENT, SEGMENT_PAUSE = 10.0, 1.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; an error is one line on standard error."""
     warnings.simplefilter("ignore")
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.words",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("directory", metavar="DIR", help="directory of audio files and NAME.words.json")
-    parser.add_argument("--model", nargs="+", required=True, help="model directories, ONNX files or Hub ids")
-    chosen = parser.parse_args(arguments)
+    chosen = of_words(__doc__, arguments)
     try:
         return run(Path(chosen.directory), chosen.model)
     except (ValueError, OSError) as error:

@@ -14,6 +14,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from publishing.flags import VARIANTS, of_ablation
+
+if __name__ == "__main__":
+    of_ablation(__doc__)  # --help and wrong usage, before imports that take seconds
+
 from data.corpora import CorpusError
 from diarization.backends import ModelError
 from evaluation.results import Options, evaluate
@@ -21,13 +26,6 @@ from evaluation.sets import read_definition
 from evaluation.systems import Ours
 
 ROOT = Path(__file__).parent.parent
-VARIANTS = {
-    "everything": "",
-    "turns without statistics": "--turn_taking independent",
-    "no rooms and noise": "--augment false",
-    "no contrastive loss": "--speaker_loss_weight 0",
-    "no affinity loss": "--affinity_loss_weight 0",
-}
 
 
 def train(variant: str, arguments: argparse.Namespace, rest: list[str]) -> Path:
@@ -50,18 +48,7 @@ def train(variant: str, arguments: argparse.Namespace, rest: list[str]) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="demo", help="corpus: any that train.py accepts (default demo)")
-    parser.add_argument("--noise", help="directory of background recordings")
-    parser.add_argument("--steps", type=int, default=1000, help="steps of each run (default 1000)")
-    parser.add_argument("--set", default=str(ROOT / "evaluation/sets/windows.json"), help="frozen windows to score on")
-    parser.add_argument(
-        "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants to train (default: all)"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs/ablation"), help="directory of the runs (default: runs/ablation)"
-    )
-    arguments, rest = parser.parse_known_args()
+    arguments, rest = of_ablation(__doc__)
     try:
         definition = read_definition(arguments.set)
         condition = next(iter(definition["conditions"]))

@@ -6,11 +6,15 @@
 missing is called not measured.
 """
 
-import argparse
 import json
 import re
 from dataclasses import fields
 from pathlib import Path
+
+from publishing.flags import of_card
+
+if __name__ == "__main__":
+    of_card(__doc__)  # --help and wrong usage, before imports that take seconds
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -230,9 +234,7 @@ def _command(training: dict, place: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", type=Path, metavar="DIR", help="model directories")
-    for model in parser.parse_args().models:
+    for model in of_card(__doc__).models:
         if not (model / "config.json").is_file():
             raise SystemExit(f"error: {model} has no config.json; give a model directory, such as runs/demo/model")
         print(write_card(model))

@@ -10,7 +10,6 @@ agree. To that end batch norms are first folded into the convolutions before the
 weights that are no longer rounded.
 """
 
-import argparse
 import json
 import re
 import shutil
@@ -18,6 +17,11 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
+
+from publishing.flags import of_publish
+
+if __name__ == "__main__":
+    of_publish(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np
 import onnx
@@ -225,23 +229,12 @@ def publish(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", nargs="?", type=Path, help="model directory written by train.py")
-    parser.add_argument("target", nargs="?", type=Path, help="directory to publish to")
-    parser.add_argument("--code", nargs="+", type=Path, metavar="DIR", help="copy modeling/ to these models, no more")
-    parser.add_argument("--speech", type=Path, metavar="DIR", help="training corpus, to name its parts in the card")
-    parser.add_argument("--earlier", type=Path, metavar="JSON", help="training.json of the model it was trained from")
-    parser.add_argument("--average", type=Path, metavar="DIR", help="model to average with, both weighing half")
-    parser.add_argument("--quantize", choices=("int8",), help="write model_int8.onnx too, as export.py does")
-    parser.add_argument("--dataset", default="demo", help="corpus to calibrate and score int8 on (default demo)")
-    arguments = parser.parse_args()
+    arguments = of_publish(__doc__)
     if arguments.code:
         for directory in arguments.code:
             copy_code(directory)
             print(directory)
         return
-    if arguments.target is None:
-        parser.error("give a trained model and a directory to publish to, or --code with published models")
     try:
         earlier = json.loads(arguments.earlier.read_text()) if arguments.earlier else None
     except (OSError, ValueError) as error:

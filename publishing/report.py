@@ -18,6 +18,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from publishing.flags import of_report
+
+if __name__ == "__main__":
+    of_report(__doc__)  # --help and wrong usage, before imports that take seconds
+
 import jinja2
 
 from common.output import OutputError, make_directory
@@ -170,31 +175,8 @@ def write_readme_table(readme: Path, results: Sequence[dict], models: Sequence[P
     readme.write_text(README_TABLE.sub(lambda found: f"{found[1]}{table}\n{found[2]}", readme.read_text()))
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", type=Path, metavar="DIR", help="directories of trained models")
-    parser.add_argument("--from", dest="kept", type=Path, metavar="JSON", help="write the pages again from this file")
-    parser.add_argument("--dataset", help="corpus the frozen sets were made of")
-    parser.add_argument("--noise", metavar="DIR", help="background recordings the frozen sets were made with")
-    parser.add_argument(
-        "--clips", metavar="DIR", help="clips of ESC-10, whose fifth fold is scored as sound that is nobody"
-    )
-    parser.add_argument("--split", default="validation", help="validation (default), or test: once, at the end")
-    parser.add_argument("--recordings", metavar="DIR", help="real recordings with RTTM files")
-    parser.add_argument("--peer", metavar="ONNX", help="pyannote segmentation-3.0")
-    parser.add_argument("--ablation", type=Path, metavar="JSON", help="output of python -m publishing.ablation")
-    parser.add_argument("--output", type=Path, default=DOCS, metavar="DIR", help="default: docs")
-    arguments = parser.parse_args()
-    if not arguments.kept and not (arguments.models and arguments.dataset):
-        parser.error("give model directories and --dataset to score them, or --from docs/results.json to score nothing")
-    for model in arguments.models:
-        if not (model / "config.json").is_file():
-            parser.error(f"{model} has no config.json; give a model directory, such as pretrained/lightweight-cnn")
-    return arguments
-
-
 def main() -> None:
-    arguments = parse()
+    arguments = of_report(__doc__)
     try:
         make_directory(arguments.output, "--output")
         if arguments.kept:

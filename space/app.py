@@ -198,7 +198,9 @@ class Results:
     def __init__(self, message: gr.Markdown, prefix: str = ""):
         self.hypothesis = gr.State(time_to_live=jobs.KEPT_SECONDS)
         with gr.Column(visible=False, elem_id=f"{prefix}results") as self.column:
-            self.player = gr.HTML(elem_id=f"{prefix}timeline", js_on_load=PASS_ON, apply_default_css=False, padding=False)
+            self.player = gr.HTML(
+                elem_id=f"{prefix}timeline", js_on_load=PASS_ON, apply_default_css=False, padding=False
+            )
             with gr.Row(elem_classes="downloads") as self.row:
                 self.downloads = [
                     gr.DownloadButton(name.upper(), size="sm", elem_id=f"{prefix}{name}") for name in DOWNLOADS

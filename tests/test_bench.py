@@ -15,12 +15,12 @@ import scipy.fft
 import torch
 
 import bench
-import export
 from benchmark.latency import interleaved, macs
 from benchmark.training_windows import as_flac, largest_costs, profile, stages
 from data.corpora import open_corpus
 from data.streaming import ConversationStream, StreamConfig
 from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
+from publishing.onnx_files import export_model
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ def exported(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     FastDiarizationForAudioFrameClassification(FastDiarizationConfig()).eval().save_pretrained(directory)
     FastDiarizationFeatureExtractor().save_pretrained(directory)
-    export.main(export.Arguments(model=str(directory)))
+    export_model(str(directory))
     return directory
 
 

@@ -15,10 +15,10 @@ import torch
 from guarded_measurements import crash, double, fail, hang
 
 import bench
-import export
 from benchmark import gpu, gpu_latency, gpu_resume, gpu_table, gpu_training
 from benchmark.guarded import Measurement, guarded
 from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
+from publishing.onnx_files import FP16_TOLERANCE, export_model
 
 SMALL = [
     *("--hidden_size=16", "--window_seconds=1", "--per_device_train_batch_size=4", "--warmup_steps=2"),
@@ -32,7 +32,7 @@ def exported(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     FastDiarizationForAudioFrameClassification(FastDiarizationConfig(hidden_size=16)).eval().save_pretrained(directory)
     FastDiarizationFeatureExtractor().save_pretrained(directory)
-    export.main(export.Arguments(model=str(directory)))
+    export_model(str(directory))
     return directory
 
 
@@ -81,7 +81,7 @@ def test_the_whole_course_on_a_cpu(exported, tmp_path, monkeypatch, capsys):
     assert list(result["latency"]) == names
     for name, found in result["latency"].items():
         assert found["p50_ms"] <= found["p99_ms"] and found["windows"] == 3
-        assert found["largest_difference"] < (1e-4 if "float32" in name else export.FP16_TOLERANCE)
+        assert found["largest_difference"] < (1e-4 if "float32" in name else FP16_TOLERANCE)
     one_batch, by_workers, by_kernel = result["training"].values()
     for found in (one_batch, by_workers):
         assert found["windows_per_second"] == pytest.approx(2 * found["steps_per_second"])

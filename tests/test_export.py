@@ -13,12 +13,12 @@ import torch
 from safetensors.numpy import save_file
 from transformers import Wav2Vec2Config
 
-import export
 from data.corpora import open_corpus
 from data.decoding import decode
 from diarization.backends import load_weights
 from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
-from publishing import onnx_export
+from publishing import onnx_export, onnx_files
+from publishing.onnx_files import export_model
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def exported(request, tmp_path_factory, speech) -> Path:
         model(torch.from_numpy(np.stack([np.resize(np.roll(speech, 9_999 * i * at), 48_000) for i in range(4)])))
     model.save_pretrained(directory)
     FastDiarizationFeatureExtractor().save_pretrained(directory)
-    export.main(export.Arguments(model=str(directory)))
+    export_model(str(directory))
     return directory
 
 
@@ -86,11 +86,11 @@ def test_optimum_and_torch_write_the_same_network(exported, speech, tmp_path):
 
 
 def test_int8_and_fp16_are_smaller_and_answer_alike(exported, speech, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "CALIBRATION_BATCHES", 1)
-    monkeypatch.setattr(export, "SCORED_BATCHES", 1)
-    monkeypatch.setattr(export, "INT8_DER_POINTS", 100)  # of an untrained network
+    monkeypatch.setattr(onnx_files, "CALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(onnx_files, "SCORED_BATCHES", 1)
+    monkeypatch.setattr(onnx_files, "INT8_DER_POINTS", 100)  # of an untrained network
     output = tmp_path / "onnx"
-    export.main(export.Arguments(model=str(exported), output=str(output), quantize="int8", fp16=True))
+    export_model(str(exported), str(output), int8=True, fp16=True)
     report = json.loads((output / "export.json").read_text())
     waveforms = np.stack([np.resize(np.roll(speech, -999 * i), 80_000) for i in range(3)])
     expected = run(output / "model.onnx", waveforms)
@@ -102,11 +102,11 @@ def test_int8_and_fp16_are_smaller_and_answer_alike(exported, speech, tmp_path, 
 
 
 def test_the_log_mel_of_int8_is_float(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "CALIBRATION_BATCHES", 1)
-    monkeypatch.setattr(export, "SCORED_BATCHES", 1)
-    monkeypatch.setattr(export, "INT8_DER_POINTS", 100)
+    monkeypatch.setattr(onnx_files, "CALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(onnx_files, "SCORED_BATCHES", 1)
+    monkeypatch.setattr(onnx_files, "INT8_DER_POINTS", 100)
     shutil.copy(exported / "model.onnx", tmp_path)
-    export.quantize(tmp_path, "demo")
+    onnx_files.quantize(tmp_path, "demo")
     nodes = onnx.load(tmp_path / "model_int8.onnx").graph.node
     quantized = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
     products = [node for node in nodes if node.op_type in ("Conv", "MatMul")]
@@ -115,29 +115,29 @@ def test_the_log_mel_of_int8_is_float(exported, tmp_path, monkeypatch):
 
 
 def test_what_costs_too_much_is_not_kept(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "CALIBRATION_BATCHES", 1)
-    monkeypatch.setattr(export, "SCORED_BATCHES", 1)
-    monkeypatch.setattr(export, "INT8_DER_POINTS", -100)
-    monkeypatch.setattr(export, "FP16_TOLERANCE", 0)
+    monkeypatch.setattr(onnx_files, "CALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(onnx_files, "SCORED_BATCHES", 1)
+    monkeypatch.setattr(onnx_files, "INT8_DER_POINTS", -100)
+    monkeypatch.setattr(onnx_files, "FP16_TOLERANCE", 0)
     shutil.copy(exported / "model.onnx", tmp_path)
     with pytest.raises(SystemExit, match="error: int8 costs .* points of DER, more than -100; it is not written"):
-        export.quantize(tmp_path, "demo")
+        onnx_files.quantize(tmp_path, "demo")
     with pytest.raises(SystemExit, match="error: fp16 changes a probability by .*; it is not written"):
-        export.halve(tmp_path)
+        onnx_files.halve(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_a_corpus_that_is_none_is_one_line(exported, tmp_path):
     shutil.copy(exported / "model.onnx", tmp_path)
     with pytest.raises(SystemExit, match="error: .*nowhere"):
-        export.quantize(tmp_path, "/nowhere")
+        onnx_files.quantize(tmp_path, "/nowhere")
 
 
 @pytest.mark.parametrize("name", ["runs/nowhere/model", "./nowhere"])
 def test_a_model_that_is_nowhere_is_one_line(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=f"error: model {name}: no such directory; train one"):
-        export.main(export.Arguments(model=name))
+        export_model(name)
 
 
 @pytest.mark.parametrize("kind", ["empty", "damaged weights", "another network"])
@@ -149,20 +149,20 @@ def test_a_directory_that_is_no_model_is_one_line(kind, exported, tmp_path):
         Wav2Vec2Config(num_hidden_layers=1).save_pretrained(tmp_path)
         save_file({"weight": np.zeros(3, np.float32)}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(SystemExit, match=f"error: model {tmp_path} .*; give a model that train.py or export.py wrote"):
-        export.main(export.Arguments(model=str(tmp_path)))
+        export_model(str(tmp_path))
 
 
 def test_of_a_model_on_the_hub_the_output_is_asked_for(exported, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(export, "load_weights", lambda name: load_weights(str(exported)))
+    monkeypatch.setattr(onnx_files, "load_weights", lambda name: load_weights(str(exported)))
     with pytest.raises(
         SystemExit, match="error: model user/name is not a directory to write to; name one with --output"
     ):
-        export.main(export.Arguments(model="user/name"))
+        export_model("user/name")
     assert not list(tmp_path.iterdir())
 
 
 def test_an_output_that_cannot_be_written_is_one_line(exported, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit, match=f"error: --output {tmp_path}/file: File exists; name a directory"):
-        export.main(export.Arguments(model=str(exported), output=str(tmp_path / "file")))
+        export_model(str(exported), str(tmp_path / "file"))

@@ -225,17 +225,22 @@ def test_a_name_too_long_for_the_file_system_is_refused_before_the_work(call, ca
     assert call("n" * 250) == 0
 
 
-def test_a_directory_stands_for_the_media_files_in_it(call, capsys):
-    Path("calls/below").mkdir(parents=True)
-    for name in ("b.WAV", "a.flac", ".hidden.wav", "below/c.wav"):
+def test_a_directory_stands_for_the_media_files_below_it(call, capsys):
+    for place in ("calls/2026/05", "calls/.trash", "elsewhere", "none"):
+        Path(place).mkdir(parents=True)
+    for name in ("b.WAV", "a.flac", ".hidden.wav", ".trash/d.wav", "2026/05/c.wav", "../elsewhere/e.wav"):
         copy(f"calls/{name}")
     Path("calls/a.rttm").write_text(TURN)
-    assert find_recordings(["calls", "call.wav"]) == {"a": "calls/a.flac", "b": "calls/b.WAV", "call": "call.wav"}
-    Path("none").mkdir()
+    Path("calls/linked").symlink_to(Path("elsewhere").absolute())
+    Path("calls/2026/loop").symlink_to(Path("calls").absolute())
+    below = {"c": "calls/2026/05/c.wav", "a": "calls/a.flac", "b": "calls/b.WAV"}
+    assert find_recordings(["calls", "call.wav"]) == {**below, "call": "call.wav"}
     assert call("none", "calls") == 1
     said = capsys.readouterr()
     assert said.err == "error: none: a directory without recordings; give files, or a directory that holds some\n"
-    assert [line.split()[0] for line in said.out.splitlines() if " -> " in line] == ["calls/a.flac", "calls/b.WAV"]
+    assert [line.split()[0] for line in said.out.splitlines() if " -> " in line] == list(below.values())
+    copy("calls/2026/a.mp3")
+    assert "calls/2026/a.mp3 and calls/a.flac would both be written as 'a'" in refused(call, capsys, "calls")
 
 
 # Calling forms

@@ -16,7 +16,6 @@ from pyannote.core import Annotation
 from pyannote.core import Segment as Interval
 
 import evaluation.live
-import export
 from data.corpora import open_corpus
 from data.simulated_recordings import SimulatedRecordings
 from diarization.backends import open_network
@@ -28,6 +27,7 @@ from modeling.segments_fast_diarization import join_segments
 from modeling.settings_fast_diarization import FRAME_SAMPLES, LinkingSettings, SpeakerCount
 from modeling.streaming_fast_diarization import StreamingDiarizer
 from modeling.windows_fast_diarization import sliding_windows
+from publishing.onnx_files import export_model
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT / "../shared/eval/recordings"
@@ -246,7 +246,7 @@ def directory(tmp_path_factory, simulated) -> Path:
         optimizer.zero_grad()
     model.save_pretrained(directory)
     FastDiarizationFeatureExtractor().save_pretrained(directory)
-    export.main(export.Arguments(model=str(directory)))
+    export_model(str(directory))
     return directory
 
 

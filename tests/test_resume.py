@@ -237,7 +237,7 @@ def test_workers_of_a_killed_run_end_in_silence(runs):
 def test_asked_to_leave_it_saves_the_step_under_way(runs, short, number, code):
     name = f"asked{code}"
     run = runs.start(name, "--save_steps", "1000", "--logging_steps", "1")
-    run.wait_for(lambda: "'loss'" in run.text())
+    run.wait_for(lambda: ": loss " in run.text())
     os.kill(run.pid, number)
     assert run.ended().exitcode == code, run.text()
     assert "with --resume to continue" in run.text() and "Traceback" not in run.text()

@@ -35,15 +35,15 @@ def run(monkeypatch, *flags) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> tuple[Path, str]:
-    """Directory and terminal of a short run on the demo corpus with a narrow network."""
+def trained(tmp_path_factory) -> tuple[Path, str, str]:
+    """Directory, output and error output of a short run on the demo corpus with a narrow network."""
     output = tmp_path_factory.mktemp("demo")
     flags = "--hidden_size 64 --window_seconds 2 --per_device_train_batch_size 16 --max_steps 80 --warmup_steps 5"
     flags += " --learning_rate 3e-3 --eval_windows 128 --eval_on_start --eval_steps 40 --save_steps 40"
     command = [sys.executable, "train.py", *flags.split(), "--output_dir", output]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return output, done.stdout
+    return output, done.stdout, done.stderr
 
 
 def log_of(output: Path) -> list[dict]:
@@ -62,11 +62,27 @@ def test_it_improves_on_its_own_start(trained):
 
 @pytest.mark.training
 def test_it_says_how_good_the_model_is_and_where_everything_is(trained):
-    output, said = trained
+    output, said, _ = trained
     for group in ("all windows", "one speaker windows", "two speaker windows", "overlapped frames"):
         assert re.search(rf"^\| {group} \|.* \d+\.\d \(\d+\.\d\) \|$", said, re.M), said
     for place in (output / "model", output / "model" / "curves.png"):
         assert str(place) in said and place.exists()
+
+
+@pytest.mark.training
+def test_it_says_in_per_cent_how_far_it_is_and_prints_no_warning(trained):
+    _, said, beside = trained
+    lines = said.splitlines()
+    steps = [line for line in lines if ": loss " in line]
+    terms = r"loss \d+\.\d\d \(segmentation \d+\.\d\d, affinity \d+\.\d\d, speaker \d+\.\d\d\), learning rate \S+"
+    for number, (step, line) in enumerate(zip((20, 40, 60, 80), steps, strict=True), 1):
+        assert re.fullmatch(rf"step {step} of 80 \({25 * number} %\), \d+ (s|min) left: {terms}", line), line
+    rate = r"\d+\.\d % \(\d+\.\d %\)"
+    held_out = rf"held-out windows \(one-speaker oracle\): DER {rate}, two speakers {rate}, frames exactly right {rate}"
+    evaluated = [line.partition(": ")[::2] for line in lines if "held-out" in line]
+    assert [at for at, _ in evaluated] == ["step 0 of 80 (0 %)", "step 40 of 80 (50 %)", "step 80 of 80 (100 %)"]
+    assert all(re.fullmatch(held_out, text) for _, text in evaluated)
+    assert "{" not in said and not [line for line in beside.splitlines() if " INFO " not in line]
 
 
 @pytest.mark.training
@@ -142,7 +158,7 @@ def of_three(tmp_path_factory) -> tuple[Path, str]:
         [sys.executable, "train.py", *flags.split(), "--output_dir", output], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return output, done.stdout
+    return output, done.stdout, done.stderr
 
 
 SMALL_THREE = (

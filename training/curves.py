@@ -4,9 +4,13 @@ python -m training.curves --run runs/demo
 python -m training.curves --run runs/first runs/second      # the second run started from the weights of the first
 """
 
-import argparse
 import json
 from pathlib import Path
+
+from training.flags import of_curves
+
+if __name__ == "__main__":
+    of_curves(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np
 
@@ -64,10 +68,7 @@ def _limit(axes) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, nargs="+", help="output directories of train.py")
-    parser.add_argument("--output", type=Path, help="PNG to write (default: curves.png in the last run)")
-    arguments = parser.parse_args()
+    arguments = of_curves(__doc__)
     log, steps = [], 0
     for run in arguments.run:
         checkpoint = newest_local(run)

@@ -9,8 +9,12 @@ The teacher is CAM++ (Wang et al., Interspeech 2023; 3D-Speaker, Apache-2.0), 19
 speakers. Training reads these vectors, less than 1 kB per speaker, and no other file of the teacher.
 """
 
-import argparse
 from collections import defaultdict
+
+from training.flags import of_teacher_voices
+
+if __name__ == "__main__":
+    of_teacher_voices(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np
 import torch
@@ -124,11 +128,7 @@ def teach(teacher: CamPlusPlus, dataset: str, speeds: tuple[float, ...]) -> dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True, help="corpus: any that train.py accepts")
-    parser.add_argument("--teacher", required=True, help="CAM++ as a TorchScript file")
-    parser.add_argument("--output", default="voices.safetensors", help="file to write (default %(default)s)")
-    arguments = parser.parse_args()
+    arguments = of_teacher_voices(__doc__)
     try:
         teacher = CamPlusPlus(arguments.teacher)
     except (ValueError, RuntimeError) as error:

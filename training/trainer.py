@@ -8,9 +8,10 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_callback import ExportableState
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from transformers.trainer_callback import ExportableState, PrinterCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from common.errors import first_line
@@ -23,6 +24,7 @@ from training.checkpoints import Keeper, discard_old
 from training.divergence import DivergenceGuard, refuse_divergence
 from training.norms import freeze_norms
 from training.ownership import RunDirectory
+from training.progress import ProgressLines, evaluation_lines, place, write
 from training.restoring import read_trainer_state, restoring, stream_state_file
 from training.sealing import fault_of, is_foreign, mark, remove, seal
 from training.state_files import (
@@ -76,6 +78,9 @@ class StreamingTrainer(Trainer):
         self.terms_added = 0
         self.finite_loss: torch.Tensor | None = None
         self.flos_per_sample = self.model.floating_point_ops({"input_values": torch.empty(1)})
+        for callback in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
+            self.remove_callback(callback)
+        self.add_callback(ProgressLines())
         self.divergence = DivergenceGuard()
         self.add_callback(self.divergence)
 
@@ -225,7 +230,9 @@ class StreamingTrainer(Trainer):
         speakers = self.train_dataset.num_speakers
         of_all, of_each = WindowScores(speakers), {corpus: WindowScores(speakers) for corpus in self.eval_windows}
         batches = [(corpus, batch) for corpus, batches in self.eval_windows.items() for batch in batches]
-        for corpus, batch in tqdm(batches, "evaluating", leave=False, disable=not self.is_world_process_zero()):
+        for corpus, batch in tqdm(
+            batches, "evaluating", leave=False, disable=None if self.is_world_process_zero() else True
+        ):
             with self.compute_loss_context_manager():
                 logits = model(batch["input_values"].to(self.args.device)).logits
             for scores in (of_all, of_each[corpus]):
@@ -245,6 +252,9 @@ class StreamingTrainer(Trainer):
             for name, (group, rate) in rates.items()
             for prefix in ("", "floor_")
         }
+        if self.is_world_process_zero():
+            for line in evaluation_lines(result):
+                write(f"{place(self.state)}: {line}")
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
