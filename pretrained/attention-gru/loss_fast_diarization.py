@@ -68,15 +68,18 @@ def permutation_invariant_loss(
         frame_mask: (batch, frames), 1 for frames that count.
     """
     log_probability = scores.log_softmax(-1)
-    orders = torch.tensor(list(permutations(range(labels.shape[-1]))), device=labels.device)
-    candidates = labels[..., orders].movedim(-2, 0)
-    wrong = candidates @ (1 - membership) + (1 - candidates) @ membership
-    targets = wrong.argmin(-1)
-    frame_losses = -log_probability.expand(len(orders), -1, -1, -1).gather(-1, targets[..., None]).squeeze(-1)
+    orders = list(permutations(range(len(membership))))
+    # Made of rows on the device: a list of numbers would have to be copied there, which waits for it.
+    against = 1 - 2 * membership
+    against = torch.stack([against[i] for order in orders for i in order]).unflatten(0, (len(orders), -1))
+    against = against.transpose(1, 2).flatten(0, 1)
+    wrong = F.linear(labels, against, membership.sum(0).repeat(len(orders)))
+    targets = wrong.unflatten(-1, (len(orders), -1)).argmin(-1)
+    likelihoods = log_probability.gather(-1, targets)
     if frame_mask is None:
-        return frame_losses.mean(-1).amin(0).mean()
-    losses = (frame_losses * frame_mask).sum(-1) / frame_mask.sum(-1).clamp(min=1)
-    return losses.amin(0).mean()
+        return -likelihoods.mean(1).amax(-1).mean()
+    likelihoods = (likelihoods * frame_mask[..., None]).sum(1) / frame_mask.sum(-1, keepdim=True).clamp(min=1)
+    return -likelihoods.amax(-1).mean()
 
 
 def affinity_loss(vectors: torch.Tensor, labels: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -100,8 +103,9 @@ def affinity_loss(vectors: torch.Tensor, labels: torch.Tensor, frame_mask: torch
     pairs = alone[:, :, None] * alone[:, None]
     logits = 10 * (vectors @ vectors.transpose(1, 2) - 0.5)
     losses = F.binary_cross_entropy_with_logits(logits, same, reduction="none")
-    different = pairs - same
-    return 0.5 * sum((losses * kind).sum() / kind.sum().clamp(min=1) for kind in (same, different))
+    kinds = torch.stack([same, pairs - same])
+    means = (losses * kinds).sum((1, 2, 3)) / kinds.sum((1, 2, 3)).clamp(min=1)
+    return means.mean()
 
 
 def contrastive_speaker_loss(
@@ -163,12 +167,13 @@ def distillation_loss(
         means over the voices heard: 1 - cosine, and cross-entropy.
     """
     known = (voice_labels >= 0) & heard_alone(labels)
-    if not known.any():
-        return embeddings.sum() * 0, embeddings.sum() * 0
-    cosines = embeddings[known] @ voices.T
-    own = F.one_hot(voice_labels[known], len(voices)).to(cosines.dtype)
-    distance = 1 - (cosines * own).sum(-1)
-    return distance.mean(), F.cross_entropy(scale * (cosines - margin * own), voice_labels[known])
+    rows = voice_labels.clamp(min=0)[..., None]
+    cosines = embeddings @ voices.T
+    own = cosines.gather(-1, rows)
+    logits = scale * cosines.scatter(-1, rows, own - margin)
+    confusion = logits.logsumexp(-1) - scale * (own - margin).squeeze(-1)
+    count = known.sum().clamp(min=1)
+    return ((1 - own.squeeze(-1)) * known).sum() / count, (confusion * known).sum() / count
 
 
 def heard_alone(labels: torch.Tensor) -> torch.Tensor:

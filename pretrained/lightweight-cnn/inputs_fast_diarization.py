@@ -9,8 +9,9 @@ from .audio_fast_diarization import MIX, SAMPLING_RATE, AudioError, Channels, So
 
 ARRAYS, RATES = ("array", "raw", "waveform"), ("sampling_rate", "sample_rate")
 FORMS = (
-    "expected a path, bytes, a binary file, a waveform (NumPy or torch), (sampling rate, waveform), a decoded audio of "
-    f"datasets, or a dict of {', '.join(ARRAYS)} with {' or '.join(RATES)}, of bytes, of path, or of audio"
+    "expected a path, an http(s) address, bytes, a binary file, a waveform (NumPy or torch), (sampling rate, "
+    f"waveform), a decoded audio of datasets, or a dict of {', '.join(ARRAYS)} with {' or '.join(RATES)}, of bytes, "
+    "of path, or of audio"
 )
 
 

@@ -172,6 +172,13 @@ class AffinityPooling(nn.Module):
         return states + self.value(scores.softmax(-1) @ states), vectors
 
 
+def _check_shape(input_values: torch.Tensor) -> None:
+    if input_values.dim() != 2:
+        raise ValueError(f"input_values must have shape (batch, samples), got {tuple(input_values.shape)}")
+    if input_values.shape[1] < MIN_SAMPLES:
+        raise ValueError(f"input_values must hold at least {MIN_SAMPLES} samples (0.1 s), got {input_values.shape[1]}")
+
+
 def _repeat_frames(states: torch.Tensor, times: int, frames: int) -> torch.Tensor:
     """Repeat every frame of (batch, time, channels) `times` times and keep the first `frames`."""
     batch, time, channels = states.shape
@@ -247,12 +254,7 @@ class FastDiarizationModel(FastDiarizationPreTrainedModel):
             ValueError: input of another shape, or shorter than 0.1 s.
         """
         if not torch.jit.is_tracing():
-            if input_values.dim() != 2:
-                raise ValueError(f"input_values must have shape (batch, samples), got {tuple(input_values.shape)}")
-            if input_values.shape[1] < MIN_SAMPLES:
-                raise ValueError(
-                    f"input_values must hold at least {MIN_SAMPLES} samples (0.1 s), got {input_values.shape[1]}"
-                )
+            _check_shape(input_values)
         frames = input_values.shape[1] // FRAME_SAMPLES
         sample_mask = frame_mask = None
         masks = [None] * 4
@@ -311,6 +313,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         self.speaker_sets = [s for n in range(config.max_simultaneous + 1) for s in combinations(speakers, n)]
         membership = torch.empty(config.num_speakers, len(self.speaker_sets), dtype=torch.float32)
         self.register_buffer("membership", membership, persistent=False)
+        self.register_buffer("excluded", torch.empty(2, *membership.shape, dtype=torch.float32), persistent=False)
         self.fill_buffers()
         self.fast_diarization = FastDiarizationModel(config)
         self.classifier = nn.Linear(config.hidden_size, 2 * len(self.speaker_sets))
@@ -322,6 +325,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         for column, members in enumerate(self.speaker_sets):
             for speaker in range(self.config.num_speakers):
                 self.membership[speaker, column] = float(speaker in members)
+        self.excluded.copy_(1e4 * torch.stack([1 - self.membership, self.membership]))
 
     def forward(
         self,
@@ -352,25 +356,17 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
         """
         features = self.fast_diarization(input_values, attention_mask)
         frames = input_values.shape[1] // FRAME_SAMPLES
-        batch = input_values.shape[0]
         with torch.autocast(input_values.device.type, enabled=False):
-            scores = self.classifier(features.last_hidden_state.to(self.classifier.weight.dtype)).float()
-            scores = scores.reshape(batch, -1, len(self.speaker_sets))[:, :frames]
-            present = torch.logsumexp(scores.unsqueeze(-2) - 1e4 * (1 - self.membership), -1)
-            absent = torch.logsumexp(scores.unsqueeze(-2) - 1e4 * self.membership, -1)
-            logits = present - absent
+            scores, logits = self._classify(features.last_hidden_state, frames)
             frame_mask = None
             if attention_mask is not None:
                 frame_mask = attention_mask[:, FRAME_SAMPLES - 1 :: FRAME_SAMPLES][:, :frames].to(logits.dtype)
 
-            if labels is None:
-                activity = torch.sigmoid(logits)
-            else:
-                if labels.shape != logits.shape:
-                    raise ValueError(
-                        f"labels must have the shape of the logits {tuple(logits.shape)}, got {tuple(labels.shape)}"
-                    )
-                activity = labels.to(logits.dtype)
+            if labels is not None and labels.shape != logits.shape:
+                raise ValueError(
+                    f"labels must have the shape of the logits {tuple(logits.shape)}, got {tuple(labels.shape)}"
+                )
+            activity = torch.sigmoid(logits) if labels is None else labels.to(logits.dtype)
             embeddings = self.embed(features.speaker_states.float(), activity, frame_mask)
             loss = losses = None
             if labels is not None:
@@ -381,6 +377,13 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
                 loss = total_loss(self.config, losses)
         output = FastDiarizationOutput(loss, logits, embeddings, losses)
         return output if return_dict is not False else output.to_tuple()
+
+    def _classify(self, states: torch.Tensor, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores of the sets (batch, frames, sets), and each speaker's log-odds (batch, frames, num_speakers)."""
+        scores = self.classifier(states.to(self.classifier.weight.dtype)).float()
+        scores = scores.reshape(states.shape[0], -1, len(self.speaker_sets))[:, :frames]
+        present, absent = torch.logsumexp(scores[..., None, None, :] - self.excluded, -1).unbind(-2)
+        return scores, present - absent
 
     def embed(
         self, speaker_states: torch.Tensor, activity: torch.Tensor, frame_mask: torch.Tensor | None

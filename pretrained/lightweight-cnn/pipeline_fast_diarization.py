@@ -17,6 +17,7 @@ from .audio_fast_diarization import (
     audio_blocks,
     check_choice,
 )
+from .download_fast_diarization import download, is_address
 from .inputs_fast_diarization import is_one, to_recording
 from .linking_fast_diarization import Linker
 from .segments_fast_diarization import Segment, exclusive_segments
@@ -61,10 +62,10 @@ class FastDiarizationPipeline(Pipeline):
     ) -> list[dict] | list[list[dict]]:
         """
         Args:
-            inputs: a recording, or a list of them: path or encoded bytes of any file FFmpeg reads, video included; a
-                waveform of NumPy or torch; `(sampling_rate, waveform)`; a decoded audio of datasets; a dict of `array`,
-                `raw` or `waveform` with `sampling_rate` or `sample_rate`, of `bytes`, `path` or `audio`. Of a
-                generator, a `KeyDataset` or other iterables the results come one by one.
+            inputs: a recording, or a list of them: path, http(s) address or encoded bytes of any file FFmpeg reads,
+                video included; a waveform of NumPy or torch; `(sampling_rate, waveform)`; a decoded audio of datasets;
+                a dict of `array`, `raw` or `waveform` with `sampling_rate` or `sample_rate`, of `bytes`, `path` or
+                `audio`. Of a generator, a `KeyDataset` or other iterables the results come one by one.
             batch_size (`int`, *optional*): windows in one forward pass.
             words (*optional*): what a speech recogniser returned for the recording, or a file of it, as of
                 `read_transcript`; of a list of recordings a list of them.
@@ -148,6 +149,8 @@ class FastDiarizationPipeline(Pipeline):
         self, recording, sampling_rate: int | None = None, track: int | None = None, channels: Channels = MIX
     ) -> dict:
         try:
+            # An address within a row of a data set is not called: who wrote it would choose what this machine calls.
+            recording = download(recording) if is_address(recording) else recording
             recording = to_recording(recording, sampling_rate, channels)
             if hasattr(recording, "read") and get_worker_info():  # which gives back what it can pickle
                 recording = recording.read()
