@@ -36,6 +36,7 @@ from common.hub_http import limit_silence
 from common.output import OutputError, make_directory
 from common.version import __version__
 from data.corpora import CORPORA, Corpus, CorpusError
+from diarization.backends import CONFIG_FILE, WEIGHTS_FILE, ModelError, download_model
 from evaluation.window_scores import window_table
 from modeling import (
     FastDiarizationConfig,
@@ -235,7 +236,8 @@ def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassifi
     """
     remedy = "give a model directory that train.py wrote (such as runs/demo/model) or a Hub id"
     try:
-        saved = FastDiarizationConfig.get_config_dict(name)[0]
+        place = name if "/" not in name or Path(name).exists() else download_model(name, (WEIGHTS_FILE, CONFIG_FILE))
+        saved = FastDiarizationConfig.get_config_dict(place)[0]
         kind, speakers = saved.get("model_type"), saved.get("num_speakers", FastDiarizationConfig().num_speakers)
         if kind != FastDiarizationConfig.model_type:
             held = f"a model of type {kind!r}" if kind else "no model"
@@ -245,8 +247,8 @@ def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassifi
                 f"--start_from {name} has num_speakers {speakers} and this run {given['num_speakers']}; leave "
                 "--num_speakers out, or train from scratch without --start_from"
             )
-        return FastDiarizationForAudioFrameClassification.from_pretrained(name, **given)
-    except (OSError, SafetensorError) as error:
+        return FastDiarizationForAudioFrameClassification.from_pretrained(place, **given)
+    except (ModelError, OSError, SafetensorError) as error:
         raise UsageError(f"--start_from {name} cannot be loaded ({first_line(error)}); {remedy}") from None
 
 

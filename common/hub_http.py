@@ -3,6 +3,7 @@
 What has to be written twice for that is here, so that the rest of the project is written once.
 """
 
+import logging
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
@@ -16,6 +17,11 @@ SILENCE_SECONDS = 60.0
 """How long a server may be silent before a request counts as failed, where its caller sets no limit."""
 HTTP_FAULTS = (OSError, HfHubHTTPError.__bases__[0])
 """What a request raises that got no answer, or a part of one: with httpx no `OSError`."""
+
+
+def quieten_retries() -> None:
+    """Drop the three lines that huggingface_hub prints before it tries again; what fails in the end is an exception."""
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
 
 
 class Response(Protocol):

@@ -19,6 +19,7 @@ from datasets import IterableDataset, load_dataset_builder
 
 from common.errors import first_line
 from common.hub_files import open_file
+from common.hub_http import quieten_retries
 from common.retry import GaveUp, is_forbidden, persist
 from data import fingerprints
 from data.annotations import AUDIO_SUFFIXES, Conversation
@@ -204,6 +205,7 @@ def open_corpus(name: str, split: str, speaker_column: str | None = None, revisi
         raise CorpusError(
             f"corpus {corpus.path!r} is not a directory, a Hub id (user/name) or one of: {', '.join(CORPORA)}"
         )
+    quieten_retries()
     builder = _open_builder(corpus, revision)
     files = builder.config.data_files or {}
     splits, held_out = _choose_splits(corpus, split, [str(s) for s in files])

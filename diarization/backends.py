@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,7 +51,12 @@ def open_network(
     if not path.exists():
         if on_torch:
             return _open_torch(model, revision)
-        path = _download(model, revision)
+        path = download_model(model, (ONNX_FILE, CONFIG_FILE), revision)
+        if not ((path / ONNX_FILE).is_file() or _has_torch()):
+            raise ModelError(
+                f"model {model} has no {ONNX_FILE} on the Hub, and torch is not installed to run its weights; "
+                "pip install torch transformers"
+            )
     elif not (path / WEIGHTS_FILE).is_file():
         on_torch = False
     if (path / ONNX_FILE).is_file() and not on_torch:
@@ -77,28 +83,28 @@ def _refuse_absent(model: str) -> None:
         )
 
 
-def _download(model: str, revision: str | None) -> Path:
-    """The directory of the ONNX file, if there is one, and configuration of a Hub id, cached by huggingface_hub."""
+def download_model(model: str, files: Sequence[str], revision: str | None = None) -> Path:
+    """The directory of those of the files that a Hub id has, cached by huggingface_hub.
+
+    Raises:
+        ModelError: there is no such repository or revision, or no connection.
+    """
     try:
         from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError:
         raise ModelError(
             f"model {model}: no such directory here, and huggingface_hub is not installed to look for it on the Hub; "
             "check the path, or pip install huggingface_hub"
         ) from None
     try:
-        directory = Path(snapshot_download(model, revision=revision, allow_patterns=[ONNX_FILE, CONFIG_FILE]))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(files)))
     except Exception as error:  # of whichever HTTP library huggingface_hub uses
+        reason = "the Hub cannot be reached" if isinstance(error, LocalEntryNotFoundError) else first_line(error)
         raise ModelError(
-            f"model {model}: no such directory here, and not to be had from the Hub ({first_line(error)}); check the "
-            "name and the connection"
+            f"model {model}: no such directory here, and not to be had from the Hub ({reason}); check the name and the "
+            "connection"
         ) from error
-    if not ((directory / ONNX_FILE).is_file() or _has_torch()):
-        raise ModelError(
-            f"model {model} has no {ONNX_FILE} on the Hub, and torch is not installed to run its weights; "
-            "pip install torch transformers"
-        )
-    return directory
 
 
 def _open_onnx(file: Path, provider: str | None) -> tuple[Network, LinkingSettings]:
@@ -183,14 +189,13 @@ def load_weights(model: str, revision: str | None = None):
     from modeling import FastDiarizationForAudioFrameClassification
 
     _refuse_absent(model)
-    if Path(model).is_dir():
-        config = _config_in(Path(model))
-        if config.get("model_type") != FastDiarizationForAudioFrameClassification.config_class.model_type:
-            raise ModelError(f"model {model} is a network of type {config.get('model_type')!r:.60}; {REMEDY}")
+    place = Path(model) if Path(model).exists() else download_model(model, (WEIGHTS_FILE, CONFIG_FILE), revision)
+    if place.is_dir():
+        kind = _config_in(place).get("model_type")
+        if kind != FastDiarizationForAudioFrameClassification.config_class.model_type:
+            raise ModelError(f"model {model} is a network of type {kind!r:.60}; {REMEDY}")
     try:
-        network, found = FastDiarizationForAudioFrameClassification.from_pretrained(
-            model, revision=revision or "main", output_loading_info=True
-        )
+        network, found = FastDiarizationForAudioFrameClassification.from_pretrained(place, output_loading_info=True)
     except Exception as error:  # a configuration of anything makes transformers raise anything
         raise ModelError(f"model {model} cannot be opened ({first_line(error)}); {REMEDY}") from error
     if found["missing_keys"]:

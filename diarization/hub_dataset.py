@@ -17,6 +17,7 @@ from datasets import Audio, IterableDataset, get_dataset_config_names, load_data
 from tqdm import tqdm
 
 from common.errors import first_line
+from common.hub_http import quieten_retries
 from common.processes import gather, join
 from data.own_files import UnreadableFile, check_card, open_own_file, root_of
 from modeling.audio_fast_diarization import AudioError, audio_blocks
@@ -146,6 +147,7 @@ def open_split(name: str, config: str | None, split: str) -> IterableDataset:
     Raises:
         ValueError: no such data set, configuration or split, or several configurations and none chosen.
     """
+    quieten_retries()
     try:
         check_card(name, None)
         configs = get_dataset_config_names(name)
