@@ -63,13 +63,13 @@ def _training(result: dict) -> str | None:
             f"{of_name['windows_per_second']:.0f}",
             f"{of_name['share_waiting_for_data']:.0%}",
             "-" if of_name["gpu_busy_share"] is None else f"{of_name['gpu_busy_share']:.0%}",
-            f"{of_name['host_ms_per_step']:.1f}",
+            f"{of_name['launch_ms_per_step']:.1f}",
             f"{of_name['peak_gpu_megabytes']:.0f}",
         ]
         for name, of_name in found.items()
         if "steps_per_second" in of_name
     ]
-    header = ["training", "steps/s", "windows/s", "waiting for data", "GPU busy", "host ms a step", "peak MB"]
+    header = ["training", "steps/s", "windows/s", "waiting for data", "GPU busy", "launch ms", "peak MB"]
     by_kernel = [
         f"A step ({name.removesuffix(', by kernel')}) launches {of_name['kernels_per_step']:.0f} kernels, which run "
         f"for {of_name['ms_per_step']:.1f} ms."

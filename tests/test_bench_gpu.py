@@ -202,7 +202,7 @@ RESULT = {
             "windows_per_second": 786.0,
             "share_waiting_for_data": 0.412,
             "gpu_busy_share": None,
-            "host_ms_per_step": 12.3,
+            "launch_ms_per_step": 12.3,
             "peak_gpu_megabytes": 900.0,
         },
         "batch 32, by kernel": {"kernels_per_step": 640.0, "ms_per_step": 9.87, "largest_costs": {}},
