@@ -8,6 +8,7 @@ Space on the Hub.
 """
 
 import os
+import time
 from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,12 +30,13 @@ from space.live import Live
 from space.player import PASS_ON, clock, player, script
 
 MODEL = Path(os.environ.get("FAST_DIARIZATION_MODEL", "pretrained/lightweight-cnn"))
-EXAMPLE = jobs.ROOT / "space" / "example.flac"
+EXAMPLE = jobs.ROOT / "data" / "demo" / "call.ogg"
 NETWORK, SETTINGS = open_network(str(MODEL / ONNX_FILE))
 AUTOMATIC = "automatic"
 DOWNLOADS = ("txt", "srt", "vtt", "rttm", "json")
 EDIT = ("do", "speaker", "to", "start", "end")
-LIVE_SECONDS = 40.0
+LIVE_SECONDS, LATE_SECONDS = 40.0, 1.0
+"""Shown while the microphone is on; in which the last pieces of sound come after it is off."""
 PRIVATE = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 """Of events that only make sense on the page, and that nobody waits for."""
 AT_ONCE = {"queue": False, **PRIVATE}
@@ -165,13 +167,13 @@ def edited(hypothesis: Hypothesis | None, event: gr.EventData) -> Iterator[tuple
 def speakers_live(sound: tuple[int, np.ndarray] | None, live: Live | None):
     """What the microphone has heard lately, and the state for the next piece of sound."""
     live = live or Live(NETWORK, SETTINGS)
-    if live.diarizer.finished:
-        return gr.skip(), gr.skip(), live
     if sound is not None and len(sound[1]):
         try:
             live.hear(*sound)
         except ValueError as error:
             return gr.skip(), f"**error:** {error}", live
+    if live.ended:
+        return gr.skip(), gr.skip(), live
     end = max(live.seconds, LIVE_SECONDS)
     now = f"**Speaking now:** {', '.join(live.speaking()) or 'nobody'}"
     return player(live.hypothesis(), span=(end - LIVE_SECONDS, end)), now, live
@@ -182,6 +184,7 @@ def live_ended(live: Live | None) -> Iterator[tuple]:
     if live is None:
         yield gr.skip(), gr.skip(), None, "", "", *([None] * len(DOWNLOADS))
         return
+    time.sleep(LATE_SECONDS)
     live.end()
     spoken = bool(live.segments)
     visible = gr.update(visible=spoken), gr.update(visible=spoken)
@@ -198,9 +201,7 @@ class Results:
     def __init__(self, message: gr.Markdown, prefix: str = ""):
         self.hypothesis = gr.State(time_to_live=jobs.KEPT_SECONDS)
         with gr.Column(visible=False, elem_id=f"{prefix}results") as self.column:
-            self.player = gr.HTML(
-                elem_id=f"{prefix}timeline", js_on_load=PASS_ON, apply_default_css=False, padding=False
-            )
+            self.player = gr.HTML(elem_id=f"{prefix}timeline", js_on_load=PASS_ON, apply_default_css=False)
             with gr.Row(elem_classes="downloads") as self.row:
                 self.downloads = [
                     gr.DownloadButton(name.upper(), size="sm", elem_id=f"{prefix}{name}") for name in DOWNLOADS
@@ -230,7 +231,7 @@ def build_recording() -> None:
         words = gr.File(label="JSON, SRT or WebVTT", file_types=[".json", ".srt", ".vtt"], elem_id="words", height=120)
         about_words = gr.Markdown(elem_id="about-words")
     message = gr.Markdown(elem_id="summary")
-    progress = gr.HTML(elem_id="progress", apply_default_css=False, padding=False)
+    progress = gr.HTML(elem_id="progress", apply_default_css=False)
     sound = gr.File(visible=False)
     results = Results(message)
     switched = [results.column, start, stop]

@@ -1,5 +1,7 @@
 """One visitor's microphone."""
 
+from threading import Lock
+
 import av
 import numpy as np
 
@@ -22,6 +24,7 @@ class Live:
         self.resampler, self.sampling_rate = None, 0
         self.segments: list[Segment] = []
         self.seconds = 0.0
+        self.ended, self.lock = False, Lock()
 
     def hear(self, sampling_rate: int, samples: np.ndarray) -> None:
         """16 bit samples, (samples,) or (samples, channels), at the rate of the browser, which may change.
@@ -31,8 +34,25 @@ class Live:
         """
         if not LOWEST_RATE <= sampling_rate <= HIGHEST_RATE:
             raise ValueError(f"a microphone at {sampling_rate} Hz cannot be used; choose another one in the browser")
-        if self.diarizer.finished:
-            return  # a last piece of sound may come after Stop
+        with self.lock:
+            if not self.ended:
+                self._hear(sampling_rate, samples)
+
+    def end(self) -> None:
+        """Decide what is still open; what is heard later is left out."""
+        with self.lock:
+            if not self.ended:
+                self.ended = True
+                self.segments = join_segments(self.segments + self.diarizer.flush())
+
+    def speaking(self) -> list[str]:
+        """Who speaks now."""
+        return sorted({s.speaker for s in self.segments if s.end > self.seconds - NOW_SECONDS})
+
+    def hypothesis(self) -> Hypothesis:
+        return Hypothesis.of("live", self.seconds, self.segments)
+
+    def _hear(self, sampling_rate: int, samples: np.ndarray) -> None:
         if sampling_rate != self.sampling_rate:
             self._take(self.resampler.resample(None) if self.resampler else [])
             self.resampler, self.sampling_rate = av.AudioResampler("fltp", "mono", SAMPLING_RATE), sampling_rate
@@ -41,18 +61,6 @@ class Live:
         frame.sample_rate = sampling_rate
         self._take(self.resampler.resample(frame))
         self.seconds += len(mono) / sampling_rate
-
-    def end(self) -> None:
-        """Decide what is still open."""
-        if not self.diarizer.finished:
-            self.segments = join_segments(self.segments + self.diarizer.flush())
-
-    def speaking(self) -> list[str]:
-        """Who speaks now."""
-        return sorted({s.speaker for s in self.segments if s.end > self.seconds - NOW_SECONDS})
-
-    def hypothesis(self) -> Hypothesis:
-        return Hypothesis.of("live", self.seconds, self.segments)
 
     def _take(self, frames: list[av.AudioFrame]) -> None:
         for frame in frames:
