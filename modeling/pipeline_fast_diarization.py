@@ -1,5 +1,6 @@
 """`pipeline("speaker-diarization")`: who speaks when in a recording of any length, container and rate."""
 
+import os
 import warnings
 from collections.abc import Sequence
 
@@ -17,15 +18,16 @@ from .audio_fast_diarization import (
     audio_blocks,
     check_choice,
 )
+from .enrolment_fast_diarization import KnownVoices, name_speakers
 from .inputs_fast_diarization import is_one, to_recording
-from .linking_fast_diarization import Linker
-from .separate_fast_diarization import diarize_channels
+from .linking_fast_diarization import link
+from .separate_fast_diarization import link_channels
 from .settings_fast_diarization import LinkingSettings, SpeakerCount
 from .streaming_fast_diarization import StreamingDiarizer
-from .windows_fast_diarization import WINDOWS_PER_BATCH, Network, finite, sliding_windows
+from .windows_fast_diarization import WINDOWS_PER_BATCH, Network, finite
 
 NUMBERS = tuple(SpeakerCount.__dataclass_fields__)
-KEYWORDS = (*NUMBERS, "sampling_rate", "track", "channels", "on_error", "batch_size", "num_workers")
+KEYWORDS = (*NUMBERS, "voices", "sampling_rate", "track", "channels", "on_error", "batch_size", "num_workers")
 
 
 class FastDiarizationPipeline(Pipeline):
@@ -64,6 +66,8 @@ class FastDiarizationPipeline(Pipeline):
             sampling_rate (`int`, *optional*): of waveforms that come without, 16 000 Hz by default.
             track, channels (*optional*): what is heard of a recording, as of `audio_blocks`; with `"separate"` the
                 speaker on channel 1 is `"SPEAKER_00"`, on channel 2 `"SPEAKER_01"`.
+            voices (path, *optional*): file of known voices, as `python diarize.py --enroll` makes it; speakers who are
+                known have their names, the others stay `"SPEAKER_00"`, ...
             on_error (`str`, *optional*): `"raise"` (default), or `"skip"`: `None` and an `AudioWarning` in place of
                 the segments of a recording that cannot be read.
 
@@ -73,6 +77,7 @@ class FastDiarizationPipeline(Pipeline):
 
         Raises:
             AudioError: a recording that cannot be read.
+            VoicesError: a file of known voices that cannot be used.
             ValueError: an impossible number of speakers, or a keyword that is not known.
         """
         batch_size = batch_size or self._batch_size or WINDOWS_PER_BATCH
@@ -104,6 +109,7 @@ class FastDiarizationPipeline(Pipeline):
         track: int | None = None,
         channels: Channels | None = None,
         on_error: str | None = None,
+        voices: str | os.PathLike | None = None,
         **numbers,
     ):
         if unknown := numbers.keys() - set(NUMBERS):
@@ -113,8 +119,9 @@ class FastDiarizationPipeline(Pipeline):
         check_choice(track, MIX if channels is None else channels)
         if channels == SEPARATE and any(value is not None for value in numbers.values()):
             raise ValueError("with channels='separate' there is one speaker a channel; give no number of speakers")
+        known = None if voices is None else KnownVoices.load(voices, torch_network(self.model))
         heard = _given(track=track, channels=channels)
-        postprocess = _given(on_error=on_error) | ({"count": SpeakerCount(**numbers)} if numbers else {})
+        postprocess = _given(on_error=on_error, voices=known) | ({"count": SpeakerCount(**numbers)} if numbers else {})
         return (
             heard | _given(sampling_rate=sampling_rate),
             heard | _given(windows_per_batch=windows_per_batch),
@@ -142,34 +149,41 @@ class FastDiarizationPipeline(Pipeline):
         if "error" in inputs:
             return inputs
         recording = inputs["recording"]
-        settings, network = LinkingSettings.of(self.model.config.to_dict()), torch_network(self.model)
+        settings, network = self._settings, torch_network(self.model)
         is_waveform = isinstance(recording, np.ndarray)
         blocks = [recording] if is_waveform else audio_blocks(recording, track=track, channels=channels)
         try:
             if channels == SEPARATE:
-                return {"segments": diarize_channels(network, blocks, settings, windows_per_batch)}
-            linker = Linker(settings)
-            for starts, windows in sliding_windows(blocks, settings, windows_per_batch):
-                linker.add(starts, *network(windows))
+                return {"diarization": link_channels(network, blocks, settings, windows_per_batch)}
+            return {"linker": link(network, blocks, settings, windows_per_batch)}
         except AudioError as error:
             return {"error": error}
-        return {"linker": linker}
 
     def postprocess(
-        self, outputs: dict, count: SpeakerCount = SpeakerCount(), on_error: str = "raise"
+        self,
+        outputs: dict,
+        count: SpeakerCount = SpeakerCount(),
+        on_error: str = "raise",
+        voices: KnownVoices | None = None,
     ) -> list[dict] | None:
         if "error" in outputs:
             if on_error == "raise":
                 raise outputs["error"]
             warnings.warn(f"{outputs['error']}; skipped, its result is None", AudioWarning, stacklevel=2)
             return None
-        segments = outputs["segments"] if "segments" in outputs else outputs["linker"].segments(count)
+        diarization = outputs["diarization"] if "diarization" in outputs else outputs["linker"].diarization(count)
+        if voices is not None:
+            diarization = name_speakers(diarization, voices, self._settings)
+        segments = diarization.segments
         return [dict(vars(segment)) for segment in segments]
 
     def stream(self, **options) -> StreamingDiarizer:
         """A [`StreamingDiarizer`] on this model, for one live stream; `options` are its own."""
-        settings = LinkingSettings.of(self.model.config.to_dict())
-        return StreamingDiarizer(torch_network(self.model), settings, **options)
+        return StreamingDiarizer(torch_network(self.model), self._settings, **options)
+
+    @property
+    def _settings(self) -> LinkingSettings:
+        return LinkingSettings.of(self.model.config.to_dict())
 
 
 def torch_network(model: PreTrainedModel) -> Network:
