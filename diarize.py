@@ -6,6 +6,9 @@
     python diarize.py call.wav --reference call.rttm            scored: DER and its parts
     python diarize.py call.wav --channels separate              a call with one speaker on each channel
     python diarize.py call.wav --words asr.json                 who said what: words of a speech recogniser
+    python diarize.py --enroll Anna=anna.wav Ben=ben.wav --voices voices.safetensors
+    python diarize.py call.wav --voices voices.safetensors      people who are known, by their names
+    python diarize.py --rename SPEAKER_00=Anna results/call.rttm
     ffmpeg -i ... -f wav - | python diarize.py -                standard input
     python diarize.py call.wav --model runs/demo/model          a model of your own
     python diarize.py call.wav --model model.onnx               numpy and onnxruntime only, no torch
@@ -30,17 +33,20 @@ from common.output import make_directory
 from common.processes import gather, join
 from common.terminal import report, say, warn
 from diarization.backends import open_network
+from diarization.enrolling import enrol_people
 from diarization.formats import FORMATS, WITH_WORDS, to_annotation, to_txt
 from diarization.names import find_recordings
 from diarization.outputs import Outputs
 from diarization.progress import with_progress
 from diarization.providers import PROVIDERS
+from diarization.renaming import rename_files
 from diarization.timeline import MOST_LISTED, text_timeline
 from diarization.words import find_words, read_words, with_speakers
 from modeling.audio_fast_diarization import MIX, SAMPLING_RATE, SEPARATE, AudioNotice, AudioWarning, check_choice
-from modeling.linking_fast_diarization import diarize
+from modeling.enrolment_fast_diarization import KnownVoices, name_speakers
+from modeling.linking_fast_diarization import link
 from modeling.segments_fast_diarization import Segment, exclusive_segments
-from modeling.separate_fast_diarization import diarize_channels
+from modeling.separate_fast_diarization import link_channels
 from modeling.settings_fast_diarization import SpeakerCount
 from modeling.words_fast_diarization import Word, spoken_turns
 
@@ -72,6 +78,11 @@ def main(arguments: list[str] | None = None) -> int:
 def run(arguments: argparse.Namespace) -> int:
     count = SpeakerCount(arguments.num_speakers, arguments.min_speakers, arguments.max_speakers)
     check_choice(arguments.track, arguments.channels)
+    if arguments.rename:
+        return rename_files([*arguments.rename, *arguments.files])
+    if arguments.enroll:
+        heard = {"track": arguments.track, "channels": arguments.channels}
+        return enrol_people(arguments.enroll, Path(arguments.voices), arguments.model, **heard)
     output = Path(arguments.output)
     if arguments.dataset:
         from diarization.hub_dataset import diarize_dataset
@@ -85,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     references = find_references(arguments, list(recordings))
     transcripts = read_words(arguments.words, recordings)
     network, settings = open_network(arguments.model, arguments.provider, arguments.revision)
+    known = KnownVoices.load(arguments.voices, network) if arguments.voices else None
     make_directory(output, "--output")
     outputs = Outputs(output, arguments.format, arguments.plot, arguments.overwrite, inputs(arguments, recordings))
     outputs.check(recordings)
@@ -96,9 +108,12 @@ def run(arguments: argparse.Namespace) -> int:
             heard = {"track": arguments.track, "channels": arguments.channels}
             blocks = with_progress(file, f"{number}/{len(recordings)} {name}", rank, samples, **heard)
             if arguments.channels == SEPARATE:
-                segments = diarize_channels(network, blocks, settings)
+                diarization = link_channels(network, blocks, settings)
             else:
-                segments = diarize(network, blocks, settings, count)
+                diarization = link(network, blocks, settings).diarization(count)
+            if known:
+                diarization = name_speakers(diarization, known, settings)
+            segments = diarization.segments
             if arguments.exclusive:
                 segments = exclusive_segments(segments)
             seconds = sum(samples) / SAMPLING_RATE
@@ -172,6 +187,27 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exclusive", action="store_true", help="nobody at the same time: the one who spoke before keeps the time"
     )
+    parser.add_argument(
+        "--enroll",
+        nargs="+",
+        action="extend",
+        metavar="NAME=FILE",
+        help="add people to the file of known voices, each from recordings of that person alone (10 s of speech are "
+        "good, 2 s the least; FILEs that follow are the same person's); who is in it already stays",
+    )
+    parser.add_argument(
+        "--voices",
+        metavar="FILE",
+        help="file of known voices: --enroll makes it, and speakers who are in it get their names; the others stay "
+        "SPEAKER_00, ...",
+    )
+    parser.add_argument(
+        "--rename",
+        nargs="+",
+        action="extend",
+        metavar="OLD=NEW",
+        help="other names for speakers in FILEs written before (RTTM, JSON, CSV, subtitles, text), in place",
+    )
     parser.add_argument("--reference", metavar="RTTM", help="RTTM file or directory of them, to score against")
     parser.add_argument("--uem", metavar="UEM", help="UEM file: the regions to score (default: whole recordings)")
     parser.add_argument(
@@ -189,7 +225,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     flags, files = split_flags(sys.argv[1:] if arguments is None else arguments)
     arguments = parser.parse_intermixed_args(flags)
     arguments.files += files
-    if bool(arguments.files) == bool(arguments.dataset):
+    check_commands(parser, arguments)
+    if not (arguments.enroll or arguments.rename) and bool(arguments.files) == bool(arguments.dataset):
         parser.error("give one or more recordings, or --dataset HUB_ID")
     if arguments.dataset and (arguments.format or arguments.plot or arguments.reference or arguments.overwrite):
         parser.error("--dataset writes Parquet; --format, --plot, --overwrite and --reference are for files")
@@ -209,6 +246,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def check_commands(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """End with a usage error where --enroll, --rename and --voices are given what does not belong to them."""
+    if arguments.enroll and arguments.rename:
+        parser.error("--enroll and --rename are two commands; run one after the other")
+    if arguments.rename and arguments.voices:
+        parser.error("--rename changes files written before; --voices is for recordings")
+    if arguments.enroll and not arguments.voices:
+        parser.error("--enroll needs the file to add to: --voices voices.safetensors")
+    if arguments.enroll and (arguments.files or arguments.dataset):
+        parser.error("--enroll makes the file of known voices only; diarize recordings with it in a second run")
+    if arguments.enroll and arguments.channels == SEPARATE:
+        parser.error(f"--enroll is from recordings of one person; --channels {SEPARATE} is for calls")
+    if arguments.dataset and (arguments.voices or arguments.rename):
+        parser.error("--voices and --rename are for files")
+
+
 def formats(names: str) -> list[str]:
     """The value of --format."""
     for name in names.split(","):
@@ -222,6 +275,7 @@ def inputs(arguments: argparse.Namespace, recordings: dict[str, str]) -> dict[st
     model = Path(arguments.model)
     found = {"recording": list(recordings.values()), "model": [model, *model.glob("*"), *model.glob("model/*")]}
     found |= {"file of words": list(find_words(arguments.words, recordings).values())}
+    found |= {"file of known voices": [arguments.voices or ""]}
     if arguments.reference:
         from evaluation.references import reference_files
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from diarization.subtitles import to_srt, to_vtt
+from diarization.talk_time import talk_times
 from diarization.timeline import clock
 from modeling.segments_fast_diarization import Segment
 from modeling.words_fast_diarization import Word, spoken_turns
@@ -13,13 +14,25 @@ from modeling.words_fast_diarization import Word, spoken_turns
 def to_rttm(name: str, segments: Sequence[Segment]) -> str:
     """Lines of RTTM (NIST RT-09), in milliseconds."""
     return "".join(
-        f"SPEAKER {name} 1 {s.start:.3f} {s.end - s.start:.3f} <NA> <NA> {s.speaker} <NA> <NA>\n" for s in segments
+        f"SPEAKER {name} 1 {s.start:.3f} {s.end - s.start:.3f} <NA> <NA> {rttm_field(s.speaker)} <NA> <NA>\n"
+        for s in segments
     )
+
+
+def rttm_field(name: str) -> str:
+    """A speaker's name in RTTM, whose fields end at a space."""
+    return "_".join(name.split())
+
+
+def csv_field(name: str) -> str:
+    """A speaker's name in CSV (RFC 4180), quoted where it must be."""
+    return '"' + name.replace('"', '""') + '"' if set(name) & set(',"\n') else name
 
 
 def to_json(name: str, segments: Sequence[Segment], about: Mapping = {}, words: Sequence[Word] | None = None) -> str:
     """`about` holds further facts of the recording, such as what number of speakers was asked for."""
-    found = {"recording": name, "num_speakers": len({s.speaker for s in segments}), **about}
+    speakers = [asdict(one) for one in talk_times(segments)]
+    found = {"recording": name, "num_speakers": len(speakers), **about, "speakers": speakers}
     found |= {"segments": [asdict(s) for s in segments]}
     if words is not None:
         turns = [turn.as_dict() for turn in spoken_turns(words)]
@@ -29,7 +42,7 @@ def to_json(name: str, segments: Sequence[Segment], about: Mapping = {}, words: 
 
 
 def to_csv(name: str, segments: Sequence[Segment]) -> str:
-    lines = [f"{s.start:.3f},{s.end:.3f},{s.speaker},{s.confidence:.4f}\n" for s in segments]
+    lines = [f"{s.start:.3f},{s.end:.3f},{csv_field(s.speaker)},{s.confidence:.4f}\n" for s in segments]
     return "start,end,speaker,confidence\n" + "".join(lines)
 
 

@@ -8,6 +8,7 @@ from typing import BinaryIO
 import numpy as np
 
 from diarization.matching import match_speakers
+from diarization.talk_time import talk_times
 from modeling.segments_fast_diarization import Segment
 
 BLOCKS = np.array(list(" ▁▂▃▄▅▆▇█"))
@@ -60,7 +61,10 @@ def text_timeline(segments: Sequence[Segment], width: int | None = None, listed:
         return "  no speech found\n"
     width, seconds = width or shutil.get_terminal_size().columns, _seconds(segments)
     names = _names(segments)
-    margin = max(len(name) for name in names) + 12
+    talk = {one.speaker: one for one in talk_times(segments)}
+    facts = {name: f"{clock(one.seconds):>7} {one.share:4.0%} {_turns(one.turns)}" for name, one in talk.items()}
+    longest = max(map(len, names))
+    margin = longest + max(map(len, facts.values())) + 5
     columns = max(width - margin - 1, 10)
     edges = np.linspace(0, seconds, columns + 1)
     lines = []
@@ -68,8 +72,8 @@ def text_timeline(segments: Sequence[Segment], width: int | None = None, listed:
         turns = [s for s in segments if s.speaker == name]
         said = sum(np.clip(edges, s.start, s.end) for s in turns)
         levels = np.ceil(np.diff(said) / (seconds / columns) * (len(BLOCKS) - 1) - 1e-6).astype(int)
-        spoken = clock(sum(s.end - s.start for s in turns))
-        lines.append(f"  {name} {spoken:>7}  {''.join(BLOCKS[levels.clip(0, len(BLOCKS) - 1)])}".rstrip())
+        bar = "".join(BLOCKS[levels.clip(0, len(BLOCKS) - 1)])
+        lines.append(f"  {name:{longest}} {facts[name]:{margin - longest - 5}}  {bar}".rstrip())
     lines.append(" " * margin + "0:00" + clock(seconds).rjust(columns - 4))
     if listed and len(segments) <= MOST_LISTED:
         lines += [
@@ -88,6 +92,10 @@ def clock(seconds: float, digits: int = 0) -> str:
 
 def _names(segments: Sequence[Segment]) -> list[str]:
     return sorted({s.speaker for s in segments})
+
+
+def _turns(turns: int) -> str:
+    return f"{turns:3} turn{'s' * (turns != 1)}"
 
 
 def _seconds(segments: Sequence[Segment]) -> float:

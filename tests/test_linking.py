@@ -16,7 +16,7 @@ import modeling.linking_fast_diarization as linking
 import modeling.windows_fast_diarization as windows_module
 from diarization.formats import to_annotation
 from evaluation.recording_scores import score_recording
-from modeling.clustering_fast_diarization import merge
+from modeling.clustering_fast_diarization import cluster, merge
 from modeling.linking_fast_diarization import Linker, diarize
 from modeling.path_fast_diarization import BEAM, best_path, likeliest_names
 from modeling.segments_fast_diarization import to_segments
@@ -76,6 +76,30 @@ def test_a_scrap_of_sound_takes_nobodys_place():
     assert labels[0] != labels[1]
     plain = merge(sums, seconds, apart, LinkingSettings(full_evidence_seconds=0), two)
     assert plain[0] == plain[1]
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 12), few=st.booleans())
+def test_a_number_of_speakers_that_would_be_found_changes_nothing(seed, count, few):
+    rng = np.random.default_rng(seed)
+    sums, seconds = rng.standard_normal((count, 4)), rng.uniform(0.5, 8, count)
+    chosen, none = LinkingSettings(same_speaker_similarity=0.5), np.zeros((0, 2), int)
+    unknown = cluster(sums, seconds, none, chosen, SpeakerCount())
+    found = unknown.max() + 1
+    np.testing.assert_array_equal(cluster(sums, seconds, none, chosen, SpeakerCount(int(found))), unknown)
+    wanted = max(found - 1, 1) if few else min(found + 1, count)
+    assert cluster(sums, seconds, none, chosen, SpeakerCount(int(wanted))).max() + 1 == wanted
+
+
+def test_two_seconds_of_noise_are_not_the_second_of_two_people_told():
+    """Three clusters are found: two people in many pieces, and noise. Told two, the noise is merged or dropped."""
+    vectors = np.array([[1, 0, 0, 0], [0.3, 0.91**0.5, 0, 0], [0, 0, 1, 0]])
+    seconds = np.array([60.0, 12.0, 2.0])
+    sums, none = vectors * seconds[:, None], np.zeros((0, 2), int)
+    chosen = LinkingSettings(min_speaker_seconds=3.0, min_speaker_share=0.0)
+    labels = cluster(sums, seconds, none, chosen, SpeakerCount(2))
+    assert labels[0] != labels[1] and labels[2] == -1
+    assert set(cluster(sums, seconds, none, chosen, SpeakerCount(3)).tolist()) == {0, 1, 2}
 
 
 def test_who_is_hardly_alone_is_no_proof_that_two_are_two():
