@@ -1,8 +1,46 @@
 """Agglomerative clustering of tracklets into speakers."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from .settings_fast_diarization import LinkingSettings, SpeakerCount
+
+
+@dataclass(frozen=True)
+class Dendrogram:
+    """All merges of clusters, the nearest two first, as far as conflicts allow.
+
+    Args:
+        seconds: (tracklets,) of non-overlapped speech.
+        pairs: (merges, 2) the cluster that stays and the one that is merged into it, each by one of its tracklets.
+        similarity: (merges,) of the two.
+    """
+
+    seconds: np.ndarray
+    pairs: np.ndarray
+    similarity: np.ndarray
+
+    def merges(self, threshold: float, least: int = 0) -> int:
+        """Merges before the first one below a similarity, the first `least` of them whatever their similarity."""
+        below = np.flatnonzero(self.similarity[least:] < threshold)
+        return least + int(below[0]) if len(below) else len(self.pairs)
+
+    def labels(self, merges: int) -> np.ndarray:
+        """(tracklets,) the cluster of each after so many merges, from 0 on."""
+        labels = np.arange(len(self.seconds))
+        for stays, merged in self.pairs[:merges]:
+            labels[labels == merged] = stays
+        return np.unique(labels, return_inverse=True)[1]
+
+    def speakers(self, least: float) -> np.ndarray:
+        """(merges + 1,) clusters with `least` seconds or more after each number of merges, and no fewer than one."""
+        lengths, found = self.seconds.copy(), [int((self.seconds >= least).sum())]
+        for stays, merged in self.pairs:
+            before = (lengths[[stays, merged]] >= least).sum()
+            lengths[stays] += lengths[merged]
+            found.append(found[-1] - int(before) + int(lengths[stays] >= least))
+        return np.maximum(found, 1)
 
 
 def cluster(
@@ -10,9 +48,13 @@ def cluster(
 ) -> np.ndarray:
     """Agglomerative clustering of tracklets, the nearest two first.
 
+    Clusters are merged as far as `same_speaker_similarity` says, and on while more speakers than `count` allows have
+    `min_speaker_seconds` and `min_speaker_share` of speech. So nothing changes if a number is given that would have
+    been found. Where fewer are found than `count` allows, all tracklets are merged until that many clusters are left.
+
     Args:
         sums: (tracklets, dim) embeddings times seconds.
-        seconds: (tracklets,) of each heard alone.
+        seconds: (tracklets,) of non-overlapped speech.
         conflicts: (pairs, 2) tracklets that must stay apart, each pair in both orders.
 
     Returns:
@@ -20,14 +62,18 @@ def cluster(
     """
     apart = np.zeros((len(sums), len(sums)), bool)
     apart[tuple(conflicts.T)] = True
-    labels = merge(sums, seconds, apart, settings, count)
+    tree = dendrogram(sums, seconds, apart, settings)
+    least = max(settings.min_speaker_seconds, settings.min_speaker_share * seconds.sum())
+    merges, found = tree.merges(settings.same_speaker_similarity), tree.speakers(least)
+    while found[merges] > count.most and merges < len(tree.pairs):
+        merges += 1
+    if found[merges] < count.fewest:
+        merges, least = max(min(len(sums) - count.fewest, len(tree.pairs)), 0), 0.0
 
+    labels = tree.labels(merges)
     lengths = np.bincount(labels, seconds)
     order = np.argsort(-lengths, kind="stable")[: count.most]
-    least = max(settings.min_speaker_seconds, settings.min_speaker_share * lengths.sum())
-    keep = order[lengths[order] >= (0 if count.num_speakers else least)]
-    if len(keep) < count.fewest:
-        keep = order[: count.fewest]
+    keep = order[(lengths[order] >= least) | (np.arange(len(order)) == 0)]
     renamed = np.full(len(lengths), -1)
     renamed[keep] = np.arange(len(keep))
     return renamed[labels]
@@ -36,30 +82,43 @@ def cluster(
 def merge(
     sums: np.ndarray, seconds: np.ndarray, apart: np.ndarray, settings: LinkingSettings, count: SpeakerCount
 ) -> np.ndarray:
-    """Merge the nearest two clusters until none are near enough, or the most wanted are left; never below the fewest.
+    """(tracklets,) clusters once the nearest two are merged until none are near enough, or the most wanted are left;
+    never below the fewest. Distances are those of `dendrogram`."""
+    tree = dendrogram(sums, seconds, apart, settings)
+    merges = tree.merges(settings.same_speaker_similarity, max(len(sums) - count.most, 0))
+    return tree.labels(min(merges, max(len(sums) - count.fewest, 0)))
 
-    Their distance is one minus cosine, times the square root of the evidence for it: half the harmonic mean of the
-    times they are heard, as a share of `full_evidence_seconds` and at most 1.
+
+def dendrogram(sums: np.ndarray, seconds: np.ndarray, apart: np.ndarray, settings: LinkingSettings) -> Dendrogram:
+    """
+    The distance of two clusters is one minus cosine, times the square root of the evidence for it: half the harmonic
+    mean of the times they are heard, as a share of `full_evidence_seconds` and at most 1.
+
+    Args:
+        sums, seconds: as of `cluster`.
+        apart: (tracklets, tracklets) whether two must stay apart.
     """
     full = max(settings.full_evidence_seconds, 1e-9)
-    sums, seconds, apart = sums.copy(), seconds.copy(), apart | np.eye(len(sums), dtype=bool)
-    labels = np.arange(len(sums))
+    sums, lengths, apart = sums.copy(), seconds.copy(), apart | np.eye(len(sums), dtype=bool)
     vectors = normalise(sums)
 
     def similarity_to(a: int) -> np.ndarray:
-        evidence = seconds * seconds[a] / np.maximum(seconds + seconds[a], 1e-9)
+        evidence = lengths * lengths[a] / np.maximum(lengths + lengths[a], 1e-9)
         distance = (1 - vectors @ vectors[a]) * np.sqrt(np.minimum(evidence / full, 1))
         return np.where(apart[a], -np.inf, 1 - distance)
 
     similarity = np.array([similarity_to(a) for a in range(len(sums))])
     each, nearest = np.arange(len(sums)), similarity.argmax(axis=1)
-    for left in range(len(sums), count.fewest, -1):
+    pairs, similarities = [], []
+    while len(pairs) < len(sums) - 1:
         a = similarity[each, nearest].argmax()
         b = nearest[a]
-        if similarity[a, b] == -np.inf or (similarity[a, b] < settings.same_speaker_similarity and left <= count.most):
+        if similarity[a, b] == -np.inf:
             break
+        pairs.append((int(a), int(b)))
+        similarities.append(float(similarity[a, b]))
         sums[a] += sums[b]
-        seconds[a] += seconds[b]
+        lengths[a] += lengths[b]
         vectors[a] = normalise(sums[a])
         apart[a] |= apart[b]
         apart[:, a] = apart[a]
@@ -70,8 +129,7 @@ def merge(
         stale[a] = True
         nearest[stale] = similarity[stale].argmax(axis=1)
         nearest[similarity[:, a] > similarity[each, nearest]] = a
-        labels[labels == b] = a
-    return np.unique(labels, return_inverse=True)[1]
+    return Dendrogram(seconds, np.array(pairs, int).reshape(-1, 2), np.array(similarities))
 
 
 def group(sums: np.ndarray, labels: np.ndarray) -> np.ndarray:

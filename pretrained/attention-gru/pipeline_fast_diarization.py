@@ -1,5 +1,6 @@
 """`pipeline("speaker-diarization")`: who speaks when in a recording of any length, container and rate."""
 
+import os
 import warnings
 from collections.abc import Sequence
 
@@ -18,18 +19,29 @@ from .audio_fast_diarization import (
     check_choice,
 )
 from .download_fast_diarization import download, is_address
+from .enrolment_fast_diarization import KnownVoices, name_speakers
 from .inputs_fast_diarization import is_one, to_recording
-from .linking_fast_diarization import Linker
+from .linking_fast_diarization import link
 from .segments_fast_diarization import Segment, exclusive_segments
-from .separate_fast_diarization import diarize_channels
+from .separate_fast_diarization import link_channels
 from .settings_fast_diarization import LinkingSettings, SpeakerCount
 from .streaming_fast_diarization import StreamingDiarizer
 from .transcripts_fast_diarization import Passage, WordsError, read_transcript
-from .windows_fast_diarization import WINDOWS_PER_BATCH, Network, finite, sliding_windows
+from .windows_fast_diarization import WINDOWS_PER_BATCH, Network, finite
 from .words_fast_diarization import assign_words, spoken_turns
 
 NUMBERS = tuple(SpeakerCount.__dataclass_fields__)
-OPTIONS = ("words", "exclusive", "sampling_rate", "track", "channels", "on_error", "batch_size", "num_workers")
+OPTIONS = (
+    "words",
+    "exclusive",
+    "voices",
+    "sampling_rate",
+    "track",
+    "channels",
+    "on_error",
+    "batch_size",
+    "num_workers",
+)
 KEYWORDS = (*NUMBERS, *OPTIONS)
 
 
@@ -74,6 +86,8 @@ class FastDiarizationPipeline(Pipeline):
             track, channels (*optional*): what is heard of a recording, as of `audio_blocks`; with `"separate"` the
                 speaker on channel 1 is `"SPEAKER_00"`, on channel 2 `"SPEAKER_01"`.
             exclusive (`bool`, *optional*): nobody at the same time, as of `exclusive_segments`.
+            voices (path, *optional*): file of known voices, as `python diarize.py --enroll` makes it; speakers who are
+                known have their names, the others stay `"SPEAKER_00"`, ...
             on_error (`str`, *optional*): `"raise"` (default), or `"skip"`: `None` and an `AudioWarning` in place of
                 the segments of a recording that cannot be read.
 
@@ -85,6 +99,7 @@ class FastDiarizationPipeline(Pipeline):
         Raises:
             AudioError: a recording that cannot be read.
             WordsError: words that cannot be read.
+            VoicesError: a file of known voices that cannot be used.
             ValueError: an impossible number of speakers, or a keyword that is not known.
         """
         if words is not None:
@@ -127,6 +142,7 @@ class FastDiarizationPipeline(Pipeline):
         channels: Channels | None = None,
         on_error: str | None = None,
         exclusive: bool | None = None,
+        voices: str | os.PathLike | None = None,
         **numbers,
     ):
         if unknown := numbers.keys() - set(NUMBERS):
@@ -136,9 +152,10 @@ class FastDiarizationPipeline(Pipeline):
         check_choice(track, MIX if channels is None else channels)
         if channels == SEPARATE and any(value is not None for value in numbers.values()):
             raise ValueError("with channels='separate' there is one speaker a channel; give no number of speakers")
+        known = None if voices is None else KnownVoices.load(voices, torch_network(self.model))
         heard = _given(track=track, channels=channels)
         count = SpeakerCount(**numbers) if numbers else None
-        postprocess = _given(on_error=on_error, exclusive=exclusive, count=count)
+        postprocess = _given(on_error=on_error, exclusive=exclusive, voices=known, count=count)
         return (
             heard | _given(sampling_rate=sampling_rate),
             heard | _given(windows_per_batch=windows_per_batch),
@@ -168,35 +185,43 @@ class FastDiarizationPipeline(Pipeline):
         if "error" in inputs:
             return inputs
         recording = inputs["recording"]
-        settings, network = LinkingSettings.of(self.model.config.to_dict()), torch_network(self.model)
+        settings, network = self._settings, torch_network(self.model)
         is_waveform = isinstance(recording, np.ndarray)
         blocks = [recording] if is_waveform else audio_blocks(recording, track=track, channels=channels)
         try:
             if channels == SEPARATE:
-                return {"segments": diarize_channels(network, blocks, settings, windows_per_batch)}
-            linker = Linker(settings)
-            for starts, windows in sliding_windows(blocks, settings, windows_per_batch):
-                linker.add(starts, *network(windows))
+                return {"diarization": link_channels(network, blocks, settings, windows_per_batch)}
+            return {"linker": link(network, blocks, settings, windows_per_batch)}
         except AudioError as error:
             return {"error": error}
-        return {"linker": linker}
 
     def postprocess(
-        self, outputs: dict, count: SpeakerCount = SpeakerCount(), on_error: str = "raise", exclusive: bool = False
+        self,
+        outputs: dict,
+        count: SpeakerCount = SpeakerCount(),
+        on_error: str = "raise",
+        exclusive: bool = False,
+        voices: KnownVoices | None = None,
     ) -> list[dict] | None:
         if "error" in outputs:
             if on_error == "raise":
                 raise outputs["error"]
             warnings.warn(f"{outputs['error']}; skipped, its result is None", AudioWarning, stacklevel=2)
             return None
-        segments = outputs["segments"] if "segments" in outputs else outputs["linker"].segments(count)
+        diarization = outputs["diarization"] if "diarization" in outputs else outputs["linker"].diarization(count)
+        if voices is not None:
+            diarization = name_speakers(diarization, voices, self._settings)
+        segments = diarization.segments
         segments = exclusive_segments(segments) if exclusive else segments
         return [dict(vars(segment)) for segment in segments]
 
     def stream(self, **options) -> StreamingDiarizer:
         """A [`StreamingDiarizer`] on this model, for one live stream; `options` are its own."""
-        settings = LinkingSettings.of(self.model.config.to_dict())
-        return StreamingDiarizer(torch_network(self.model), settings, **options)
+        return StreamingDiarizer(torch_network(self.model), self._settings, **options)
+
+    @property
+    def _settings(self) -> LinkingSettings:
+        return LinkingSettings.of(self.model.config.to_dict())
 
 
 def torch_network(model: PreTrainedModel) -> Network:

@@ -7,9 +7,9 @@ from operator import itemgetter
 import numpy as np
 
 from .container_fast_diarization import AudioError
-from .linking_fast_diarization import Linker
+from .linking_fast_diarization import Diarization, Linker, Speaker
 from .mixing_fast_diarization import Pieces
-from .segments_fast_diarization import Segment, to_segments
+from .segments_fast_diarization import Segment, speaker_name, to_segments
 from .settings_fast_diarization import FRAME_SAMPLES, LinkingSettings, SpeakerCount
 from .windows_fast_diarization import WINDOWS_PER_BATCH, Network, sliding_windows
 
@@ -30,6 +30,16 @@ def diarize_channels(
     settings: LinkingSettings,
     windows_per_batch: int = WINDOWS_PER_BATCH,
 ) -> list[Segment]:
+    """Who speaks when in a recording with one speaker on each channel, as of `link_channels`."""
+    return link_channels(network, blocks, settings, windows_per_batch).segments
+
+
+def link_channels(
+    network: Network,
+    blocks: Iterable[np.ndarray],
+    settings: LinkingSettings,
+    windows_per_batch: int = WINDOWS_PER_BATCH,
+) -> Diarization:
     """
     Who speaks when in a recording with one speaker on each channel: the network's activity of each channel, but for
     frames in which its level is what crosstalk from another active channel explains. How much crosstalk there is from
@@ -39,7 +49,7 @@ def diarize_channels(
         blocks: consecutive (channels, samples) at 16 kHz, as of `audio_blocks(..., channels="separate")`.
 
     Returns:
-        segments by start; the speaker on channel 1 is SPEAKER_00, on channel 2 SPEAKER_01, ...
+        segments by start, and the speakers; the one on channel 1 is SPEAKER_00, on channel 2 SPEAKER_01, ...
 
     Raises:
         AudioError: one channel only, or two that carry the same sound.
@@ -60,18 +70,20 @@ def diarize_channels(
             linker.add(starts, *network(batch))
     levels.check_different()
     activities = [np.zeros(0, np.float32)] * channels
+    speakers: dict[str, Speaker] = {}
     for channel, linker in enumerate(linkers):
+        speakers |= {speaker_name(channel): one for one in linker.diarization(SpeakerCount(1)).speakers.values()}
         found = [part.max(axis=1) for part in linker.activities(SpeakerCount(num_speakers=1))]
         activities[channel] = np.concatenate([activities[channel], *found])
     frames = max(map(len, activities))
     activity = np.stack([np.pad(track, (0, frames - len(track))) for track in activities], axis=1)
     activity = activity * is_own(levels.decibels()[:frames], activity >= settings.offset)
     segments = [
-        Segment(segment.start, segment.end, f"SPEAKER_{channel:02d}", segment.confidence)
+        Segment(segment.start, segment.end, speaker_name(channel), segment.confidence)
         for channel in range(channels)
         for segment in to_segments([activity[:, channel, None]], settings)
     ]
-    return sorted(segments, key=lambda segment: (segment.start, segment.end))
+    return Diarization(sorted(segments, key=lambda segment: (segment.start, segment.end)), speakers)
 
 
 def is_own(decibels: np.ndarray, active: np.ndarray) -> np.ndarray:

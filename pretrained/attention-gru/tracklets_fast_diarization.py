@@ -89,23 +89,30 @@ class Tracklets:
             unit vectors.
         """
         sums, seconds = np.array(self.sums), np.array(self.seconds)
-        least = MIN_CERTAIN_SECONDS
-        if not count.num_speakers:
-            share = self.settings.min_speaker_share * seconds.sum()
-            least = min(max(least, share), self.settings.min_solo_seconds)
-        evident = np.flatnonzero(seconds >= least)
-        if len(evident) < count.fewest:
-            evident = np.sort(np.argsort(-seconds, kind="stable")[: count.fewest])
+        settings = replace(self.settings, min_speaker_seconds=0, min_speaker_share=0) if short_ones else self.settings
+        share = self.settings.min_speaker_share * seconds.sum()
+        least = min(max(MIN_CERTAIN_SECONDS, share), self.settings.min_solo_seconds)
+        labels = self._clustered(np.flatnonzero(seconds >= least), settings, SpeakerCount(max_speakers=count.most))
+        if labels.max(initial=-1) + 1 < count.fewest:
+            evident = np.flatnonzero(seconds >= MIN_CERTAIN_SECONDS)
+            if len(evident) < count.fewest:
+                evident = np.sort(np.argsort(-seconds, kind="stable")[: count.fewest])
+            labels = self._clustered(evident, settings, SpeakerCount(count.fewest))
+        return labels, normalise(group(sums[labels >= 0], labels[labels >= 0]))
+
+    def _clustered(self, evident: np.ndarray, settings: LinkingSettings, count: SpeakerCount) -> np.ndarray:
+        """(tracklets,) the cluster of each of those that are `evident`, -1 of the others."""
+        labels = np.full(len(self.sums), -1)
+        if not len(evident):
+            return labels
+        sums, seconds = np.array(self.sums)[evident], np.array(self.seconds)[evident]
         conflicts = np.array(sorted(self.conflicts), int).reshape(-1, 2)
         at = np.searchsorted(evident, conflicts).clip(max=len(evident) - 1)
         conflicts = at[(evident[at] == conflicts).all(axis=1)]
-        one, other = normalise(sums[evident])[conflicts.T]
+        one, other = normalise(sums)[conflicts.T]
         conflicts = conflicts[(one * other).sum(axis=1) < self.settings.same_tracklet_similarity]
-        conflicts = np.concatenate([conflicts, conflicts[:, ::-1]])
-        labels = np.full(len(sums), -1)
-        settings = replace(self.settings, min_speaker_seconds=0, min_speaker_share=0) if short_ones else self.settings
-        labels[evident] = cluster(sums[evident], seconds[evident], conflicts, settings, count)
-        return labels, normalise(group(sums[labels >= 0], labels[labels >= 0]))
+        labels[evident] = cluster(sums, seconds, np.concatenate([conflicts, conflicts[:, ::-1]]), settings, count)
+        return labels
 
     def fold(self, labels: np.ndarray) -> np.ndarray:
         """Put the tracklets of each speaker together, but for those of the latest window, and forget those of none.

@@ -20,16 +20,23 @@ code.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .clustering_fast_diarization import group, merge, normalise
 from .path_fast_diarization import best_path
-from .segments_fast_diarization import Segment, to_segments
+from .segments_fast_diarization import Segment, find_runs, segments_of, speaker_name
 from .settings_fast_diarization import LinkingSettings, SpeakerCount
 from .tracklets_fast_diarization import Tracklets
-from .windows_fast_diarization import Network, WindowOutputs, probabilities, sliding_windows, solo_seconds
+from .windows_fast_diarization import (
+    WINDOWS_PER_BATCH,
+    Network,
+    WindowOutputs,
+    probabilities,
+    sliding_windows,
+    solo_seconds,
+)
 
 MOST_TRACKLETS = 1_000
 """When there are more, those of one speaker are put together: the cost of clustering is cubic, memory is bounded."""
@@ -39,14 +46,40 @@ SUMMED_TOGETHER = 10_000
 """Frames summed up at a time."""
 
 
+@dataclass(frozen=True)
+class Speaker:
+    """One speaker of a recording: the centroid (dim,), a unit vector, of so many seconds of non-overlapped speech."""
+
+    centroid: np.ndarray
+    solo_seconds: float
+
+
+@dataclass(frozen=True)
+class Diarization:
+    """Who speaks when in a recording, segments by start, and the speakers by name."""
+
+    segments: list[Segment]
+    speakers: dict[str, Speaker]
+
+
 def diarize(
     network: Network, blocks: Iterable[np.ndarray], settings: LinkingSettings, count: SpeakerCount = SpeakerCount()
 ) -> list[Segment]:
     """Who speaks when in a recording given as consecutive mono 16 kHz waveforms of any lengths, in order of start."""
+    return link(network, blocks, settings).segments(count)
+
+
+def link(
+    network: Network,
+    blocks: Iterable[np.ndarray],
+    settings: LinkingSettings,
+    windows_per_batch: int = WINDOWS_PER_BATCH,
+) -> "Linker":
+    """A `Linker` of a whole recording, given as of `diarize`."""
     linker = Linker(settings)
-    for starts, windows in sliding_windows(blocks, settings):
+    for starts, windows in sliding_windows(blocks, settings, windows_per_batch):
         linker.add(starts, *network(windows))
-    return linker.segments(count)
+    return linker
 
 
 class Linker:
@@ -82,12 +115,35 @@ class Linker:
 
     def segments(self, count: SpeakerCount = SpeakerCount()) -> list[Segment]:
         """Segments of all speakers by start; speakers are named SPEAKER_00, SPEAKER_01, ... as they appear."""
-        return to_segments(self.activities(count), self.settings)
+        return self.diarization(count).segments
+
+    def diarization(self, count: SpeakerCount = SpeakerCount()) -> Diarization:
+        """Segments and speakers, as of `segments`."""
+        if not self.tracklets.sums:
+            return Diarization([], {})
+        path, speakers = self._link(count)
+        seconds = np.zeros(speakers)
+
+        def counted() -> Iterator[np.ndarray]:
+            for block in self._sum_up(path, speakers):
+                seconds[:] += solo_seconds(block)
+                yield block
+
+        runs = find_runs(counted(), self.settings)
+        centroids = normalise(self._sums_along(path)[0])
+        appearing = dict.fromkeys(speaker for _, _, speaker, _ in runs)
+        return Diarization(
+            segments_of(runs),
+            {speaker_name(n): Speaker(centroids[one], float(seconds[one])) for n, one in enumerate(appearing)},
+        )
 
     def activities(self, count: SpeakerCount = SpeakerCount()) -> Iterator[np.ndarray]:
         """Consecutive (frames, speakers) activities of all speakers; none where nobody speaks."""
-        if not self.tracklets.sums:
-            return
+        if self.tracklets.sums:
+            yield from self._sum_up(*self._link(count))
+
+    def _link(self, count: SpeakerCount) -> tuple[np.ndarray, int]:
+        """(windows, local speakers) the speaker each of them is, -1 where absent, and the number of speakers."""
         centroids = self.tracklets.speakers(count)[1]
         path = best_path(self.outputs, centroids)
         for _ in range(MOST_ROUNDS):
@@ -95,20 +151,25 @@ class Linker:
             before, path = path, best_path(self.outputs, centroids)
             if np.array_equal(path, before):
                 break
-        yield from self._sum_up(path, len(centroids))
+        return path, len(centroids)
 
     def _centroids_along(self, path: np.ndarray, count: SpeakerCount) -> np.ndarray:
         """(speakers, dim) centroids of the speakers named; those alike are put together as far as `count` allows."""
-        seconds = np.zeros(path.max() + 1)
-        sums = np.zeros((len(seconds), self.tracklets.sums[0].size), np.float32)
-        for output, named in zip(self.outputs, path):
-            solo = solo_seconds(output["activity"])
-            for local in np.flatnonzero(named >= 0):
-                sums[named[local]] += solo[local] * output["vectors"][local]
-                seconds[named[local]] += solo[local]
+        sums, seconds = self._sums_along(path)
         alike = self.settings.same_tracklet_similarity
         settings = replace(self.settings, same_speaker_similarity=alike, full_evidence_seconds=0)
         return normalise(group(sums, merge(sums, seconds, np.zeros((len(sums), len(sums)), bool), settings, count)))
+
+    def _sums_along(self, path: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of the speakers named: (speakers, dim) embeddings times non-overlapped seconds in all windows, and these."""
+        seconds = np.zeros(path.max() + 1)
+        sums = np.zeros((len(seconds), self.tracklets.sums[0].size), np.float32)
+        for output, speakers in zip(self.outputs, path):
+            solo = solo_seconds(output["activity"])
+            for local in np.flatnonzero(speakers >= 0):
+                sums[speakers[local]] += solo[local] * output["vectors"][local]
+                seconds[speakers[local]] += solo[local]
+        return sums, seconds
 
     def _sum_up(self, path: np.ndarray, speakers: int) -> Iterator[np.ndarray]:
         """Consecutive (frames, speakers) activities: means over the windows that saw a frame, edges counting less."""

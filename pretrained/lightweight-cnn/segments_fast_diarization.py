@@ -1,6 +1,6 @@
 """Segments of speakers, from activities by hysteresis and minimum durations."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -19,8 +19,17 @@ class Segment:
     confidence: float
 
 
+Run = tuple[int, int, int, float]
+"""First and past-the-end frame, speaker and mean activity of a stretch of speech."""
+
+
 def to_segments(blocks: Iterable[np.ndarray], settings: LinkingSettings) -> list[Segment]:
     """Consecutive (frames, speakers) activities -> segments, after hysteresis and minimum durations."""
+    return segments_of(find_runs(blocks, settings))
+
+
+def find_runs(blocks: Iterable[np.ndarray], settings: LinkingSettings) -> list[Run]:
+    """Stretches of speech in (frames, speakers) activities given block by block, in order of start."""
     at, heard, edges = 0, 0.0, []
     for block in blocks:
         sums = heard + np.concatenate([np.zeros((1, block.shape[1])), block.cumsum(axis=0, dtype=np.float64)])
@@ -36,13 +45,27 @@ def to_segments(blocks: Iterable[np.ndarray], settings: LinkingSettings) -> list
         runs = join_runs(runs, settings.min_duration_off / FRAME_SECONDS)
         for first, end in runs[np.diff(runs)[:, 0] >= settings.min_duration_on / FRAME_SECONDS - 1e-6].tolist():
             found.append((first, end, speaker, (sums[end] - sums[first]) / (end - first)))
+    return sorted(found)
+
+
+def segments_of(runs: Iterable[Run]) -> list[Segment]:
+    """Segments of runs in order of start; speakers are SPEAKER_00, SPEAKER_01, ... as they appear."""
     names: dict[int, str] = {}
-    for _, _, speaker, _ in sorted(found):
-        names.setdefault(speaker, f"SPEAKER_{len(names):02d}")
-    return [
-        Segment(round(first * FRAME_SECONDS, 3), round(end * FRAME_SECONDS, 3), names[speaker], round(confidence, 4))
-        for first, end, speaker, confidence in sorted(found)
-    ]
+    segments = []
+    for first, end, speaker, confidence in runs:
+        name = names.setdefault(speaker, speaker_name(len(names)))
+        start, stop = round(first * FRAME_SECONDS, 3), round(end * FRAME_SECONDS, 3)
+        segments.append(Segment(start, stop, name, round(confidence, 4)))
+    return segments
+
+
+def speaker_name(number: int) -> str:
+    return f"SPEAKER_{number:02d}"
+
+
+def renamed(segments: Iterable[Segment], names: Mapping[str, str]) -> list[Segment]:
+    """The segments with other names for some speakers."""
+    return [replace(segment, speaker=names.get(segment.speaker, segment.speaker)) for segment in segments]
 
 
 def join_segments(segments: Iterable[Segment]) -> list[Segment]:

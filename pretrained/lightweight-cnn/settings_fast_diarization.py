@@ -43,6 +43,8 @@ class LinkingSettings:
             centroids over the whole recording have it.
         same_speaker_similarity: clusters of tracklets with this cosine or more are one speaker.
         full_evidence_seconds: two clusters heard alone for less than twice this may differ by more and be one speaker.
+        known_voice_similarity: a speaker is the known person whose embedding has this cosine or more; chosen by
+            `evaluation/identification.py`.
         min_speaker_seconds, min_speaker_share: a cluster with less speech, in seconds or as a share of all of it, is no
             speaker of its own where their number is unknown.
 
@@ -62,6 +64,7 @@ class LinkingSettings:
     full_evidence_seconds: float = 10.0
     min_speaker_seconds: float = 3.0
     min_speaker_share: float = 0.045
+    known_voice_similarity: float = 0.6
 
     def __post_init__(self):
         check_number("sliding_window_seconds", self.sliding_window_seconds, 0.5, 60)
@@ -77,7 +80,7 @@ class LinkingSettings:
         for name in (*durations, "full_evidence_seconds"):
             check_number(name, getattr(self, name), 0, LONGEST_SECONDS)
         check_number("min_speaker_share", self.min_speaker_share, 0, 1)
-        for name in ("same_tracklet_similarity", "same_speaker_similarity"):
+        for name in ("same_tracklet_similarity", "same_speaker_similarity", "known_voice_similarity"):
             check_number(name, getattr(self, name), -1, 1)
 
     @classmethod
