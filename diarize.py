@@ -91,7 +91,11 @@ def run(arguments: argparse.Namespace) -> int:
         opened = open_network(arguments.model, arguments.provider, arguments.revision)
         model = f"{arguments.model}@{arguments.revision}" if arguments.revision else arguments.model
         return diarize_dataset(arguments.dataset, arguments.config, arguments.split, opened, model, output, count)
+    return diarize_files(arguments, count, output)
 
+
+def diarize_files(arguments: argparse.Namespace, count: SpeakerCount, output: Path) -> int:
+    """Diarize recordings one after the other, each with its results, and score those that have a reference."""
     recordings = find_recordings(arguments.files)
     references = find_references(arguments, list(recordings))
     transcripts = read_words(arguments.words, recordings)
@@ -111,11 +115,8 @@ def run(arguments: argparse.Namespace) -> int:
                 diarization = link_channels(network, blocks, settings)
             else:
                 diarization = link(network, blocks, settings).diarization(count)
-            if known:
-                diarization = name_speakers(diarization, known, settings)
-            segments = diarization.segments
-            if arguments.exclusive:
-                segments = exclusive_segments(segments)
+            segments = (name_speakers(diarization, known, settings) if known else diarization).segments
+            segments = exclusive_segments(segments) if arguments.exclusive else segments
             seconds = sum(samples) / SAMPLING_RATE
             words = with_speakers(*transcripts[name], segments, seconds) if name in transcripts else None
             turns = to_segments(references[name].turns) if name in references else ()
@@ -164,6 +165,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--min_speakers", type=int, metavar="N", help="least number of speakers")
     parser.add_argument("--max_speakers", type=int, metavar="N", help="largest number of speakers")
     add_sources(parser)
+    add_people(parser)
     return parser
 
 
@@ -187,6 +189,20 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exclusive", action="store_true", help="nobody at the same time: the one who spoke before keeps the time"
     )
+    parser.add_argument("--reference", metavar="RTTM", help="RTTM file or directory of them, to score against")
+    parser.add_argument("--uem", metavar="UEM", help="UEM file: the regions to score (default: whole recordings)")
+    parser.add_argument(
+        "--ignore_reference_name",
+        action="store_true",
+        help="score one recording against the one reference given, even if that names another recording",
+    )
+    parser.add_argument("--dataset", metavar="HUB_ID", help="data set with an audio column, instead of files")
+    parser.add_argument("--config", metavar="NAME", help="configuration of the data set, such as ihm")
+    parser.add_argument("--split", default="test", help="of the data set (default: %(default)s)")
+
+
+def add_people(parser: argparse.ArgumentParser) -> None:
+    """Flags of known voices and of names."""
     parser.add_argument(
         "--enroll",
         nargs="+",
@@ -208,16 +224,6 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         metavar="OLD=NEW",
         help="other names for speakers in FILEs written before (RTTM, JSON, CSV, subtitles, text), in place",
     )
-    parser.add_argument("--reference", metavar="RTTM", help="RTTM file or directory of them, to score against")
-    parser.add_argument("--uem", metavar="UEM", help="UEM file: the regions to score (default: whole recordings)")
-    parser.add_argument(
-        "--ignore_reference_name",
-        action="store_true",
-        help="score one recording against the one reference given, even if that names another recording",
-    )
-    parser.add_argument("--dataset", metavar="HUB_ID", help="data set with an audio column, instead of files")
-    parser.add_argument("--config", metavar="NAME", help="configuration of the data set, such as ihm")
-    parser.add_argument("--split", default="test", help="of the data set (default: %(default)s)")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
