@@ -550,6 +550,7 @@ def redirect(url: str, cache: Path, assign: Callable[[Any, str, Any], None] = se
 
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     assign(constants, "ENDPOINT", url)
+    assign(constants, "HF_HUB_DISABLE_XET", True)
     holder = file_download if hasattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE") else constants  # 0.x and 1.x
     assign(holder, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     assign(constants, "HF_HUB_CACHE", str(cache))

@@ -44,6 +44,10 @@ def machine(tmp_path, monkeypatch):
         if name and not name.startswith(("tests/", "pretrained/")) and (ROOT / name).is_file():
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, clone / name)
+    latency = clone / "benchmark" / "latency.py"
+    text = latency.read_text()
+    latency.write_text(text.replace("COLD_STARTS = 5", "COLD_STARTS = 1"))  # five take a minute
+    assert latency.read_text() != text
     with LoopbackHub() as hub:
         for name, value in {
             "HF_ENDPOINT": hub.url,
@@ -99,6 +103,7 @@ def test_all_cells_run_and_a_lost_machine_goes_on(machine):
     parameters = {"CORPUS": "demo", "OPTIONS": OPTIONS, "HUB_MODEL": HUB_MODEL}
 
     lost = with_parameters(**parameters)
+    lost.cells.remove(cell_with(lost, "docs.example"))
     client = NotebookClient(lost, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(clone)}})
     watch = threading.Thread(
         target=lose_machine_once, args=(client, drive / "demo" / "checkpoint-slot-0.zip"), daemon=True
