@@ -1,208 +1,238 @@
-"""The page in a real browser, run from the folder that a Space would be."""
+"""The page in a real browser: upload, seek, names, words, live, a telephone."""
 
-import contextlib
 import json
 import os
-import re
-import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
-import psutil
 import pytest
-from two_tones import TURNS, write_model, write_recording
+from page_in_browser import (  # noqa: F401 (fixtures)
+    TELEPHONE,
+    browser,
+    downloaded,
+    find,
+    folder,
+    give_file,
+    keep_downloads,
+    needs_browser,
+    one_browser,
+    serve,
+    started,
+    text_of,
+    upload,
+    wait_for,
+)
+from two_tones import SECONDS, TURNS, write_model, write_recording
 
 from data.rttm import read_rttm
-from space.assemble import assemble
+from space.assemble import ROOT, assemble
 
 pytestmark = pytest.mark.page
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1200,1300",
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-)
-WAIT = 180
 FITS = """
 const wide = (element) => element.scrollWidth > element.clientWidth
-return ![document.documentElement, ...document.querySelectorAll("#timeline, #segments .table-wrap")].some(wide)
+const player = document.querySelector("#timeline diarized-recording").shadowRoot
+return ![document.documentElement, ...player.querySelectorAll(".stage, .strip, .list, .name")].some(wide)
 """
+HOSTILE = "<script>document.title = 'owned'</script>"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("space")
-    assemble(write_model(tmp_path_factory.mktemp("model")), folder)
-    return folder
-
-
-@contextlib.contextmanager
-def serve(folder: Path, uploads: Path, **limits):
-    """Address and process of the page, served from nothing but a Space's folder, with other limits if given."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "FAST_DIARIZATION_MODEL")}
-    settings = {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(uploads)}
-    script = f"from space import jobs; vars(jobs).update({limits}); import app; app.main()"
-    environment = {**kept, **settings, "NO_PROXY": "*"}
-    server = psutil.Popen([sys.executable, "-c", script], cwd=folder, env=environment)
-    address = f"http://127.0.0.1:{port}/"
-    try:
-        deadline = time.monotonic() + WAIT
-        while True:
-            try:
-                urllib.request.urlopen(address).close()
-                break
-            except OSError:
-                assert server.poll() is None and time.monotonic() < deadline, "the page did not start"
-                time.sleep(0.2)
-        yield address, server
-    finally:
-        server.terminate()
-        server.wait(WAIT)
-
-
-@pytest.fixture(scope="module")
-def page(folder, tmp_path_factory):
+def page(folder, tmp_path_factory):  # noqa: F811
     with serve(folder, tmp_path_factory.mktemp("uploads")) as (address, _):
         yield address
 
 
-@pytest.fixture
-def browser(tmp_path):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
+class Player:
+    """What a visitor sees and does in the player."""
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    heard = write_recording(tmp_path / "microphone.wav", 48_000)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"--use-file-for-fake-audio-capture={heard}"):
-        options.add_argument(flag)
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path / "downloads")})
-    driver = webdriver.Chrome(options, Service(DRIVER))
-    yield driver
-    driver.save_screenshot(str(tmp_path / "page.png"))
-    driver.quit()
+    def __init__(self, browser, tab: str = ""):  # noqa: F811
+        self.browser, self.place = browser, f"#{tab}timeline diarized-recording"
+        self.host = wait_for(lambda: find(browser, self.place))
 
+    def all(self, selector: str) -> list:
+        from selenium.webdriver.common.by import By
 
-def find(browser, selector: str):
-    """The first element shown, or `None`."""
-    from selenium.webdriver.common.by import By
+        return find(self.browser, self.place).shadow_root.find_elements(By.CSS_SELECTOR, selector)
 
-    return next((e for e in browser.find_elements(By.CSS_SELECTOR, selector) if e.is_displayed()), None)
+    def texts(self, selector: str) -> list[str]:
+        return [element.text for element in self.all(selector)]
 
+    def get(self, expression: str):
+        return self.browser.execute_script(f"return arguments[0].{expression}", find(self.browser, self.place))
 
-def wait_for(what):
-    """Ask again until the answer is true; elements may be replaced between two looks, or covered while they load."""
-    from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
+    def click(self, element, fraction: float = 0.5) -> None:
+        """At a fraction of its width, as a person does."""
+        from selenium.webdriver import ActionChains
 
-    deadline = time.monotonic() + WAIT
-    while time.monotonic() < deadline:
-        try:
-            if answer := what():
-                return answer
-        except (StaleElementReferenceException, ElementClickInterceptedException):
-            pass
-        time.sleep(0.1)
-    raise AssertionError("waited in vain")
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        across = round((fraction - 0.5) * element.size["width"])
+        ActionChains(self.browser).move_to_element_with_offset(element, across, 0).click().perform()
 
+    def names(self) -> list[str]:
+        return self.texts(".heading .name")
 
-def upload(browser, page: str, recording: Path, until: str | None = r"\d+ speaker|error: ") -> str | None:
-    """Upload a recording, start, and wait until the summary begins with `until`, if anything; gives its text."""
-    from selenium.webdriver.common.by import By
+    def open_name(self, speaker: str) -> None:
+        self.click(next(e for e in self.all(".heading .name") if e.text == speaker))
+        wait_for(lambda: self.all(".renaming input"))
 
-    browser.get(page)
-    wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, "input[type=file]"))[0].send_keys(str(recording))
-    wait_for(lambda: find(browser, "[aria-label='Clear']") or find(browser, "[title='Clear']"))
-    find(browser, "#start").click()
-
-    def answered() -> str | None:
-        shown = find(browser, "#summary")
-        text = shown.text if shown else ""
-        return text if re.match(until, text) else None  # not yet while it says how long it has taken
-
-    return wait_for(answered) if until else None
+    def rename(self, speaker: str, name: str) -> None:
+        self.open_name(speaker)
+        (field,) = self.all(".renaming input")
+        field.clear()
+        field.send_keys(f"{name}\n")
 
 
-def assert_it_fits(browser):
-    """On a telephone and on a desk: nothing is wider than the screen, the table included."""
-    for width in (390, 1280):
-        metrics = {"width": width, "height": 1300, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        wait_for(lambda: browser.execute_script(FITS))
+def choose(element, text: str) -> None:
+    from selenium.webdriver.support.select import Select
+
+    Select(element).select_by_visible_text(text)
 
 
-def downloaded(directory: Path, name: str) -> Path:
-    return wait_for(lambda: (directory / name).is_file() and directory / name)
+def download(browser, suffix: str, directory: Path, tab: str = "") -> str:  # noqa: F811
+    """The text of a download made now."""
+    keep_downloads(browser, directory)
+    find(browser, f"#{tab}{suffix}").click()
+    name = "live" if tab else "a call"
+    return downloaded(directory, f"{name}.{suffix}").read_text(encoding="utf-8")
 
 
 @needs_browser
-def test_a_recording_is_uploaded_seen_heard_and_downloaded(browser, page, tmp_path):
+def test_a_recording_is_uploaded_seen_sought_and_downloaded(browser, page, tmp_path):  # noqa: F811
+    browser.get(page)
+    wait_for(lambda: find(browser, "#start"))
+    assert not find(browser, "#timeline, #rttm, #stop, .downloads")  # nothing empty before there is a hypothesis
     summary = upload(browser, page, write_recording(tmp_path / "a call.wav"))
     assert summary == "2 speakers in 3 segments of 0:15"
-    rows = wait_for(lambda: find(browser, "#timeline .timeline") and find(browser, "#timeline .timeline").text)
-    assert rows.split()[:2] == ["SPEAKER_00", "SPEAKER_01"]
-    assert rows.split()[2:] == ["0:00", "0:05", "0:10", "0:15"]  # as long as the recording, not as its speech
+    player = Player(browser)
+    assert player.names() == ["SPEAKER_00", "SPEAKER_01"]
+    assert player.texts(".heading .facts") == ["67 % \u00b7 0:08 \u00b7 2 turns", "33 % \u00b7 0:04 \u00b7 1 turn"]
+    assert player.texts(".line b") == ["SPEAKER_00", "SPEAKER_01", "SPEAKER_00"]
+    wait_for(lambda: abs((player.get("sound.duration") or 0) - SECONDS) < 0.05)
 
-    wait_for(lambda: find(browser, "[data-testid='cell-1-2']")).click()
-    wait_for(lambda: "SPEAKER_01, 0:05.0 to 0:09.0" in find(browser, "#sound").text)
-    wait_for(lambda: "0:04" in find(browser, "#sound").text)  # the excerpt is as long as the segment
-    assert_it_fits(browser)
+    player.click(player.all(".lane .inner i")[2])  # the middle of SPEAKER_01's turn, 5 to 9 s
+    wait_for(lambda: player.get("sound.currentTime") == pytest.approx(7.0, abs=0.1))
+    player.click(player.all(".wave")[0], 10 / 15)
+    wait_for(lambda: player.get("sound.currentTime") == pytest.approx(10.0, abs=0.1))
+    player.click(player.all(".play")[0])
+    wait_for(lambda: player.get("sound.currentTime") > 10.2)
+    begun = player.get("stage.style.getPropertyValue('--at')")
+    wait_for(lambda: float(player.get("stage.style.getPropertyValue('--at')")) > float(begun))  # the cursor moves
+    player.click(player.all(".play")[0])
+    wait_for(lambda: player.get("sound.paused"))
 
-    for suffix in ("rttm", "srt", "json"):
-        find(browser, f"#{suffix}").click()
-        downloaded(tmp_path / "downloads", f"a call.{suffix}")
-    (turns,) = read_rttm(tmp_path / "downloads" / "a call.rttm").values()
+    (turns,) = read_rttm(written(tmp_path, download(browser, "rttm", tmp_path / "1"))).values()
     found = [(turn.start, turn.end, speaker) for turn, _, speaker in turns.itertracks(yield_label=True)]
     assert found == [
         (pytest.approx(start, abs=0.05), pytest.approx(end, abs=0.05), f"SPEAKER_{speaker:02d}")
         for start, end, speaker in TURNS
     ]
-    assert "SPEAKER_01" in (tmp_path / "downloads" / "a call.srt").read_text()
-    assert len(json.loads((tmp_path / "downloads" / "a call.json").read_text())["segments"]) == len(TURNS)
+    assert len(json.loads(download(browser, "json", tmp_path / "1"))["segments"]) == len(TURNS)
+    for suffix in ("srt", "vtt", "txt"):
+        assert "SPEAKER_01" in download(browser, suffix, tmp_path / "1")
 
 
-def test_live_speakers_keep_row_and_colour_when_out_of_sight(folder):
-    script = (
-        "import app\n"
-        "Segment = app.Segment\n"
-        "both = [Segment(0.0, 9.0, 'SPEAKER_00', 0.9), Segment(58.0, 62.0, 'SPEAKER_01', 0.9)]\n"
-        "print(app.timeline(both, 60.0, 100.0))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "SPEAKER_00" in done.stdout and done.stdout.count("<i ") == 1
-    assert "left:0.000%;width:5.000%;background:#e0662f" in done.stdout  # the second speaker's colour
-    assert [done.stdout.count(f">{mark}<") for mark in ("1:00", "1:10", "1:40", "0:50")] == [1, 1, 1, 0]
+def written(directory: Path, text: str) -> Path:
+    (directory / "text").write_text(text, encoding="utf-8")
+    return directory / "text"
 
 
 @needs_browser
-def test_a_file_that_is_no_recording_gets_one_line(browser, page, tmp_path):
-    bad = tmp_path / "bad.wav"
+def test_names_merges_and_splits_are_in_the_downloads(browser, page, tmp_path):  # noqa: F811
+    def speakers(directory: str) -> list[str]:
+        return [s["speaker"] for s in json.loads(download(browser, "json", tmp_path / directory))["segments"]]
+
+    upload(browser, page, write_recording(tmp_path / "a call.wav"))
+    player = Player(browser)
+    player.rename("SPEAKER_01", HOSTILE)
+    wait_for(lambda: player.names() == ["SPEAKER_00", HOSTILE])
+    assert speakers("renamed") == ["SPEAKER_00", HOSTILE, "SPEAKER_00"]
+    assert "&lt;script&gt;" in download(browser, "vtt", tmp_path / "renamed")
+    assert browser.title == "Fast Diarization"
+
+    player.click(player.all(".lane .inner i")[1])  # the last turn, of SPEAKER_00
+    wait_for(lambda: len(player.all(".strip select")) == 2)
+    choose(player.all(".strip select")[1], "a new speaker")
+    player.click(player.all(".strip .apply")[0])
+    wait_for(lambda: player.names() == ["SPEAKER_00", HOSTILE, "SPEAKER_01"])
+    assert speakers("split") == ["SPEAKER_00", HOSTILE, "SPEAKER_01"]
+
+    player.open_name("SPEAKER_01")
+    choose(player.all(".merge")[0], HOSTILE)
+    wait_for(lambda: player.names() == ["SPEAKER_00", HOSTILE])
+    assert speakers("merged") == ["SPEAKER_00", HOSTILE, HOSTILE]
+    assert text_of(browser, "#summary") == "2 speakers in 3 segments of 0:15"
+
+    for left in (3, 2, 2):
+        next(e for e in player.all(".toolbar button") if e.text == "Undo").click()
+        wait_for(lambda left=left: len(player.names()) == left)
+    wait_for(lambda: "Undo" not in player.texts(".toolbar button"))
+    assert speakers("undone") == ["SPEAKER_00", "SPEAKER_01", "SPEAKER_00"]
+
+
+@needs_browser
+def test_words_get_speakers_and_seek(browser, page, tmp_path):  # noqa: F811
+    texts = (
+        (0.5, 1.0, "Hello."),
+        (5.5, 6.5, HOSTILE.replace(" ", "")),
+        (6.5, 7.0, "{{value}}"),
+        (11.0, 12.0, "${1+1}"),
+    )
+    words = [{"word": text, "start": start, "end": end} for start, end, text in texts]
+    (tmp_path / "asr.json").write_text(json.dumps(words))
+    (tmp_path / "bad.json").write_text("{}")
+    upload(browser, page, write_recording(tmp_path / "a call.wav"))
+    find(browser, "#optional button").click()
+    give_file(browser, "#words", tmp_path / "bad.json")
+    wait_for(lambda: text_of(browser, "#about-words").startswith("error: bad.json: "))
+    find(browser, "#words [aria-label='Clear'], #words [title='Clear'], #words [aria-label='Remove this file']").click()
+    wait_for(lambda: text_of(browser, "#about-words") == "")
+    give_file(browser, "#words", tmp_path / "asr.json")
+    wait_for(lambda: text_of(browser, "#about-words") == "4 words in asr.json")
+    player = Player(browser)
+    wait_for(lambda: player.texts(".word") == [text for _, _, text in texts])
+    assert player.texts(".line b") == ["SPEAKER_00", "SPEAKER_01", "SPEAKER_00"]
+    assert browser.title == "Fast Diarization"
+    player.click(player.all(".word")[2])
+    wait_for(lambda: player.get("sound.currentTime") == pytest.approx(6.5, abs=0.01))
+    wait_for(lambda: player.texts(".word.now") == ["{{value}}"])
+    player.rename("SPEAKER_01", "Ben")
+    wait_for(lambda: player.texts(".line b") == ["SPEAKER_00", "Ben", "SPEAKER_00"])
+    assert "[0:06] Ben: " in download(browser, "txt", tmp_path / "downloads")
+
+
+@needs_browser
+def test_a_file_that_is_no_recording_gets_one_line_that_goes_with_it(browser, page, tmp_path):  # noqa: F811
+    bad = tmp_path / "_bad_file_.wav"
     bad.write_bytes(b"no sound at all" * 100)
     summary = upload(browser, page, bad)
-    assert summary == "error: bad.wav: not a recording that FFmpeg knows, or damaged beyond reading"
-    assert find(browser, "#timeline .timeline") is None
-    assert not find(browser, "#rttm").is_enabled()
+    assert summary == "error: _bad_file_.wav: not a recording that FFmpeg knows, or damaged beyond reading"
+    assert not find(browser, "#timeline, #rttm, #stop")
+    find(browser, "#recording [aria-label='Clear'], #recording [title='Clear']").click()
+    wait_for(lambda: text_of(browser, "#summary") == "")
 
 
 @needs_browser
-def test_speakers_are_seen_live(browser, page):
+def test_it_fits_a_telephone(folder, page, tmp_path):  # noqa: F811
+    with started(tmp_path, mobileEmulation=TELEPHONE) as telephone:
+        upload(telephone, page, write_recording(tmp_path / "a call.wav"))
+        player = Player(telephone)
+        assert telephone.execute_script("return [innerWidth, devicePixelRatio]") == [390, 3]
+        wait_for(lambda: telephone.execute_script(FITS))
+        places = [element.rect for element in (*player.all(".wave"), *player.all(".inner"), *player.all(".axis"))]
+        assert len({(round(place["x"], 1), round(place["width"], 1)) for place in places}) == 1  # one scale
+        assert places[0]["width"] > 300
+        player.click(player.all(".lane .inner i")[2])
+        wait_for(lambda: player.get("sound.currentTime") == pytest.approx(7.0, abs=0.2))
+        wait_for(lambda: telephone.execute_script(FITS))
+        player.click(next(e for e in player.all(".toolbar button") if e.text == "+"))
+        wait_for(lambda: player.all(".inner")[0].rect["width"] > 1.9 * places[0]["width"])
+        wait_for(lambda: telephone.execute_script(FITS.replace(".stage, ", "")))
+
+
+@needs_browser
+def test_speakers_are_seen_live_and_the_history_stays(browser, page, tmp_path):  # noqa: F811
     from selenium.webdriver.common.by import By
 
     browser.get(page)
@@ -214,11 +244,30 @@ def test_speakers_are_seen_live(browser, page):
 
     assert "about a second" in wait_for(open_live).text
     wait_for(lambda: find(browser, ".record-button, button.record")).click()
-    wait_for(lambda: find(browser, "#now") and "SPEAKER_01" in find(browser, "#now").text)
-    assert "SPEAKER_00" in find(browser, "#live-timeline").text
+    wait_for(lambda: "Speaking now: SPEAKER_01" in text_of(browser, "#now"))
+    player = Player(browser, "live-")
+    wait_for(lambda: player.names() == ["SPEAKER_00", "SPEAKER_01"])
+    assert not find(browser, "#live-json")
+    wait_for(lambda: find(browser, ".stop-button, button.stop")).click()
+    wait_for(lambda: text_of(browser, "#now").startswith("2 speakers in "))
+    wait_for(lambda: player.texts(".line b")[:2] == ["SPEAKER_00", "SPEAKER_01"])
+    player.rename("SPEAKER_01", "Ben")
+    wait_for(lambda: player.names() == ["SPEAKER_00", "Ben"])
+    found = json.loads(download(browser, "json", tmp_path / "1", "live-"))["segments"]
+    assert [s["speaker"] for s in found[:2]] == ["SPEAKER_00", "Ben"]
 
 
-def test_the_folder_needs_no_torch(folder):
+@needs_browser
+@pytest.mark.skipif(not (ROOT / "data/demo/call.ogg").is_file(), reason="no sample call here")
+def test_the_example_is_a_click(browser, page):  # noqa: F811
+    browser.get(page)
+    wait_for(lambda: find(browser, "#example")).click()
+    wait_for(lambda: find(browser, "#recording [aria-label='Clear'], #recording [title='Clear']"))
+    find(browser, "#start").click()
+    wait_for(lambda: text_of(browser, "#summary").startswith("error: call.ogg: no speech found"))  # no tones in it
+
+
+def test_the_folder_needs_no_torch(folder):  # noqa: F811
     """Neither to import nor to answer; what it needs is in its requirements.txt."""
     script = (
         "import sys; sys.modules.update({m: None for m in ('torch', 'transformers', 'datasets', 'matplotlib')})\n"

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 import requests
 from gradio_client import Client, handle_file
-from test_space import browser, find, folder, needs_browser, serve, upload, wait_for  # noqa: F401 (fixtures)
+from page_in_browser import (  # noqa: F401 (fixtures)
+    browser,
+    find,
+    folder,
+    needs_browser,
+    one_browser,
+    serve,
+    upload,
+    wait_for,
+)
 from two_tones import write_recording
 
 from space import jobs
@@ -84,7 +93,7 @@ def test_visitors_of_one_file_get_their_own_answers_and_no_upload_is_replaced(fo
         assert [answer[0].split(" in ")[0] for answer in answers] == ["**2 speakers**", "**1 speaker**"]
         for answer, speakers in zip(answers, (2, 1)):
             for download in answer[-3:]:
-                text = urllib.request.urlopen(download["value"]["url"]).read().decode()
+                text = urllib.request.urlopen(download["url"]).read().decode()
                 assert ("SPEAKER_01" in text) == (speakers == 2)
         assert recording.read_bytes() in [file.read_bytes() for file in uploads.rglob("call.json")]
 
@@ -159,7 +168,11 @@ def test_a_page_that_is_killed_leaves_no_worker(patient, tmp_path):
 def work(patient: Path, monkeypatch, recording: Path, **limits) -> list[dict]:
     for name, value in ({"ROOT": patient} | limits).items():
         monkeypatch.setattr(jobs, name, value)
-    return list(jobs.diarize_apart(patient / "pretrained/lightweight-cnn/model.onnx", recording, None))
+    return list(
+        jobs.diarize_apart(
+            patient / "pretrained/lightweight-cnn/model.onnx", recording, None, recording.with_name("copy.wav")
+        )
+    )
 
 
 def test_a_job_has_its_time(patient, tmp_path, monkeypatch):
@@ -199,7 +212,7 @@ def test_a_decoder_that_dies_takes_nothing_with_it(patient, tmp_path, monkeypatc
     (broken / "worker.py").write_text("import os; print('{\"heard\": 1.0}', flush=True); os.abort()")
     monkeypatch.setattr(jobs, "ROOT", tmp_path)
     with pytest.raises(jobs.JobError, match="^call.wav could not be read to its end: it is damaged"):
-        list(jobs.diarize_apart(tmp_path, write_recording(tmp_path / "call.wav"), None))
+        list(jobs.diarize_apart(tmp_path, write_recording(tmp_path / "call.wav"), None, tmp_path / "copy.wav"))
 
 
 def test_a_microphone_may_change_its_rate(folder):  # noqa: F811
