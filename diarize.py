@@ -31,6 +31,7 @@ from common.output import make_directory
 from common.processes import gather, join
 from common.terminal import report, say, warn
 from diarization.backends import open_network
+from diarization.counts import count_facts, count_sentence
 from diarization.enrolling import enrol_people
 from diarization.formats import FORMATS, to_annotation
 from diarization.names import find_recordings
@@ -103,12 +104,14 @@ def run(arguments: argparse.Namespace) -> int:
                 diarization = name_speakers(diarization, known, settings)
             segments = diarization.segments
             turns = to_segments(references[name].turns) if name in references else ()
-            targets = outputs.write(name, segments, turns, about=asked(count))
+            targets = outputs.write(name, segments, turns, about=asked(count) | count_facts(diarization.count))
         except (ValueError, OSError) as error:
             report(error)
             continue
         found[name] = segments, sum(samples) / SAMPLING_RATE
         say(f"{file} -> {', '.join(map(str, targets))}\n{text_timeline(segments)}")
+        if not diarization.count.sure:
+            say(f"  {count_sentence(diarization.count)}\n")
         check_count(file, len({s.speaker for s in segments}), count)
     found = {name: one for share in gather(found, world_size) for name, one in share.items()}
     if references and found and rank == 0:

@@ -19,9 +19,11 @@ import gradio as gr
 import numpy as np
 
 from diarization.backends import ONNX_FILE, open_network
+from diarization.counts import other_counts
 from diarization.formats import FORMATS
 from diarization.names import recording_name, recording_stem
 from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, audio_blocks
+from modeling.counting_fast_diarization import CountEstimate
 from modeling.segments_fast_diarization import Segment, join_segments
 from modeling.streaming_fast_diarization import StreamingDiarizer
 from space import jobs
@@ -97,12 +99,13 @@ def speakers_of_file(recording: str | None, speakers: str) -> Iterator[tuple]:
         yield nothing(f"**error:** {file.name}: no speech found")
         return
     with TemporaryDirectory(prefix="fast-diarization-") as directory:  # the page has a copy before the next line
-        yield answer_of(segments, message["heard"], recording, Path(directory))
+        count = CountEstimate(*message["count"])
+        yield answer_of(segments, count, message["heard"], recording, Path(directory))
 
 
-def answer_of(segments: list[Segment], seconds: float, recording: str, directory: Path) -> tuple:
+def answer_of(segments: list[Segment], count: CountEstimate, seconds: float, recording: str, directory: Path) -> tuple:
     """The outputs of the first tab; the downloads are written to `directory`."""
-    file, found = Path(recording), len({s.speaker for s in segments})
+    file = Path(recording)
     table = [[clock(s.start, 1), clock(s.end, 1), s.speaker, f"{s.confidence:.2f}"] for s in segments]
     downloads = []
     for name in DOWNLOADS:
@@ -110,7 +113,9 @@ def answer_of(segments: list[Segment], seconds: float, recording: str, directory
         target = directory / f"{recording_stem(file)}{suffix}"
         target.write_text(to_text(recording_name(recording_stem(file)), segments), encoding="utf-8")
         downloads.append(gr.DownloadButton(value=target, interactive=True))
-    summary = f"**{found} speaker{'s' * (found > 1)}** in {len(segments)} segments of {clock(seconds)}"
+    summary = f"**{count.found} speaker{'s' * (count.found > 1)}** in {len(segments)} segments of {clock(seconds)}"
+    if not count.sure:
+        summary += f"; {other_counts(count)}; choose one of them above and start again if that is not so"
     bars = timeline(segments, 0.0, seconds)
     return summary, bars, gr.Dataframe(table, visible=True), (recording, segments), None, *downloads
 

@@ -35,7 +35,8 @@ def diarize_apart(model: Path, recording: Path, num_speakers: int | None) -> Ite
 
     Yields:
         messages: `{"heard": seconds}` again and again, `{"warning": text}` for each damage, and at last
-        `{"segments": [[start, end, speaker, confidence], ...], "heard": seconds}`.
+        `{"segments": [[start, end, speaker, confidence], ...], "count": [found, fewest, most], "heard": seconds}`,
+        the count as of `CountEstimate`.
 
     Raises:
         JobError: the recording is too large or too long, cannot be read, or took too much time.

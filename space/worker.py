@@ -13,7 +13,7 @@ import numpy as np
 
 from diarization.backends import open_network
 from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, AudioWarning, audio_blocks, declared_seconds
-from modeling.linking_fast_diarization import diarize
+from modeling.linking_fast_diarization import link
 from modeling.settings_fast_diarization import SpeakerCount
 
 BLOCK_SECONDS = 10.0
@@ -44,11 +44,13 @@ def main(model: str, recording: str, num_speakers: str, most_seconds: str) -> No
 
     try:
         network, settings = open_network(model)
-        segments = diarize(network, listened(), settings, SpeakerCount(int(num_speakers) if num_speakers else None))
+        count = SpeakerCount(int(num_speakers) if num_speakers else None)
+        diarization = link(network, listened(), settings).diarization(count)
     except (AudioError, ValueError, OSError) as error:
         say(error=named(error))
     else:
-        say(segments=[astuple(segment) for segment in segments], heard=heard)
+        segments = [astuple(segment) for segment in diarization.segments]
+        say(segments=segments, count=astuple(diarization.count), heard=heard)
 
 
 def leave_with_the_page() -> None:
