@@ -33,6 +33,7 @@ from common.output import make_directory
 from common.processes import gather, join
 from common.terminal import report, say, warn
 from diarization.backends import open_network
+from diarization.counts import count_facts, count_sentence
 from diarization.enrolling import enrol_people
 from diarization.formats import FORMATS, WITH_WORDS, to_annotation, to_txt
 from diarization.names import find_recordings
@@ -120,12 +121,15 @@ def diarize_files(arguments: argparse.Namespace, count: SpeakerCount, output: Pa
             seconds = sum(samples) / SAMPLING_RATE
             words = with_speakers(*transcripts[name], segments, seconds) if name in transcripts else None
             turns = to_segments(references[name].turns) if name in references else ()
-            targets = outputs.write(name, segments, turns, about=asked(count), words=words)
+            about = asked(count) | count_facts(diarization.count)
+            targets = outputs.write(name, segments, turns, about=about, words=words)
         except (ValueError, OSError) as error:
             report(error)
             continue
         found[name] = segments, seconds
         say(f"{file} -> {', '.join(map(str, targets))}\n{summary(segments, words)}")
+        if not diarization.count.sure:
+            say(f"  {count_sentence(diarization.count)}\n")
         check_count(file, len({s.speaker for s in segments}), count)
     found = {name: one for share in gather(found, world_size) for name, one in share.items()}
     if references and found and rank == 0:

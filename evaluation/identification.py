@@ -26,8 +26,9 @@ from data.conversations import SAMPLING_RATE
 from data.corpora import CorpusError, open_corpus
 from data.simulated_recordings import Recording, SimulatedRecordings
 from diarization.backends import ModelError, open_network
+from modeling.counting_fast_diarization import Diarization, Speaker
 from modeling.enrolment_fast_diarization import KnownVoices, VoicesError, enrol
-from modeling.linking_fast_diarization import Diarization, Speaker, link
+from modeling.linking_fast_diarization import link
 from modeling.settings_fast_diarization import LinkingSettings
 from modeling.windows_fast_diarization import Network
 

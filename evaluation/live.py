@@ -2,7 +2,8 @@
 
     python -m evaluation.live --model runs/mine/model --dataset path/to/speech --noise path/to/noise
 
-Both are scored against the reference, and the live hypothesis also against the offline one.
+Both are scored against the reference, and the live hypothesis also against the offline one: as it came out at once,
+and as `relabel` events had it at the end.
 """
 
 from evaluation.flags import of_live
@@ -21,6 +22,7 @@ from diarization.backends import ModelError, open_network
 from diarization.formats import to_annotation
 from evaluation.recording_scores import RecordingScores
 from evaluation.sources import of_simulated
+from modeling.events_fast_diarization import LiveEvents
 from modeling.linking_fast_diarization import diarize
 from modeling.segments_fast_diarization import Segment, join_segments
 from modeling.settings_fast_diarization import LinkingSettings
@@ -32,11 +34,18 @@ SPEAKERS = (2, 2, 3, 4)
 """Speakers of the recordings, repeated."""
 
 
-def diarize_live(network: Network, waveform, settings: LinkingSettings, latency_seconds: float) -> list[Segment]:
-    """The joined segments of a waveform (samples,) that arrives 0.1 s at a time."""
+def diarize_live(
+    network: Network, waveform, settings: LinkingSettings, latency_seconds: float
+) -> tuple[list[Segment], list[Segment]]:
+    """The joined segments of a waveform (samples,) that arrives 0.1 s at a time: as they came, and as relabelled."""
     diarizer = StreamingDiarizer(network, settings, latency_seconds)
-    pieces = [s for at in range(0, len(waveform), CHUNK) for s in diarizer.push(waveform[at : at + CHUNK])]
-    return join_segments(pieces + diarizer.flush())
+    live, pieces = LiveEvents(diarizer), []
+    for at in range(0, len(waveform), CHUNK):
+        pieces += diarizer.push(waveform[at : at + CHUNK])
+        live.take()
+    pieces += diarizer.flush()
+    live.take()
+    return join_segments(pieces), live.segments
 
 
 def main() -> None:
@@ -54,13 +63,15 @@ def main() -> None:
         )
     except (CorpusError, ModelError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
-    names = ["offline", *(f"live, {latency:g} s" for latency in arguments.latency)]
+    kinds = ("", ", relabelled")
+    names = ["offline", *(f"live, {latency:g} s{kind}" for latency in arguments.latency for kind in kinds)]
     against_reference = {name: RecordingScores() for name in names}
     against_offline = {name: RecordingScores() for name in names}
     for number in tqdm(range(arguments.recordings), "recordings"):
         recording = simulated.make(number, 60 * arguments.minutes, SPEAKERS[number % len(SPEAKERS)])
         hypotheses = [diarize(network, [recording.waveform], settings)]
-        hypotheses += [diarize_live(network, recording.waveform, settings, latency) for latency in arguments.latency]
+        for latency in arguments.latency:
+            hypotheses += diarize_live(network, recording.waveform, settings, latency)
         reference = of_simulated(recording).turns
         found = [to_annotation(recording.name, segments) for segments in hypotheses]
         for name, annotation in zip(names, found):

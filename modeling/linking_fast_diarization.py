@@ -20,11 +20,19 @@ code.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from .clustering_fast_diarization import group, merge, normalise
+from .counting_fast_diarization import (
+    CountEstimate,
+    Diarization,
+    Speaker,
+    alike,
+    estimate_count,
+    least_confidence,
+)
 from .path_fast_diarization import best_path
 from .segments_fast_diarization import Segment, find_runs, segments_of, speaker_name
 from .settings_fast_diarization import LinkingSettings, SpeakerCount
@@ -44,22 +52,6 @@ MOST_ROUNDS = 5
 """From centroids to a path and back; mostly two are enough."""
 SUMMED_TOGETHER = 10_000
 """Frames summed up at a time."""
-
-
-@dataclass(frozen=True)
-class Speaker:
-    """One speaker of a recording: the centroid (dim,), a unit vector, of so many seconds of non-overlapped speech."""
-
-    centroid: np.ndarray
-    solo_seconds: float
-
-
-@dataclass(frozen=True)
-class Diarization:
-    """Who speaks when in a recording, segments by start, and the speakers by name."""
-
-    segments: list[Segment]
-    speakers: dict[str, Speaker]
 
 
 def diarize(
@@ -120,7 +112,7 @@ class Linker:
     def diarization(self, count: SpeakerCount = SpeakerCount()) -> Diarization:
         """Segments and speakers, as of `segments`."""
         if not self.tracklets.sums:
-            return Diarization([], {})
+            return Diarization([], {}, CountEstimate(0, 0, 0))
         path, speakers = self._link(count)
         seconds = np.zeros(speakers)
 
@@ -132,10 +124,16 @@ class Linker:
         runs = find_runs(counted(), self.settings)
         centroids = normalise(self._sums_along(path)[0])
         appearing = dict.fromkeys(speaker for _, _, speaker, _ in runs)
-        return Diarization(
-            segments_of(runs),
-            {speaker_name(n): Speaker(centroids[one], float(seconds[one])) for n, one in enumerate(appearing)},
-        )
+        speakers = {speaker_name(n): Speaker(centroids[one], float(seconds[one])) for n, one in enumerate(appearing)}
+        segments = segments_of(runs)
+        return Diarization(segments, speakers, self._estimate(segments, speakers, count))
+
+    def _estimate(self, segments: list[Segment], speakers: dict[str, Speaker], count: SpeakerCount) -> CountEstimate:
+        if count.num_speakers:
+            return CountEstimate(len(speakers), len(speakers), len(speakers))
+        likeness, confidence = alike(speakers), least_confidence(segments)
+        estimate = estimate_count(len(speakers), self.tracklets.more_speakers(), likeness, confidence, self.settings)
+        return estimate.within(count)
 
     def activities(self, count: SpeakerCount = SpeakerCount()) -> Iterator[np.ndarray]:
         """Consecutive (frames, speakers) activities of all speakers; none where nobody speaks."""

@@ -39,7 +39,8 @@ def diarize_apart(model: Path, recording: Path, num_speakers: int | None, copy: 
 
     Yields:
         messages: `{"heard": seconds, "total": seconds or None}` again and again, `{"warning": text}` for each damage,
-        and at last `{"segments": [[start, end, speaker, confidence], ...], "heard": seconds, "peaks": base64}`.
+        and at last `{"segments": [[start, end, speaker, confidence], ...], "count": [found, fewest, most], "heard":
+        seconds, "peaks": base64}`, the count as of `CountEstimate`.
 
     Raises:
         JobError: the recording is too large or too long, cannot be read, or took too much time.

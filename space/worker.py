@@ -15,7 +15,7 @@ import numpy as np
 
 from diarization.backends import open_network
 from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, AudioWarning, audio_blocks, declared_seconds
-from modeling.linking_fast_diarization import diarize
+from modeling.linking_fast_diarization import link
 from modeling.settings_fast_diarization import SpeakerCount
 from space.sound import SoundCopy
 
@@ -54,12 +54,13 @@ def main(model: str, recording: str, num_speakers: str, most_seconds: str, copy:
         network, settings = open_network(model)
         with closing(SoundCopy(Path(copy))) as sound:
             count = SpeakerCount(int(num_speakers) if num_speakers else None)
-            segments = diarize(network, listened(sound), settings, count)
+            diarization = link(network, listened(sound), settings).diarization(count)
         peaks = base64.b64encode(sound.peaks()).decode()
     except (AudioError, ValueError, OSError) as error:
         say(error=named(error))
     else:
-        say(segments=[astuple(segment) for segment in segments], heard=heard, peaks=peaks)
+        segments = [astuple(segment) for segment in diarization.segments]
+        say(segments=segments, count=astuple(diarization.count), heard=heard, peaks=peaks)
 
 
 def leave_with_the_page() -> None:

@@ -23,8 +23,8 @@ from diarization.renaming import rename_files
 from diarization.talk_time import TalkTime, talk_times
 from evaluation.identification import Trial, choose_threshold, equal_error, rates
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
+from modeling.counting_fast_diarization import Speaker
 from modeling.enrolment_fast_diarization import KnownVoices, VoicesError, assign, check_name, fingerprint_of
-from modeling.linking_fast_diarization import Speaker
 from modeling.pipeline_fast_diarization import FastDiarizationPipeline, torch_network
 from modeling.segments_fast_diarization import Segment
 
