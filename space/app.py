@@ -30,7 +30,7 @@ from space.live import Live
 from space.player import PASS_ON, clock, player, script
 
 MODEL = Path(os.environ.get("FAST_DIARIZATION_MODEL", "pretrained/lightweight-cnn"))
-EXAMPLE = jobs.ROOT / "data" / "demo" / "call.ogg"
+EXAMPLE = jobs.ROOT / "data" / "sample" / "call.ogg"
 NETWORK, SETTINGS = open_network(str(MODEL / ONNX_FILE))
 AUTOMATIC = "automatic"
 DOWNLOADS = ("txt", "srt", "vtt", "rttm", "json")

@@ -1,4 +1,4 @@
-"""The embedded corpus of synthetic voices: its table, its splits, and the speech inside it."""
+"""The embedded corpus of synthetic voices and the call made of it: table, splits, speech, labels, a first command."""
 
 import io
 from collections import Counter
@@ -9,6 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+
+import diarize
+from data.rttm import read_rttm
+from data.sample import build as sample
+from modeling.audio_fast_diarization import load_audio
 
 DEMO = Path(__file__).parents[1] / "data" / "demo"
 SHARDS = {split: sorted(DEMO.glob(f"{split}-*.parquet")) for split in ("train", "validation")}
@@ -84,3 +89,22 @@ def test_readme_states_the_sizes():
         voices = len(set(table["speaker_id"].to_pylist()))
         minutes = sum(table["seconds"].to_pylist()) / 60
         assert f"| {split} | {voices} | {table.num_rows} | {minutes:.1f} |" in readme
+
+
+def test_the_sample_call_is_the_one_that_its_program_makes():
+    waveform, turns = sample.make()
+    kept = load_audio(sample.HERE / "call.ogg")
+    assert abs(len(kept) - len(waveform)) < 1_000 and (sample.HERE / "call.ogg").stat().st_size < 300_000
+    similarity = np.corrcoef(kept[: len(waveform)], waveform[: len(kept)])[0, 1]
+    assert similarity > 0.95, "of Opus, which is not exact"
+    written = read_rttm(sample.HERE / "call.rttm")["call"]
+    assert str(written.rename_tracks("string")) == str(turns.rename_tracks("string"))
+    assert turns.get_overlap().duration() > 0.2 and set(turns.labels()) == set(sample.VOICES)
+    assert set(sample.VOICES) <= set(speakers_of(SHARDS["validation"][0]) + speakers_of(SHARDS["validation"][1]))
+
+
+def test_the_first_command_of_a_newcomer_finds_both_speakers(tmp_path, capsys):
+    call = str(sample.HERE / "call.ogg")
+    assert diarize.main([call, "--reference", str(sample.HERE / "call.rttm"), "--output", str(tmp_path)]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| call |")]
+    assert float(row.split("|")[3].split()[0]) < 5 and row.endswith("| 2 (2) |")
