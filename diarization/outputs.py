@@ -12,8 +12,8 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from data.names import recording_name
 from diarization.formats import FORMATS, WITH_WORDS
-from diarization.names import recording_name
 from diarization.timeline import plot_timeline
 from modeling.segments_fast_diarization import Segment
 from modeling.words_fast_diarization import Word
@@ -109,7 +109,7 @@ class Outputs:
         except OSError as error:
             raise ValueError(f"{target}: {error.strerror}; rename the recording or name another --output") from error
         if name := self.inputs.get(_inode(target)):
-            raise ValueError(f"the answer would replace the {name}; name another --output")
+            raise ValueError(f"a result would replace the {name}; name another --output")
         if stat.S_ISDIR(there.st_mode):
             raise ValueError(f"{target}: a directory; name another --output")
         return not self.overwrite and not (stat.S_ISREG(there.st_mode) and self._was_written(target))

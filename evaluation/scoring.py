@@ -104,9 +104,9 @@ def windows_of(
     for first in range(0, len(starts), BATCH):
         part = starts[first : first + BATCH]
         references = np.stack([active[start // GRID :][: samples // GRID] for start in part])
-        heard = np.argsort(-references.sum(axis=1), axis=1, kind="stable")
+        most_first = np.argsort(-references.sum(axis=1), axis=1, kind="stable")
         most = max(task.num_speakers, int(references.any(axis=1).sum(axis=1).max()))
-        references = np.take_along_axis(references, heard[:, None, :most], axis=2)
+        references = np.take_along_axis(references, most_first[:, None, :most], axis=2)
         yield np.stack([waveform[start : start + samples] for start in part]), references
 
 

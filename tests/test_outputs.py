@@ -14,7 +14,8 @@ from two_tones import write_model, write_recording
 
 import diarize
 from common.flags import split_flags
-from diarization.names import find_recordings, listed, recording_name, recording_stem
+from data.names import recording_name
+from diarization.names import find_recordings, listed, recording_stem
 from diarization.outputs import RECORD, Outputs
 from modeling.segments_fast_diarization import Segment
 
@@ -108,7 +109,7 @@ def test_an_input_is_never_replaced_whatever_path_leads_to_it(call, link, overwr
     link(Path("call.wav").resolve(), "results/other.rttm")
     copy("other.wav")
     line = refused(call, capsys, "other.wav", "call.wav", *overwrite)
-    assert line == "error: the answer would replace the recording call.wav; name another --output"
+    assert line == "error: a result would replace the recording call.wav; name another --output"
 
 
 def test_a_recording_named_like_its_result_is_never_replaced(call, capsys):
