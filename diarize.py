@@ -91,7 +91,11 @@ def run(arguments: argparse.Namespace) -> int:
         opened = open_network(arguments.model, arguments.provider, arguments.revision)
         model = f"{arguments.model}@{arguments.revision}" if arguments.revision else arguments.model
         return diarize_dataset(arguments.dataset, arguments.config, arguments.split, opened, model, output, count)
+    return diarize_files(arguments, output, count)
 
+
+def diarize_files(arguments: argparse.Namespace, output: Path, count: SpeakerCount) -> int:
+    """Diarize this process's share of the recordings; those that fail are said, and the others go on."""
     recordings = find_recordings(arguments.files)
     references = find_references(arguments, list(recordings))
     transcripts = read_words(arguments.words, recordings)
@@ -164,11 +168,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--min_speakers", type=int, metavar="N", help="least number of speakers")
     parser.add_argument("--max_speakers", type=int, metavar="N", help="largest number of speakers")
     add_sources(parser)
+    add_scoring(parser)
     return parser
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
-    """Flags of what is heard, of references and of data sets."""
+    """Flags of what is heard, and of data sets."""
     parser.add_argument("--track", type=int, metavar="N", help="the audio track to hear (default: all but dubs, mixed)")
     parser.add_argument(
         "--channels",
@@ -208,6 +213,12 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         metavar="OLD=NEW",
         help="other names for speakers in FILEs written before (RTTM, JSON, CSV, subtitles, text), in place",
     )
+    parser.add_argument("--dataset", metavar="HUB_ID", help="data set with an audio column, instead of files")
+    parser.add_argument("--config", metavar="NAME", help="configuration of the data set, such as ihm")
+    parser.add_argument("--split", default="test", help="of the data set (default: %(default)s)")
+
+
+def add_scoring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", metavar="RTTM", help="RTTM file or directory of them, to score against")
     parser.add_argument("--uem", metavar="UEM", help="UEM file: the regions to score (default: whole recordings)")
     parser.add_argument(
@@ -215,9 +226,6 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="score one recording against the one reference given, even if that names another recording",
     )
-    parser.add_argument("--dataset", metavar="HUB_ID", help="data set with an audio column, instead of files")
-    parser.add_argument("--config", metavar="NAME", help="configuration of the data set, such as ihm")
-    parser.add_argument("--split", default="test", help="of the data set (default: %(default)s)")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
