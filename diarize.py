@@ -28,7 +28,7 @@ import warnings
 from pathlib import Path
 
 from common.addresses import MODEL
-from common.flags import split_flags
+from common.flags import FlagParser, split_flags
 from common.output import make_directory
 from common.processes import gather, join
 from common.terminal import report, say, warn
@@ -138,9 +138,7 @@ def diarize_files(arguments: argparse.Namespace, output: Path, count: SpeakerCou
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = FlagParser(description=__doc__)
     parser.add_argument(
         "files",
         nargs="*",
