@@ -1,7 +1,7 @@
 """Who speaks when in recordings of any length, container and number of speakers.
 
-    python diarize.py call.wav                                  a timeline here, the answer in results/call.rttm
-    python diarize.py *.mp4 --output answers --plot             many files, videos too, and a picture of each
+    python diarize.py call.wav                                  a timeline here, RTTM in results/call.rttm
+    python diarize.py *.mp4 --output found --plot             many files, videos too, and a picture of each
     python diarize.py interview.mp3 --num_speakers 2 --format rttm,srt,audacity
     python diarize.py call.wav --reference call.rttm            scored: DER and its parts
     python diarize.py call.wav --channels separate              a call with one speaker on each channel
@@ -13,10 +13,10 @@
     python diarize.py call.wav --model runs/demo/model          a model of your own
     python diarize.py call.wav --model model.onnx               numpy and onnxruntime only, no torch
     accelerate launch --multi_gpu diarize.py *.wav              a share of the files for every process
-    accelerate launch diarize.py --dataset user/name --split test --output answers
+    accelerate launch diarize.py --dataset user/name --split test --output found
 
-The last one spreads a data set over all processes and machines it is launched on, writes the answers as a data set
-(`load_dataset("answers")`), and continues where it stopped if the command is run again.
+The last one spreads a data set over all processes and machines it is launched on, writes the hypotheses as a data
+set (`load_dataset("found")`), and continues where it stopped if the command is run again.
 
 Exit code: 0 if every recording was done, 1 if one or more could not be (the others are), 2 for wrong usage.
 """
@@ -28,7 +28,7 @@ import warnings
 from pathlib import Path
 
 from common.addresses import MODEL
-from common.flags import split_flags
+from common.flags import FlagParser, split_flags
 from common.output import make_directory
 from common.processes import gather, join
 from common.terminal import report, say, warn
@@ -139,9 +139,7 @@ def diarize_files(arguments: argparse.Namespace, count: SpeakerCount, output: Pa
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = FlagParser(description=__doc__)
     parser.add_argument(
         "files",
         nargs="*",
@@ -161,7 +159,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="NAMES",
         help=f"one or more of {','.join(FORMATS)} (default: rttm, with --words txt)",
     )
-    parser.add_argument("--plot", action="store_true", help="a picture of each recording beside its answer, PNG")
+    parser.add_argument("--plot", action="store_true", help="a picture of each recording beside its hypothesis, PNG")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="directory, ONNX file or Hub id (default: %(default)s)")
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a Hub id")
     parser.add_argument("--provider", choices=PROVIDERS, help="processor for the ONNX file (default: cpu)")
@@ -174,7 +172,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
-    """Flags of what is heard, of references and of data sets."""
+    """Flags of what is heard, and of data sets."""
     parser.add_argument("--track", type=int, metavar="N", help="the audio track to hear (default: all but dubs, mixed)")
     parser.add_argument(
         "--channels",

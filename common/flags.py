@@ -1,8 +1,14 @@
 """Command lines: hyphens for underscores, examples kept as written, and what follows a lone `--`."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
+
+from common.errors import unknown_argument
+
+TOKEN = re.compile(r"hf_\w+")
+"""What a token of the Hub looks like."""
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -15,6 +21,16 @@ class FlagParser(argparse.ArgumentParser):
         args = list(sys.argv[1:] if args is None else args)
         flags, rest = split_flags(args)
         return super().parse_known_args(flags + (["--", *rest] if "--" in args else []), namespace)
+
+    def error(self, message: str):
+        super().error(without_tokens(message))
+
+
+def without_tokens(message: str) -> str:
+    """The message of argparse without what may be a token: the values of unknown flags, and whatever looks like one."""
+    _, _, unknown = message.partition("unrecognized arguments: ")
+    flags = [word for word in unknown.split() if word.startswith("-")]
+    return TOKEN.sub("hf_...", unknown_argument(flags[0]) if flags else message)
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,10 +1,10 @@
 """Annotated recordings: real conversations and who speaks when in them, from audio, RTTM and UEM files."""
 
 import hashlib
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.names import recording_name
 from data.rttm import read_rttm
 from data.uem import read_uem
 from modeling.audio_fast_diarization import Source, declared_seconds
@@ -100,11 +100,6 @@ def annotated_conversations(directory: Path) -> list[Conversation]:
     for conversation in conversations:
         conversation.annotated_regions()
     return conversations
-
-
-def recording_name(name: str) -> str:
-    """A recording's name as it can stand in RTTM and UEM files, whose fields end at a space."""
-    return "_".join(unicodedata.normalize("NFC", name).split())
 
 
 @dataclass(frozen=True)

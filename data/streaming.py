@@ -139,7 +139,7 @@ class ConversationStream(LanedStream):
         readers = config.lanes * world_size
         if world_size > 1 and self.blocks_per_pass < readers:
             logger.info(
-                "fewer parts of the corpus (%d) than readers (%d): some of it comes again before all of it was heard",
+                "fewer parts of the corpus (%d) than readers (%d): some of it comes again before all of it was read",
                 self.blocks_per_pass,
                 readers,
             )

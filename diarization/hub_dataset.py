@@ -64,7 +64,7 @@ def diarize_dataset(
         exit code: 1 if a row could not be done, now or earlier, in any process.
 
     Raises:
-        ValueError: no such data set, configuration or split, or it has no audio, or `output` has answers of another
+        ValueError: no such data set, configuration or split, or it has no audio, or `output` has hypotheses of another
             data set, model or number of speakers.
         OSError: the data set cannot be read on; what was done is kept.
     """
@@ -81,7 +81,7 @@ def diarize_dataset(
         try:
             for row, audio in enumerate(stream.shard(stream.num_shards, shard)):
                 if (whole_shards or row % world_size == rank) and (shard, row) not in results.done:
-                    results.add(shard, row, _answer(name, audio[column] or NO_AUDIO, network, settings, count))
+                    results.add(shard, row, _hypothesis(name, audio[column] or NO_AUDIO, network, settings, count))
                 bar.update()
         except BaseException:
             results.write()
@@ -97,7 +97,7 @@ class Results:
         made_of: data set, model and number of speakers, kept in the metadata of every file.
 
     Raises:
-        ValueError: the directory has answers made of something else.
+        ValueError: the directory has hypotheses made of something else.
     """
 
     def __init__(self, directory: Path, split: str, made_of: dict):
@@ -115,17 +115,17 @@ class Results:
                     for key, value in made_of.items()
                     if before.get(key) != value
                 )
-                raise ValueError(f"{directory} has answers of {'; '.join(differing)}; name another --output")
+                raise ValueError(f"{directory} has hypotheses of {'; '.join(differing)}; name another --output")
             for row in pq.read_table(file, columns=["shard", "row", "error"]).to_pylist():
                 self.done.add((row["shard"], row["row"]))
                 self.failed |= row["error"] is not None
             if file.stem.endswith("-last"):
                 self.whole_shards.add(int(file.stem.removesuffix("-last").split("-")[-2]))
 
-    def add(self, shard: int, row: int, answer: dict):
-        self.rows.append({"shard": shard, "row": row, **answer})
-        if "error" in answer:
-            print(f"error: shard {shard}, row {row}: {answer['error']}", file=sys.stderr)
+    def add(self, shard: int, row: int, hypothesis: dict):
+        self.rows.append({"shard": shard, "row": row, **hypothesis})
+        if "error" in hypothesis:
+            print(f"error: shard {shard}, row {row}: {hypothesis['error']}", file=sys.stderr)
             self.failed = True
         if time.monotonic() - self.written > SECONDS_PER_FILE:
             self.write()
@@ -185,14 +185,14 @@ def _audio_of(name: str, stream: IterableDataset) -> tuple[str, IterableDataset]
     return columns[0], stream.cast_column(columns[0], Audio(decode=False)).select_columns(columns[0])
 
 
-def _answer(name: str, audio: dict, network: Network, settings: LinkingSettings, count: SpeakerCount) -> dict:
+def _hypothesis(name: str, audio: dict, network: Network, settings: LinkingSettings, count: SpeakerCount) -> dict:
     """The columns of one row's result."""
-    answer = {"path": audio["path"]}
+    hypothesis = {"path": audio["path"]}
     try:
         segments = diarize(network, _blocks(name, audio), settings, count)
     except (AudioError, UnreadableFile, FileNotFoundError) as error:
-        return answer | {"error": str(error)}
-    return answer | {
+        return hypothesis | {"error": str(error)}
+    return hypothesis | {
         "timestamps_start": [s.start for s in segments],
         "timestamps_end": [s.end for s in segments],
         "speakers": [s.speaker for s in segments],

@@ -1,9 +1,10 @@
-"""What a recording is called, as a file and inside RTTM, and which files of a directory are recordings."""
+"""What a recording is called as a file, and which files of a directory are recordings."""
 
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from data.names import recording_name
 
 MEDIA = """
     3g2 3gp 3gpp aa aac aax ac3 adts aif aifc aiff amr ape asf au avi awb bwf caf dff divx dsf dts dv eac3 f4a f4v flac
@@ -22,12 +23,6 @@ def recording_stem(file: str | os.PathLike) -> str:
     if path.suffix.lower() in MEDIA_SUFFIXES:
         return path.stem
     return "stdin" if str(file) == "-" else path.name
-
-
-def recording_name(stem: str) -> str:
-    """The name of a recording in RTTM, which is UTF-8 (here normalised, NFC) and whose fields end at a space."""
-    text = stem.encode(errors="backslashreplace").decode()
-    return "_".join(unicodedata.normalize("NFC", text).split()) or "audio"
 
 
 def find_recordings(files: Iterable[str]) -> dict[str, str]:

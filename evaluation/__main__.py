@@ -23,8 +23,8 @@ import warnings
 from dataclasses import fields
 from pathlib import Path
 
-from common.flags import split_flags
-from common.output import make_directory
+from common.flags import FlagParser
+from common.output import OwnFiles, make_directory
 from common.terminal import report, say, warn
 
 FLAGS = {"counts": "--num_speakers", "hop_seconds": "--hop"}
@@ -47,9 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     from evaluation.systems import open_systems
     from evaluation.tables import result_tables
 
-    output = Path(arguments.output) if arguments.output else None
-    if output:
-        make_directory(output, "--output")
+    output = open_output(arguments) if arguments.output else None
     kind = kind_of(arguments.source)
     given = {field.name: getattr(arguments, field.name) for field in fields(Options)}
     given = {name: value for name, value in given.items() if value is not None} | {"output": output}
@@ -63,18 +61,24 @@ def run(arguments: argparse.Namespace) -> int:
     text = result_tables(result)
     say(text)
     if output:
-        (output / "scores.md").write_text(text + "\n")
-        (output / "scores.json").write_text(json.dumps(result, indent=1) + "\n")
+        for name, content in (("scores.md", text), ("scores.json", json.dumps(result, indent=1))):
+            output.write_file(output.directory / name, f"{content}\n".encode())
     return 1 if result.get("failed") else 0
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def open_output(arguments: argparse.Namespace) -> OwnFiles:
+    """The directory of --output, which replaces no file that it is not to have written."""
+    directory = Path(arguments.output)
+    make_directory(directory, "--output")
+    output = OwnFiles(
+        directory, "python -m evaluation", {"source": [arguments.source], "UEM file": [arguments.uem or ""]}
     )
+    output.check_files([directory / "scores.md", directory / "scores.json"])
+    return output
+
+
+def parse() -> argparse.Namespace:
+    parser = FlagParser(prog="python -m evaluation", description=__doc__)
     add = parser.add_argument
     add(
         "source",
@@ -112,8 +116,7 @@ def parse() -> argparse.Namespace:
     add("--split", help="split of the corpus or Hub data set (default validation)")
     add("--config", help="configuration of the Hub data set, such as ihm")
     add("--limit", type=_whole, help="number of recordings to score of a Hub data set (default all)")
-    flags, rest = split_flags(sys.argv[1:])
-    return parser.parse_args([*flags, "--", *rest] if rest else flags)
+    return parser.parse_args()
 
 
 def _count(value: str) -> str | int:

@@ -70,20 +70,20 @@ class RecordingScores:
         """
         if reference.uri in self._recordings:
             raise ValueError(f"recording {reference.uri!r} is there twice; give each its own name")
-        said, heard = Turns.of(reference), Turns.of(hypothesis)
-        spans = np.concatenate([said.spans, heard.spans])
+        true, found = Turns.of(reference), Turns.of(hypothesis)
+        spans = np.concatenate([true.spans, found.spans])
         whole = np.array([[spans.min(initial=math.inf), spans.max(initial=0.0)]][: len(spans)]).reshape(-1, 2)
         regions = whole if uem is None else to_spans(uem.support())
         scored = float(np.diff(regions).sum() if uem is not None else max(seconds or 0.0, spans.max(initial=0.0)))
         errors = {
-            prefix: turn_errors(said, turns, regions, **self._settings)
-            for prefix, turns in (("", heard), ("floor_", said.of_anyone()))
+            prefix: turn_errors(true, turns, regions, **self._settings)
+            for prefix, turns in (("", found), ("floor_", true.of_anyone()))
         }
         for prefix, counts in errors.items():
             self._totals[prefix].update(counts)
-        speakers, found = (errors[""][f"{name}_speakers"] for name in ("reference", "hypothesis"))
-        numbers = {"reference_speakers": speakers, "hypothesis_speakers": found}
-        scores = _summarize(errors) | numbers | {"speaker_count_error": abs(found - speakers)}
+        numbers = {name: errors[""][name] for name in ("reference_speakers", "hypothesis_speakers")}
+        off = abs(numbers["hypothesis_speakers"] - numbers["reference_speakers"])
+        scores = _summarize(errors) | numbers | {"speaker_count_error": off}
         if not errors[""]["speech"]:
             scores |= {"false_alarm_seconds": errors[""]["false_alarm"], "scored_seconds": scored}
         self._recordings[reference.uri], self._scored[reference.uri] = scores, scored

@@ -6,9 +6,10 @@ from pathlib import Path
 from pyannote.core import Annotation, Timeline
 
 from common.terminal import warn
+from data.names import recording_name
 from data.rttm import read_rttm
 from data.uem import read_uem
-from diarization.names import listed, recording_name
+from diarization.names import listed
 
 
 @dataclass(frozen=True)

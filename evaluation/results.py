@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.output import OwnFiles
 from data.corpora import open_corpus
 from evaluation.scoring import score_recordings, score_windows, task_of
 from evaluation.sets import FrozenSet, SetError, read_definition
@@ -35,7 +36,7 @@ class Options:
     hop_seconds: float = 1.0
     uem: str | None = None
     shifts: int = 4
-    output: Path | None = None
+    output: OwnFiles | None = None
 
 
 WHOLE = {"counts", "collar", "skip_overlap", "hop_seconds", "uem", "shifts", "output"}

@@ -1,15 +1,16 @@
 """Scores of systems on windows and on whole recordings, as plain dictionaries that become JSON and tables."""
 
+import io
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 from pyannote.core import Annotation, Timeline
 
+from common.output import OwnFiles
 from data.conversations import GRID, SAMPLING_RATE
 from diarization.formats import to_annotation, to_rttm
 from diarization.timeline import plot_timeline
@@ -104,9 +105,9 @@ def windows_of(
     for first in range(0, len(starts), BATCH):
         part = starts[first : first + BATCH]
         references = np.stack([active[start // GRID :][: samples // GRID] for start in part])
-        heard = np.argsort(-references.sum(axis=1), axis=1, kind="stable")
+        most_first = np.argsort(-references.sum(axis=1), axis=1, kind="stable")
         most = max(task.num_speakers, int(references.any(axis=1).sum(axis=1).max()))
-        references = np.take_along_axis(references, heard[:, None, :most], axis=2)
+        references = np.take_along_axis(references, most_first[:, None, :most], axis=2)
         yield np.stack([waveform[start : start + samples] for start in part]), references
 
 
@@ -136,7 +137,7 @@ def score_recordings(
     collar: float = 0.0,
     skip_overlap: bool = False,
     hop_seconds: float = 1.0,
-    output: Path | None = None,
+    output: OwnFiles | None = None,
     shifts: int = 1,
 ) -> tuple[dict[str, dict], list[str]]:
     """Diarize recordings whole with each of our models, and score all systems on their windows.
@@ -144,7 +145,7 @@ def score_recordings(
     Args:
         counts: what is told of the number of speakers: `"unknown"`, `"known"` (that of the reference), or a number.
         hop_seconds: between the windows, which are those of `task_of(systems)`.
-        output: directory for hypotheses, `output/system/count/NAME.rttm` and a picture beside each.
+        output: where hypotheses go, `system/count/NAME.rttm` in its directory and a picture beside each.
         shifts: how many times each recording is diarized, with as many lengths of silence before it (`over_shifts`).
 
     Returns:
@@ -193,7 +194,7 @@ class WholeScores:
         counts: Sequence[str | int],
         scores: Callable[[], RecordingScores],
         shifts: int = 1,
-        output: Path | None = None,
+        output: OwnFiles | None = None,
     ):
         self.systems, self.counts, self.shifts, self.output = systems, counts, shifts, output
         self.scores = {
@@ -206,7 +207,7 @@ class WholeScores:
                 for count, segments in _segments(system, waveform, samples, reference.turns, self.counts):
                     _add(self.scores[system.name, count][number], reference, segments, len(waveform))
                     if self.output and not samples:
-                        _write(self.output / system.name.replace("/", "_") / str(count), reference, segments)
+                        _write(self.output, f"{system.name.replace('/', '_')}/{count}", reference, segments)
 
     def result(self, system: Ours) -> dict[str, dict]:
         """`whole` of [`score_recordings`]. Raises `ValueError` if there was no recording."""
@@ -239,8 +240,13 @@ def _add(scores: RecordingScores, reference: Reference, segments: list[Segment],
     scores.add(reference.turns, hypothesis, reference.regions, samples / SAMPLING_RATE)
 
 
-def _write(directory: Path, reference: Reference, segments: list[Segment]) -> None:
+def _write(output: OwnFiles, place: str, reference: Reference, segments: list[Segment]) -> None:
+    directory, picture = output.directory / place, io.BytesIO()
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / f"{reference.name}.rttm").write_text(to_rttm(reference.name, segments))
     truth = [Segment(turn.start, turn.end, name, 1.0) for turn, _, name in reference.turns.itertracks(yield_label=True)]
-    plot_timeline(directory / f"{reference.name}.png", reference.name, segments, truth)
+    plot_timeline(picture, reference.name, segments, truth)
+    files = {"rttm": to_rttm(reference.name, segments).encode(), "png": picture.getvalue()}
+    targets = {suffix: directory / f"{reference.name}.{suffix}" for suffix in files}
+    output.check_files(targets.values())
+    for suffix, content in files.items():
+        output.write_file(targets[suffix], content)

@@ -13,12 +13,13 @@ from pyannote.core import Annotation, Segment, Timeline
 
 from data.annotations import AUDIO_SUFFIXES
 from data.corpora import TURN_COLUMNS
+from data.names import recording_name
 from data.own_files import UnreadableFile, open_own_file, root_of
 from data.rttm import read_rttm
 from data.simulated_recordings import Recording
 from data.uem import read_uem
 from diarization.hub_dataset import NO_AUDIO, open_split
-from diarization.names import listed, recording_name, recording_stem
+from diarization.names import listed, recording_stem
 from modeling.audio_fast_diarization import Source, load_audio
 
 

@@ -53,11 +53,11 @@ def to_spans(segments: Iterable[Segment]) -> np.ndarray:
 
 
 def turn_errors(
-    said: Turns, heard: Turns, regions: np.ndarray, collar: float = 0.0, skip_overlap: bool = False
+    reference: Turns, hypothesis: Turns, regions: np.ndarray, collar: float = 0.0, skip_overlap: bool = False
 ) -> dict[str, float]:
     """
     Args:
-        said, heard: reference and hypothesis.
+        reference, hypothesis: their turns.
         regions: to score, (regions, 2) starts and ends in seconds.
         collar: seconds not scored around each boundary of a reference turn, in total.
         skip_overlap: leaves out where two or more reference speakers speak.
@@ -68,15 +68,15 @@ def turn_errors(
         speak in the regions; `scored_speakers`, those of the reference who speak where it is scored, and `jaccard`,
         the sum of their Jaccard error rates (Ryant et al., DIHARD II, 2019).
     """
-    around = (said.spans.reshape(-1, 1) + np.array([-collar, collar]) / 2).round(DIGITS)
-    edges = np.unique(np.concatenate([said.spans, heard.spans, regions, around]))
+    around = (reference.spans.reshape(-1, 1) + np.array([-collar, collar]) / 2).round(DIGITS)
+    edges = np.unique(np.concatenate([reference.spans, hypothesis.spans, regions, around]))
     inside = np.diff(edges) * (_depth(regions, edges) > 0)
-    speakers, found = _depth(said.spans, edges), _depth(heard.spans, edges)
+    speakers, found = _depth(reference.spans, edges), _depth(hypothesis.spans, edges)
     seconds = np.where(_depth(around, edges) > 0, 0.0, inside) if collar else inside
     seconds = np.where(speakers > 1, 0.0, seconds) if skip_overlap else seconds
-    common = _in_common(said, heard, edges, seconds)
-    of_said, of_heard = said.seconds(edges, seconds), heard.seconds(edges, seconds)
-    union = of_said[:, None] + of_heard - common
+    common = _in_common(reference, hypothesis, edges, seconds)
+    of_reference, of_hypothesis = reference.seconds(edges, seconds), hypothesis.seconds(edges, seconds)
+    union = of_reference[:, None] + of_hypothesis - common
     index = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
     pairs = linear_sum_assignment(common + TIE * index, maximize=True)
     sums = {
@@ -85,10 +85,10 @@ def turn_errors(
         "false_alarm": seconds @ np.maximum(found - speakers, 0),
         "confusion": seconds @ np.minimum(speakers, found) - common[pairs].sum(),
     }
-    scored = int(np.count_nonzero(of_said))
+    scored = int(np.count_nonzero(of_reference))
     return {name: round(float(value), DIGITS) for name, value in sums.items()} | {
-        "reference_speakers": int(np.count_nonzero(said.seconds(edges, inside))),
-        "hypothesis_speakers": int(np.count_nonzero(heard.seconds(edges, inside))),
+        "reference_speakers": int(np.count_nonzero(reference.seconds(edges, inside))),
+        "hypothesis_speakers": int(np.count_nonzero(hypothesis.seconds(edges, inside))),
         "scored_speakers": scored,
         "jaccard": float(scored - index[pairs].sum()),
     }
@@ -115,12 +115,12 @@ def _depth(spans: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.cumsum(counts[0] - counts[1])[:-1]
 
 
-def _in_common(said: Turns, heard: Turns, edges: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+def _in_common(reference: Turns, hypothesis: Turns, edges: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     """(reference speakers, hypothesis speakers) time in which both speak."""
-    if said.count < heard.count:
-        return _in_common(heard, said, edges, seconds).T
-    common = np.zeros((said.count, heard.count))
-    for number in range(heard.count):
-        active = _depth(heard.spans[heard.speakers == number], edges)
-        common[:, number] = said.seconds(edges, seconds * active)
+    if reference.count < hypothesis.count:
+        return _in_common(hypothesis, reference, edges, seconds).T
+    common = np.zeros((reference.count, hypothesis.count))
+    for number in range(hypothesis.count):
+        active = _depth(hypothesis.spans[hypothesis.speakers == number], edges)
+        common[:, number] = reference.seconds(edges, seconds * active)
     return common

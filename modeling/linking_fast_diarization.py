@@ -1,17 +1,18 @@
-"""From windows to whole recordings: who is active in each window, and as whose voice, becomes segments of speakers.
+"""From windows to whole recordings: who is active in each window, and with which speaker
+embedding, becomes segments of speakers.
 
 A window of the network tells a few speakers apart without knowing them from other windows. Four steps link them:
 
 1. Local speakers of windows that follow each other are chained into tracklets where they agree on the frames they
    share and sound alike.
-2. Tracklets are clustered by the mean of their embeddings, weighted by the time a speaker is heard alone; those heard
-   for short may differ more, which is between centroid linkage and that of Ward (1963). Tracklets both heard alone in
-   one window are never merged, as in EEND-VC (Kinoshita et al., ICASSP 2021), unless they sound alike: then the window
-   heard one voice as two.
+2. Tracklets are clustered by the mean of their embeddings, weighted by the time of non-overlapped speech; those with
+   little of it may differ more, which is between centroid linkage and that of Ward (1963). Tracklets with
+   non-overlapped speech in one window are never merged, as in EEND-VC (Kinoshita et al., ICASSP 2021), unless their
+   embeddings are alike: then the window took one speaker for two.
 3. The clusters only say which centroids there are. Which local speaker of which window is whom is the best path through
-   all windows (Viterbi), by embeddings within windows and by agreement on shared frames between them. Voices that turn
-   out alike over the whole recording are one, kept apart by a window that heard one voice as two. From the path come
-   better centroids and from those a better path, as in k-means (Lloyd, 1982), until it stays.
+   all windows (Viterbi), by embeddings within windows and by agreement on shared frames between them. Centroids that
+   turn out alike over the whole recording are one, kept apart by a window that took one speaker for two. From the path
+   come better centroids and from those a better path, as in k-means (Lloyd, 1982), until it stays.
 4. Activities are summed up over windows under the speakers found and thresholded with hysteresis.
 
 Only activities and embeddings are kept, in a temporary file once they are more than 16 MB (some two hours), so a

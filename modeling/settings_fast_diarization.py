@@ -36,13 +36,14 @@ class LinkingSettings:
         onset, offset: a speaker starts where the activity rises to `onset` and stops where it falls below `offset`.
         min_duration_on: shorter segments are dropped, in seconds.
         min_duration_off: shorter pauses of a speaker are filled, in seconds.
-        min_solo_seconds: a tracklet heard alone for less is no evidence of a speaker where their number is unknown; in
-            a short recording, for less than `min_speaker_share` of all speech.
+        min_solo_seconds: a tracklet with less non-overlapped speech is no evidence of a speaker where their number is
+            unknown; in a short recording, with less than `min_speaker_share` of all speech.
         same_tracklet_similarity: a local speaker continues a tracklet if their embeddings have this cosine or more, and
             two tracklets each alone for a while in one window are two people if theirs have less, unless their
             centroids over the whole recording have it.
         same_speaker_similarity: clusters of tracklets with this cosine or more are one speaker.
-        full_evidence_seconds: two clusters heard alone for less than twice this may differ by more and be one speaker.
+        full_evidence_seconds: two clusters with less non-overlapped speech than twice this may differ by more and be
+            one speaker.
         known_voice_similarity: a speaker is the known person whose embedding has this cosine or more; chosen by
             `evaluation/identification.py`.
         confidence_scale, confidence_offset: the odds of a segment's confidence are those of its mean activity to the

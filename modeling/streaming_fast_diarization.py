@@ -21,8 +21,8 @@ from .windows_fast_diarization import Network, agreement, probabilities, solo_se
 
 STEP_FRAMES = 25
 EVIDENCE_SECONDS, SIMILARITY_MARGIN, AGREEMENT_WEIGHT = 1.0, 0.2, 0.1
-"""Live, a voice counts from its first second on, is taken for a known one at a cosine lower by this margin, and frames
-shared with the window before say less: they may have been named wrongly. Chosen on validation speakers."""
+"""Live, a speaker counts from the first second on, is taken for a known one at a cosine lower by this margin, and
+frames shared with the window before say less: they may have been named wrongly. Chosen on validation speakers."""
 MOST_TRACKLETS = 30
 
 
@@ -30,7 +30,7 @@ class StreamingDiarizer:
     """Who speaks, while they speak.
 
     Every 0.5 s the network sees the last `sliding_window_seconds`, and all tracklets heard so far are clustered anew,
-    as a whole recording is; a cluster goes by the name that most of it had before. So two names given to one voice
+    as a whole recording is; a cluster goes by the name that most of it had before. So two names given to one speaker
     become one as soon as more is heard of it, while what came out stays as it was. From time to time the tracklets of
     each speaker are put together: memory does not grow with time.
 
@@ -73,7 +73,7 @@ class StreamingDiarizer:
         self.heard = 0
         self.seen = 0
         self.decided = 0
-        # A new voice must be named at once, on less evidence than a whole recording has.
+        # A new speaker must be named at once, on less evidence than a whole recording has.
         evidence = {
             "min_solo_seconds": EVIDENCE_SECONDS,
             "min_speaker_seconds": EVIDENCE_SECONDS,
@@ -153,13 +153,13 @@ class StreamingDiarizer:
         mapped = np.zeros((len(activity), self.latest.shape[1]), np.float32)
         self.owners = np.full(mapped.shape, -1)
         if len(present):
-            labels, voices = self.tracklets.speakers(SpeakerCount(max_speakers=self.max_speakers))
-            speakers = self._recognise(labels, len(voices))
+            labels, centroids = self.tracklets.speakers(SpeakerCount(max_speakers=self.max_speakers))
+            speakers = self._recognise(labels, len(centroids))
             if self.known:
-                self._identify(labels, speakers, voices)
+                self._identify(labels, speakers, centroids)
             mapped = np.zeros((len(activity), max(self.latest.shape[1], speakers.max() + 1)), np.float32)
             self.owners = np.full(mapped.shape, -1)
-            likeness = solo_seconds(activity)[:, None] * (vectors @ voices.T)
+            likeness = solo_seconds(activity)[:, None] * (vectors @ centroids.T)
             shared = min(len(self.latest), len(activity)) - shift
             if shared > 0:
                 before = np.zeros((shared, mapped.shape[1]), np.float32)

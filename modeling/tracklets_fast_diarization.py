@@ -20,8 +20,8 @@ class Tracklets:
     """Stretches of windows in which one local speaker goes on, each with the mean of its embeddings.
 
     Attributes:
-        sums: (dim,) embeddings times seconds heard alone, of each tracklet.
-        seconds: heard alone.
+        sums: (dim,) embeddings times seconds of non-overlapped speech, of each tracklet.
+        seconds: of non-overlapped speech.
         conflicts: pairs of tracklets that are each alone for a while in one window, the smaller number first.
         latest: the first frame, activities and tracklets of the latest window.
     """

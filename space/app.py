@@ -19,9 +19,10 @@ from tempfile import TemporaryDirectory
 import gradio as gr
 import numpy as np
 
+from data.names import recording_name
 from diarization.backends import ONNX_FILE, open_network
 from diarization.formats import FORMATS, WITH_WORDS
-from diarization.names import recording_name, recording_stem
+from diarization.names import recording_stem
 from modeling.segments_fast_diarization import Segment
 from modeling.transcripts_fast_diarization import Passage, WordsError, read_transcript
 from space import jobs

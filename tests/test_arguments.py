@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bench
+import diarize
 import export
+from evaluation.__main__ import parse as evaluate
 from training.arguments import UsageError, parse
 from training.flag_file import LARGEST, read_flag_file
 
@@ -67,6 +70,17 @@ def test_export_does_not_repeat_it_either(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         export.parse()
     assert capsys.readouterr().err.splitlines()[-1] == "export.py: error: unknown flag --hub_tokn"
+
+
+@pytest.mark.parametrize("command", [["bench.py", "train"], ["evaluation", "calls"], ["diarize.py", "call.wav"]])
+@pytest.mark.parametrize("flags", [["--hub_tokn=hf_secret"], ["--hub-tokn", "secret"], ["--token", "hf_secret"]])
+def test_no_program_repeats_it(monkeypatch, capsys, command, flags):
+    programs = {"bench.py": bench.parse, "evaluation": evaluate, "diarize.py": lambda: diarize.parse(None)}
+    monkeypatch.setattr(sys, "argv", [*command, *flags])
+    with pytest.raises(SystemExit):
+        programs[command[0]]()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(f"error: unknown flag {flags[0].partition('=')[0].replace('hub-', 'hub_')}")
 
 
 BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [{', '.join(9 * ['*' + a])}]\n" for a, b in zip("abcdefgh", "bcdefghi"))

@@ -198,7 +198,7 @@ def write_video(file: Path, waveform: np.ndarray):
         (["sub/call.wav"], "call.wav and sub/call.wav would both be written as 'call'"),
         (["--reference", "absent.rttm"], "--reference absent.rttm: No such file or directory; give an RTTM file or"),
         (["--reference", "other.rttm", "b.wav"], "--reference other.rttm has no recording 'call', only: other; a"),
-        (["--reference", "call.rttm", "--output", "."], "the answer would replace the reference call.rttm"),
+        (["--reference", "call.rttm", "--output", "."], "a result would replace the reference call.rttm"),
     ],
 )
 def test_wrong_usage_is_one_line_and_two(call, arguments, message, capsys):

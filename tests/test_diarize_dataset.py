@@ -182,7 +182,7 @@ def test_answers_of_something_else_are_not_taken_for_these(hub, call, tmp_path, 
     ):
         assert call(*flags) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line == f"error: {tmp_path / 'answers' / 'data'} has answers of {message}; name another --output"
+        assert line == f"error: {tmp_path / 'answers' / 'data'} has hypotheses of {message}; name another --output"
     assert call("--dataset", "user/calls") == 1, "the same again is not refused"
 
 

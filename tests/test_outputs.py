@@ -1,5 +1,6 @@
 """What `diarize.py` may write and under which names: nothing of the user's is replaced, no two recordings collide."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -14,8 +15,11 @@ from two_tones import write_model, write_recording
 
 import diarize
 from common.flags import split_flags
-from diarization.names import find_recordings, listed, recording_name, recording_stem
-from diarization.outputs import RECORD, Outputs
+from common.output import RECORD, ignores_case
+from data.names import recording_name
+from diarization.names import find_recordings, listed, recording_stem
+from diarization.outputs import Outputs
+from evaluation.__main__ import open_output
 from modeling.segments_fast_diarization import Segment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,7 +112,7 @@ def test_an_input_is_never_replaced_whatever_path_leads_to_it(call, link, overwr
     link(Path("call.wav").resolve(), "results/other.rttm")
     copy("other.wav")
     line = refused(call, capsys, "other.wav", "call.wav", *overwrite)
-    assert line == "error: the answer would replace the recording call.wav; name another --output"
+    assert line == "error: a result would replace the recording call.wav; name another --output"
 
 
 def test_a_recording_named_like_its_result_is_never_replaced(call, capsys):
@@ -153,6 +157,31 @@ def test_a_file_that_comes_during_the_work_is_kept(tmp_path):
         outputs.write("call", SEGMENTS)
     assert (tmp_path / "call.rttm").read_text() == TURN
     assert [path.name for path in tmp_path.iterdir()] == ["call.rttm"]
+
+
+def test_names_that_differ_by_case_are_two_files_where_case_counts(tmp_path, monkeypatch):
+    outputs = Outputs(tmp_path, ["rttm"])
+    (tmp_path / "a").touch()
+    assert ignores_case(tmp_path) == (tmp_path / "A").exists()
+    if not ignores_case(tmp_path):
+        outputs.check(["call", "Call"])
+    monkeypatch.setattr("diarization.outputs.ignores_case", lambda directory: True)
+    with pytest.raises(ValueError, match="does not tell 'Call' and 'call' apart; rename one"):
+        outputs.check(["call", "other", "Call"])
+    outputs.check(["call", "other"])
+
+
+def test_scores_replace_scores_alone(tmp_path):
+    told = argparse.Namespace(source="calls", uem=None, output=str(tmp_path / "scores"))
+    output = open_output(told)
+    output.write_file(tmp_path / "scores" / "scores.md", b"first")
+    open_output(told).write_file(tmp_path / "scores" / "scores.md", b"second")
+    (tmp_path / "scores" / "scores.json").write_text("of somebody else")
+    with pytest.raises(ValueError, match="scores.json: there already, and not as python -m evaluation wrote it; name"):
+        open_output(told)
+    told.uem = str(tmp_path / "scores" / "scores.md")
+    with pytest.raises(ValueError, match="would replace the UEM file .*scores.md; name another --output"):
+        open_output(told)
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):

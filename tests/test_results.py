@@ -16,6 +16,7 @@ from loopback_hub import LoopbackHub, run_client
 from oracle_network import OracleNetwork
 from pyannote.core import Annotation, Segment
 
+from common.output import OwnFiles
 from data.acoustics import NOT, Scenery
 from data.corpora import CorpusError, open_corpus
 from data.rttm import read_rttm, write_rttm
@@ -153,7 +154,7 @@ def test_windows_of_a_recording_know_who_speaks_at_the_centre_of_every_10_ms():
 def test_an_oracle_makes_no_errors_on_whole_recordings(tmp_path):
     system = oracle()
     reference = Reference("call", system.network.waveform(), annotation())
-    result, failed = score_recordings([system], [reference], ["unknown", "known"], output=tmp_path)
+    result, failed = score_recordings([system], [reference], ["unknown", "known"], output=OwnFiles(tmp_path, "a test"))
     assert not failed
     for count in ("unknown", "known"):
         whole = result["oracle"]["whole"][count]

@@ -258,7 +258,7 @@ def test_speakers_are_seen_live_and_the_history_stays(browser, page, tmp_path): 
 
 
 @needs_browser
-@pytest.mark.skipif(not (ROOT / "data/demo/call.ogg").is_file(), reason="no sample call here")
+@pytest.mark.skipif(not (ROOT / "data/sample/call.ogg").is_file(), reason="no sample call here")
 def test_the_example_is_a_click(browser, page):  # noqa: F811
     browser.get(page)
     wait_for(lambda: find(browser, "#example")).click()

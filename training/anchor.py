@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modeling.loss_fast_diarization import heard_alone
+from modeling.loss_fast_diarization import has_solo_speech
 
 
 class EmbeddingAnchor:
@@ -34,5 +34,5 @@ class EmbeddingAnchor:
             states = self.model.fast_diarization(inputs["input_values"]).speaker_states
             with torch.autocast(labels.device.type, enabled=False):
                 before = self.model.embed(states.float(), labels, None)
-        heard = heard_alone(labels)
+        heard = has_solo_speech(labels)
         return ((1 - F.cosine_similarity(embeddings, before, dim=-1)) * heard).sum() / heard.sum().clamp(min=1)

@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import os
-import re
 import sys
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from common.errors import first_line, unknown_argument
+from common.flags import TOKEN
 from data.conversations import TURN_PLANS
 from data.corpora import CORPORA
 from data.streaming import StreamConfig
@@ -232,7 +232,6 @@ BOUNDS = {
     "save_total_limit": (1, 10**6),
 }
 """The least and the largest number a flag may be."""
-TOKEN = re.compile(r"hf_\w+")
 
 SHOWN = ("seed", "gradient_accumulation_steps", "bf16", "fp16", "push_to_hub", "hub_model_id", "hub_private_repo")
 """Flags of TrainingArguments that `--help` shows with this project's own."""
