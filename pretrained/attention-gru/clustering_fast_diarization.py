@@ -60,10 +60,8 @@ def cluster(
     Returns:
         (tracklets,) cluster from 0 on, or -1 for a tracklet of no speaker of its own.
     """
-    apart = np.zeros((len(sums), len(sums)), bool)
-    apart[tuple(conflicts.T)] = True
-    tree = dendrogram(sums, seconds, apart, settings)
-    least = max(settings.min_speaker_seconds, settings.min_speaker_share * seconds.sum())
+    tree = dendrogram(sums, seconds, to_apart(conflicts, len(sums)), settings)
+    least = least_seconds(seconds, settings)
     merges, found = tree.merges(settings.same_speaker_similarity), tree.speakers(least)
     while found[merges] > count.most and merges < len(tree.pairs):
         merges += 1
@@ -77,6 +75,27 @@ def cluster(
     renamed = np.full(len(lengths), -1)
     renamed[keep] = np.arange(len(keep))
     return renamed[labels]
+
+
+def more_speakers(sums: np.ndarray, seconds: np.ndarray, conflicts: np.ndarray, settings: LinkingSettings) -> int:
+    """How many more speakers `cluster` finds, given the same, with `same_speaker_similarity` higher by up to
+    `sure_margin`."""
+    tree = dendrogram(sums, seconds, to_apart(conflicts, len(sums)), settings)
+    found = tree.speakers(least_seconds(seconds, settings))
+    here, higher = (tree.merges(settings.same_speaker_similarity + by) for by in (0, settings.sure_margin))
+    return int(found[higher : here + 1].max() - found[here])
+
+
+def to_apart(conflicts: np.ndarray, tracklets: int) -> np.ndarray:
+    """(tracklets, tracklets) whether two must stay apart, of (pairs, 2)."""
+    apart = np.zeros((tracklets, tracklets), bool)
+    apart[tuple(conflicts.T)] = True
+    return apart
+
+
+def least_seconds(seconds: np.ndarray, settings: LinkingSettings) -> float:
+    """Non-overlapped speech of a cluster that is a speaker, where tracklets have `seconds` of it."""
+    return max(settings.min_speaker_seconds, settings.min_speaker_share * seconds.sum())
 
 
 def merge(

@@ -154,7 +154,9 @@ def open_recording(source: Source) -> Iterator[Recording]:
             header = read_header(stack.enter_context(_binary(source)))
             options = OPTIONS | header.options
             file = SafelySought(header.file) if header.seekable else header.file
-            container = stack.enter_context(av.open(file, metadata_errors="replace", options=options))
+            # Tags that are no UTF-8: PyAV reads them by itself from version 19 on.
+            lenient = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
+            container = stack.enter_context(av.open(file, options=options, **lenient))
         except (OSError, av.FFmpegError) as error:
             raise AudioError(f"{name}: {_reason(error, header)}") from error
         if not container.streams.audio:

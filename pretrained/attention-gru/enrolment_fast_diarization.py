@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from .clustering_fast_diarization import normalise
-from .linking_fast_diarization import Diarization, Speaker, link
+from .counting_fast_diarization import Diarization, Speaker
+from .linking_fast_diarization import link
 from .segments_fast_diarization import renamed, speaker_name
 from .settings_fast_diarization import SAMPLING_RATE, LinkingSettings
 from .windows_fast_diarization import Network
@@ -138,6 +139,7 @@ def name_speakers(diarization: Diarization, known: KnownVoices, settings: Linkin
     return Diarization(
         renamed(diarization.segments, names),
         {names.get(name, name): speaker for name, speaker in diarization.speakers.items()},
+        diarization.count,
     )
 
 

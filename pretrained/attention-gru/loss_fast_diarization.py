@@ -1,4 +1,4 @@
-"""Losses of the Fast Diarization network: who is active, which frames share a voice, who the voices are.
+"""Losses of the Fast Diarization network: who is active, which frames share a speaker, who the speakers are.
 
 A new term is a function here, a line of `training_losses`, and its weight in the configuration.
 """
@@ -127,7 +127,7 @@ def contrastive_speaker_loss(
             names that hold everywhere. People of two recordings may be one or two, so they are not compared.
         temperature: of the softmax over cosines.
     """
-    heard = ((speaker_labels >= 0) & heard_alone(labels)).flatten()
+    heard = ((speaker_labels >= 0) & has_solo_speech(labels)).flatten()
     names = speaker_labels.flatten()
     embeddings = embeddings.flatten(0, 1)
     others = heard[:, None] & heard[None] & ~torch.eye(len(names), dtype=torch.bool, device=names.device)
@@ -139,8 +139,8 @@ def contrastive_speaker_loss(
     cosines = (embeddings @ embeddings.T / temperature).masked_fill(~others, -1e4)
     log_probability = cosines.log_softmax(-1)
     count = positive.sum(-1)
-    per_voice = -(positive * log_probability).sum(-1) / count.clamp(min=1)
-    return per_voice.sum() / (count > 0).sum().clamp(min=1)
+    per_speaker = -(positive * log_probability).sum(-1) / count.clamp(min=1)
+    return per_speaker.sum() / (count > 0).sum().clamp(min=1)
 
 
 def distillation_loss(
@@ -151,7 +151,7 @@ def distillation_loss(
     scale: float = 20.0,
     margin: float = 0.2,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far each voice is from a teacher's embedding of the same person, and from being told from all the others.
+    """How far each embedding is from a teacher's of the same person, and from being told from all the others.
 
     The second is a softmax over all voices of the teacher with an additive margin (Wang et al., Additive Margin
     Softmax for Face Verification, 2018), whose class centres are given and not learned.
@@ -166,7 +166,7 @@ def distillation_loss(
     Returns:
         means over the voices heard: 1 - cosine, and cross-entropy.
     """
-    known = (voice_labels >= 0) & heard_alone(labels)
+    known = (voice_labels >= 0) & has_solo_speech(labels)
     rows = voice_labels.clamp(min=0)[..., None]
     cosines = embeddings @ voices.T
     own = cosines.gather(-1, rows)
@@ -176,6 +176,6 @@ def distillation_loss(
     return ((1 - own.squeeze(-1)) * known).sum() / count, (confusion * known).sum() / count
 
 
-def heard_alone(labels: torch.Tensor) -> torch.Tensor:
+def has_solo_speech(labels: torch.Tensor) -> torch.Tensor:
     """(batch, num_speakers) whether each speaker is alone for 0.4 s or more."""
     return (labels * (labels.sum(-1, keepdim=True) == 1)).sum(1) >= 20

@@ -2,7 +2,7 @@
 
 The journey inside: log-mel (10 ms) -> stem, told what the whole window has in common (40 ms) -> local convolutions
 (40, then 80 ms) -> affinity pooling over frames that sound like the same speaker -> context (80 ms) -> back to 40 ms
-with a skip connection -> head with two answers per 40 ms. Most of the parameters work at 80 ms, which is what makes a
+with a skip connection -> head with two outputs per 40 ms. Most of the parameters work at 80 ms, which is what makes a
 window cheap.
 """
 
@@ -32,9 +32,9 @@ class FastDiarizationModelOutput(ModelOutput):
         last_hidden_state (`torch.FloatTensor` of shape `(batch, ceil(frames / 2), hidden_size)`):
             segmentation features, one every 40 ms.
         speaker_states (`torch.FloatTensor` of shape `(batch, ceil(frames / 4), hidden_size)`):
-            local voice features, one every 80 ms.
+            local speaker features, one every 80 ms.
         affinity_states (`torch.FloatTensor` of shape `(batch, ceil(frames / 4), hidden_size // 2)`):
-            unit vectors, near for frames of one voice and far for frames of two.
+            unit vectors, near for frames of one speaker and far for frames of two.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -48,9 +48,9 @@ class FastDiarizationOutput(ModelOutput):
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, returned when `labels` are given): the training loss.
         logits (`torch.FloatTensor` of shape `(batch, frames, num_speakers)`): log-odds that a speaker is active
-            in a 20 ms frame; `sigmoid(logits) > 0.5` is the answer.
+            in a 20 ms frame; `sigmoid(logits) > 0.5` is the hypothesis.
         speaker_embeddings (`torch.FloatTensor` of shape `(batch, num_speakers, embedding_size)`): unit vectors
-            pooled over the frames where a speaker is heard alone.
+            pooled over each speaker's non-overlapped frames.
         losses (`dict[str, torch.FloatTensor]`, returned when `labels` are given): the terms of the loss by name,
             before their weights.
     """
@@ -248,7 +248,7 @@ class FastDiarizationModel(FastDiarizationPreTrainedModel):
         Args:
             input_values (`torch.FloatTensor` of shape `(batch, samples)`): 16 kHz waveforms of 0.1 s or more.
             attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*): 1 for samples, 0 for the
-                padding on the right. Padding changes no real frame's answer.
+                padding on the right. Padding changes no real frame's output.
 
         Raises:
             ValueError: input of another shape, or shorter than 0.1 s.
@@ -388,7 +388,7 @@ class FastDiarizationForAudioFrameClassification(FastDiarizationPreTrainedModel)
     def embed(
         self, speaker_states: torch.Tensor, activity: torch.Tensor, frame_mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """Pool mean and deviation of the voice features over the frames where each speaker is alone.
+        """Pool mean and deviation of the speaker features over each speaker's non-overlapped frames.
 
         Args:
             speaker_states (`torch.FloatTensor` of shape `(batch, ceil(frames / 4), hidden_size)`)

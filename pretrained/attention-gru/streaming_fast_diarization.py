@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from .counting_fast_diarization import Speaker
+from .enrolment_fast_diarization import LEAST_SECONDS, KnownVoices
 from .path_fast_diarization import likeliest_names
-from .segments_fast_diarization import Segment, hysteresis
+from .segments_fast_diarization import Segment, hysteresis, speaker_name, to_confidence
 from .settings_fast_diarization import (
     FRAME_SAMPLES,
     FRAME_SECONDS,
@@ -19,8 +21,8 @@ from .windows_fast_diarization import Network, agreement, probabilities, solo_se
 
 STEP_FRAMES = 25
 EVIDENCE_SECONDS, SIMILARITY_MARGIN, AGREEMENT_WEIGHT = 1.0, 0.2, 0.1
-"""Live, a voice counts from its first second on, is taken for a known one at a cosine lower by this margin, and frames
-shared with the window before say less: they may have been named wrongly. Chosen on validation speakers."""
+"""Live, a speaker counts from the first second on, is taken for a known one at a cosine lower by this margin, and
+frames shared with the window before say less: they may have been named wrongly. Chosen on validation speakers."""
 MOST_TRACKLETS = 30
 
 
@@ -28,7 +30,7 @@ class StreamingDiarizer:
     """Who speaks, while they speak.
 
     Every 0.5 s the network sees the last `sliding_window_seconds`, and all tracklets heard so far are clustered anew,
-    as a whole recording is; a cluster goes by the name that most of it had before. So two names given to one voice
+    as a whole recording is; a cluster goes by the name that most of it had before. So two names given to one speaker
     become one as soon as more is heard of it, while what came out stays as it was. From time to time the tracklets of
     each speaker are put together: memory does not grow with time.
 
@@ -37,6 +39,10 @@ class StreamingDiarizer:
         settings: of the model's configuration.
         latency_seconds: segments come out when the sample that ends them is at most this old, 0.5 or more.
         max_speakers: no more than these are told apart.
+        voices: people who are called by their names, from two seconds of non-overlapped speech on.
+
+    Attributes:
+        log: what happens, for [`LiveEvents`]; kept if it is a list.
 
     Example:
 
@@ -55,6 +61,7 @@ class StreamingDiarizer:
         settings: LinkingSettings,
         latency_seconds: float = 1.0,
         max_speakers: int = MOST_SPEAKERS,
+        voices: KnownVoices | None = None,
     ):
         ahead = round(latency_seconds / FRAME_SECONDS) - STEP_FRAMES
         if ahead < 0:
@@ -66,7 +73,7 @@ class StreamingDiarizer:
         self.heard = 0
         self.seen = 0
         self.decided = 0
-        # A new voice must be named at once, on less evidence than a whole recording has.
+        # A new speaker must be named at once, on less evidence than a whole recording has.
         evidence = {
             "min_solo_seconds": EVIDENCE_SECONDS,
             "min_speaker_seconds": EVIDENCE_SECONDS,
@@ -78,6 +85,9 @@ class StreamingDiarizer:
         self.tracklets = Tracklets(replace(settings, hop_seconds=hop, same_speaker_similarity=similarity, **evidence))
         self.speakers: list[int] = []
         self.names: dict[int, str] = {}
+        self.known, self.people = voices, {}
+        self.owners = np.zeros((0, 0), int)
+        self.log: list[tuple] | None = None
         self.active: set[int] = set()
         self.latest = np.zeros((0, 0), np.float32)
         self.total = np.zeros((0, 0), np.float32)
@@ -141,11 +151,15 @@ class StreamingDiarizer:
         tracklets = self.tracklets.follow(self.heard // FRAME_SAMPLES - len(activity), activity, vectors)
         present = np.flatnonzero(tracklets >= 0)
         mapped = np.zeros((len(activity), self.latest.shape[1]), np.float32)
+        self.owners = np.full(mapped.shape, -1)
         if len(present):
-            labels, voices = self.tracklets.speakers(SpeakerCount(max_speakers=self.max_speakers))
-            speakers = self._recognise(labels, len(voices))
+            labels, centroids = self.tracklets.speakers(SpeakerCount(max_speakers=self.max_speakers))
+            speakers = self._recognise(labels, len(centroids))
+            if self.known:
+                self._identify(labels, speakers, centroids)
             mapped = np.zeros((len(activity), max(self.latest.shape[1], speakers.max() + 1)), np.float32)
-            likeness = solo_seconds(activity)[:, None] * (vectors @ voices.T)
+            self.owners = np.full(mapped.shape, -1)
+            likeness = solo_seconds(activity)[:, None] * (vectors @ centroids.T)
             shared = min(len(self.latest), len(activity)) - shift
             if shared > 0:
                 before = np.zeros((shared, mapped.shape[1]), np.float32)
@@ -155,11 +169,14 @@ class StreamingDiarizer:
             ways, _ = likeliest_names(likeness, present)
             for track in present:
                 speaker = speakers[ways[0, track]]
+                self.owners[activity[:, track] > mapped[:, speaker], speaker] = tracklets[track]
                 mapped[:, speaker] = np.maximum(mapped[:, speaker], activity[:, track])
             if len(labels) > MOST_TRACKLETS:
                 numbers = self.tracklets.fold(labels)
                 named = dict(zip(numbers.tolist(), self.speakers))
                 self.speakers = [named[number] for number in range(len(self.tracklets.sums))]
+                self.owners = np.where(self.owners >= 0, numbers[self.owners], -1)
+                self._tell("folded", numbers)
         return mapped
 
     def _recognise(self, labels: np.ndarray, clusters: int) -> np.ndarray:
@@ -179,9 +196,45 @@ class StreamingDiarizer:
             speakers[cluster] = speaker
             votes[:, speaker] = 0
             known = max(known, speakers[cluster] + 1)
-        before[labels >= 0] = speakers[labels[labels >= 0]]
-        self.speakers = before.tolist()
+        after = before.copy()
+        after[labels >= 0] = speakers[labels[labels >= 0]]
+        moved = {int(at): (int(before[at]), int(after[at])) for at in np.flatnonzero(before != after)}
+        if moved:
+            self._tell("moved", moved, self.heard // FRAME_SAMPLES * FRAME_SECONDS)
+        self.speakers = after.tolist()
         return speakers
+
+    def _identify(self, labels: np.ndarray, speakers: np.ndarray, centroids: np.ndarray):
+        """Give known people their names, and take back those that more speech does not bear out."""
+        seconds = np.bincount(labels[labels >= 0], np.array(self.tracklets.seconds)[labels >= 0], len(speakers))
+        heard = {
+            int(speaker): Speaker(centroid, float(length))
+            for speaker, centroid, length in zip(speakers, centroids, seconds)
+            if length >= LEAST_SECONDS
+        }
+        people = self.known.names(heard, self.settings.known_voice_similarity)
+        changed = [one for one in heard if people.get(one) != self.people.get(one)]
+        self.people = {one: name for one, name in self.people.items() if one not in heard} | people
+        for speaker in changed:
+            self._tell("named", speaker)
+
+    def name_of(self, speaker: int) -> str:
+        """What a speaker is called now: the name of somebody known, or SPEAKER_00, ... in order of appearance."""
+        if speaker in self.people:
+            return self.people[speaker]
+        return self.names.setdefault(speaker, speaker_name(len(self.names)))
+
+    def _owner(self, first: int, end: int, speaker: int) -> int:
+        """The tracklet of a piece of a speaker, or where the latest window knows better of another; -1 if of none."""
+        at = self.decided - self.seen + len(self.owners)
+        owners = self.owners[max(at + first, 0) : max(at + end, 0)]
+        own = owners[:, speaker : speaker + 1]
+        owners = own if (own >= 0).any() else owners
+        return int(np.bincount(owners[owners >= 0]).argmax()) if (owners >= 0).any() else -1
+
+    def _tell(self, *what):
+        if self.log is not None:
+            self.log.append(what)
 
     def _accumulate(self, mapped: np.ndarray, first: int):
         """Sum up activities of the frames not yet decided."""
@@ -200,14 +253,19 @@ class StreamingDiarizer:
         found = []
         for speaker in range(track.shape[1]):
             runs = hysteresis(track[:, speaker], self.settings.onset, self.settings.offset, speaker in self.active)
-            found += [(int(a), int(b), speaker, float(track[a:b, speaker].mean())) for a, b in runs]
+            found += [
+                (int(a), int(b), speaker, to_confidence(float(track[a:b, speaker].mean()), self.settings))
+                for a, b in runs
+            ]
             if frames:
                 (self.active.add if len(runs) and runs[-1, 1] == frames else self.active.discard)(speaker)
         segments = []
-        for first, end, speaker, confidence in sorted(found):
-            name = self.names.setdefault(speaker, f"SPEAKER_{len(self.names):02d}")
-            start, stop = ((self.decided + frame) * FRAME_SECONDS for frame in (first, end))
-            segments.append(Segment(round(start, 3), round(stop, 3), name, round(confidence, 4)))
+        for first, end, speaker, activity in sorted(found):
+            confidence = to_confidence(activity, self.settings)
+            self.names.setdefault(speaker, speaker_name(len(self.names)))
+            start, stop = (round((self.decided + frame) * FRAME_SECONDS, 3) for frame in (first, end))
+            segments.append(Segment(start, stop, self.name_of(speaker), round(confidence, 4)))
+            self._tell("piece", start, stop, speaker, confidence, self._owner(first, end, speaker))
         self.total, self.windows = self.total[frames:], self.windows[frames:]
         self.decided += frames
         return segments

@@ -98,7 +98,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def solo_seconds(activity: np.ndarray) -> np.ndarray:
-    """(frames, speakers) activities -> (speakers,) seconds in which each is heard alone."""
+    """(frames, speakers) activities -> (speakers,) seconds of non-overlapped speech of each."""
     activity = activity.astype(np.float32)
     others = activity.sum(axis=1, keepdims=True) - activity
     return (activity * (1 - np.minimum(others, 1))).sum(axis=0) * FRAME_SECONDS

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from .audio_fast_diarization import audio_blocks  # noqa: F401
     from .clustering_fast_diarization import cluster  # noqa: F401
     from .container_fast_diarization import AudioError  # noqa: F401
+    from .counting_fast_diarization import CountEstimate  # noqa: F401
     from .download_fast_diarization import download  # noqa: F401
     from .enrolment_fast_diarization import KnownVoices  # noqa: F401
+    from .events_fast_diarization import LiveEvents  # noqa: F401
     from .headers_fast_diarization import read_header  # noqa: F401
     from .inputs_fast_diarization import to_recording  # noqa: F401
     from .linking_fast_diarization import Linker  # noqa: F401

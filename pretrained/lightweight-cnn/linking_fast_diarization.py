@@ -1,17 +1,18 @@
-"""From windows to whole recordings: who is active in each window, and as whose voice, becomes segments of speakers.
+"""From windows to whole recordings: who is active in each window, and with which speaker
+embedding, becomes segments of speakers.
 
 A window of the network tells a few speakers apart without knowing them from other windows. Four steps link them:
 
 1. Local speakers of windows that follow each other are chained into tracklets where they agree on the frames they
    share and sound alike.
-2. Tracklets are clustered by the mean of their embeddings, weighted by the time a speaker is heard alone; those heard
-   for short may differ more, which is between centroid linkage and that of Ward (1963). Tracklets both heard alone in
-   one window are never merged, as in EEND-VC (Kinoshita et al., ICASSP 2021), unless they sound alike: then the window
-   heard one voice as two.
+2. Tracklets are clustered by the mean of their embeddings, weighted by the time of non-overlapped speech; those with
+   little of it may differ more, which is between centroid linkage and that of Ward (1963). Tracklets with
+   non-overlapped speech in one window are never merged, as in EEND-VC (Kinoshita et al., ICASSP 2021), unless their
+   embeddings are alike: then the window took one speaker for two.
 3. The clusters only say which centroids there are. Which local speaker of which window is whom is the best path through
-   all windows (Viterbi), by embeddings within windows and by agreement on shared frames between them. Voices that turn
-   out alike over the whole recording are one, kept apart by a window that heard one voice as two. From the path come
-   better centroids and from those a better path, as in k-means (Lloyd, 1982), until it stays.
+   all windows (Viterbi), by embeddings within windows and by agreement on shared frames between them. Centroids that
+   turn out alike over the whole recording are one, kept apart by a window that took one speaker for two. From the path
+   come better centroids and from those a better path, as in k-means (Lloyd, 1982), until it stays.
 4. Activities are summed up over windows under the speakers found and thresholded with hysteresis.
 
 Only activities and embeddings are kept, in a temporary file once they are more than 16 MB (some two hours), so a
@@ -20,11 +21,19 @@ code.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from .clustering_fast_diarization import group, merge, normalise
+from .counting_fast_diarization import (
+    CountEstimate,
+    Diarization,
+    Speaker,
+    alike,
+    estimate_count,
+    least_confidence,
+)
 from .path_fast_diarization import best_path
 from .segments_fast_diarization import Segment, find_runs, segments_of, speaker_name
 from .settings_fast_diarization import LinkingSettings, SpeakerCount
@@ -44,22 +53,6 @@ MOST_ROUNDS = 5
 """From centroids to a path and back; mostly two are enough."""
 SUMMED_TOGETHER = 10_000
 """Frames summed up at a time."""
-
-
-@dataclass(frozen=True)
-class Speaker:
-    """One speaker of a recording: the centroid (dim,), a unit vector, of so many seconds of non-overlapped speech."""
-
-    centroid: np.ndarray
-    solo_seconds: float
-
-
-@dataclass(frozen=True)
-class Diarization:
-    """Who speaks when in a recording, segments by start, and the speakers by name."""
-
-    segments: list[Segment]
-    speakers: dict[str, Speaker]
 
 
 def diarize(
@@ -120,7 +113,7 @@ class Linker:
     def diarization(self, count: SpeakerCount = SpeakerCount()) -> Diarization:
         """Segments and speakers, as of `segments`."""
         if not self.tracklets.sums:
-            return Diarization([], {})
+            return Diarization([], {}, CountEstimate(0, 0, 0))
         path, speakers = self._link(count)
         seconds = np.zeros(speakers)
 
@@ -132,10 +125,16 @@ class Linker:
         runs = find_runs(counted(), self.settings)
         centroids = normalise(self._sums_along(path)[0])
         appearing = dict.fromkeys(speaker for _, _, speaker, _ in runs)
-        return Diarization(
-            segments_of(runs),
-            {speaker_name(n): Speaker(centroids[one], float(seconds[one])) for n, one in enumerate(appearing)},
-        )
+        speakers = {speaker_name(n): Speaker(centroids[one], float(seconds[one])) for n, one in enumerate(appearing)}
+        segments = segments_of(runs)
+        return Diarization(segments, speakers, self._estimate(segments, speakers, count))
+
+    def _estimate(self, segments: list[Segment], speakers: dict[str, Speaker], count: SpeakerCount) -> CountEstimate:
+        if count.num_speakers:
+            return CountEstimate(len(speakers), len(speakers), len(speakers))
+        likeness, confidence = alike(speakers), least_confidence(segments)
+        estimate = estimate_count(len(speakers), self.tracklets.more_speakers(), likeness, confidence, self.settings)
+        return estimate.within(count)
 
     def activities(self, count: SpeakerCount = SpeakerCount()) -> Iterator[np.ndarray]:
         """Consecutive (frames, speakers) activities of all speakers; none where nobody speaks."""

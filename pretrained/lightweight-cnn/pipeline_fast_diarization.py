@@ -215,9 +215,16 @@ class FastDiarizationPipeline(Pipeline):
         segments = exclusive_segments(segments) if exclusive else segments
         return [dict(vars(segment)) for segment in segments]
 
-    def stream(self, **options) -> StreamingDiarizer:
-        """A [`StreamingDiarizer`] on this model, for one live stream; `options` are its own."""
-        return StreamingDiarizer(torch_network(self.model), self._settings, **options)
+    def stream(self, voices: str | os.PathLike | None = None, **options) -> StreamingDiarizer:
+        """A [`StreamingDiarizer`] on this model, for one live stream.
+
+        Args:
+            voices (path, *optional*): file of known voices, as of `__call__`.
+            options: those of `StreamingDiarizer`.
+        """
+        network = torch_network(self.model)
+        known = None if voices is None else KnownVoices.load(voices, network)
+        return StreamingDiarizer(network, self._settings, voices=known, **options)
 
     @property
     def _settings(self) -> LinkingSettings:

@@ -1,5 +1,6 @@
 """Segments of speakers, from activities by hysteresis and minimum durations."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,7 +12,8 @@ from .settings_fast_diarization import FRAME_SECONDS, LinkingSettings
 
 @dataclass(frozen=True)
 class Segment:
-    """`speaker` is active from `start` to `end` (seconds); `confidence` is the mean activity, 0 to 1."""
+    """`speaker` is active from `start` to `end` (seconds); `confidence` is the share of it that is
+    right, as far as the mean activity tells: 0 to 1, calibrated by `confidence_scale` and `confidence_offset`."""
 
     start: float
     end: float
@@ -20,7 +22,7 @@ class Segment:
 
 
 Run = tuple[int, int, int, float]
-"""First and past-the-end frame, speaker and mean activity of a stretch of speech."""
+"""First and past-the-end frame, speaker and confidence of a stretch of speech."""
 
 
 def to_segments(blocks: Iterable[np.ndarray], settings: LinkingSettings) -> list[Segment]:
@@ -44,8 +46,14 @@ def find_runs(blocks: Iterable[np.ndarray], settings: LinkingSettings) -> list[R
         runs = np.array([edge for edge, _ in edges[speaker]], int).reshape(-1, 2)
         runs = join_runs(runs, settings.min_duration_off / FRAME_SECONDS)
         for first, end in runs[np.diff(runs)[:, 0] >= settings.min_duration_on / FRAME_SECONDS - 1e-6].tolist():
-            found.append((first, end, speaker, (sums[end] - sums[first]) / (end - first)))
+            found.append((first, end, speaker, to_confidence((sums[end] - sums[first]) / (end - first), settings)))
     return sorted(found)
+
+
+def to_confidence(activity: float, settings: LinkingSettings) -> float:
+    """Of a segment with this mean activity, by logistic calibration (Platt, 1999)."""
+    active = activity**settings.confidence_scale * math.exp(settings.confidence_offset)
+    return active / (active + (1 - min(activity, 1.0)) ** settings.confidence_scale)
 
 
 def segments_of(runs: Iterable[Run]) -> list[Segment]:

@@ -7,7 +7,8 @@ from operator import itemgetter
 import numpy as np
 
 from .container_fast_diarization import AudioError
-from .linking_fast_diarization import Diarization, Linker, Speaker
+from .counting_fast_diarization import CountEstimate, Diarization, Speaker
+from .linking_fast_diarization import Linker
 from .mixing_fast_diarization import Pieces
 from .segments_fast_diarization import Segment, speaker_name, to_segments
 from .settings_fast_diarization import FRAME_SAMPLES, LinkingSettings, SpeakerCount
@@ -83,7 +84,9 @@ def link_channels(
         for channel in range(channels)
         for segment in to_segments([activity[:, channel, None]], settings)
     ]
-    return Diarization(sorted(segments, key=lambda segment: (segment.start, segment.end)), speakers)
+    return Diarization(
+        sorted(segments, key=lambda segment: (segment.start, segment.end)), speakers, CountEstimate(*[channels] * 3)
+    )
 
 
 def is_own(decibels: np.ndarray, active: np.ndarray) -> np.ndarray:

@@ -36,15 +36,22 @@ class LinkingSettings:
         onset, offset: a speaker starts where the activity rises to `onset` and stops where it falls below `offset`.
         min_duration_on: shorter segments are dropped, in seconds.
         min_duration_off: shorter pauses of a speaker are filled, in seconds.
-        min_solo_seconds: a tracklet heard alone for less is no evidence of a speaker where their number is unknown; in
-            a short recording, for less than `min_speaker_share` of all speech.
+        min_solo_seconds: a tracklet with less non-overlapped speech is no evidence of a speaker where their number is
+            unknown; in a short recording, with less than `min_speaker_share` of all speech.
         same_tracklet_similarity: a local speaker continues a tracklet if their embeddings have this cosine or more, and
             two tracklets each alone for a while in one window are two people if theirs have less, unless their
             centroids over the whole recording have it.
         same_speaker_similarity: clusters of tracklets with this cosine or more are one speaker.
-        full_evidence_seconds: two clusters heard alone for less than twice this may differ by more and be one speaker.
+        full_evidence_seconds: two clusters with less non-overlapped speech than twice this may differ by more and be
+            one speaker.
         known_voice_similarity: a speaker is the known person whose embedding has this cosine or more; chosen by
             `evaluation/identification.py`.
+        confidence_scale, confidence_offset: the odds of a segment's confidence are those of its mean activity to the
+            power of the first, times e to the power of the second; `evaluation/calibration.py` chooses them, and the
+            next three.
+        sure_margin: the number of speakers found is sure if it stays with `same_speaker_similarity` so much higher,
+        sure_similarity, sure_confidence: and no two speakers have this cosine or more, and everybody's segments this
+            mean confidence.
         min_speaker_seconds, min_speaker_share: a cluster with less speech, in seconds or as a share of all of it, is no
             speaker of its own where their number is unknown.
 
@@ -65,6 +72,11 @@ class LinkingSettings:
     min_speaker_seconds: float = 3.0
     min_speaker_share: float = 0.045
     known_voice_similarity: float = 0.6
+    confidence_scale: float = 1.0
+    confidence_offset: float = 0.0
+    sure_margin: float = 0.15
+    sure_similarity: float = 0.65
+    sure_confidence: float = 0.9
 
     def __post_init__(self):
         check_number("sliding_window_seconds", self.sliding_window_seconds, 0.5, 60)
@@ -80,8 +92,12 @@ class LinkingSettings:
         for name in (*durations, "full_evidence_seconds"):
             check_number(name, getattr(self, name), 0, LONGEST_SECONDS)
         check_number("min_speaker_share", self.min_speaker_share, 0, 1)
-        for name in ("same_tracklet_similarity", "same_speaker_similarity", "known_voice_similarity"):
+        for name in (n for n in self.__dataclass_fields__ if n.endswith("similarity")):
             check_number(name, getattr(self, name), -1, 1)
+        check_number("confidence_scale", self.confidence_scale, 0.01, 100)
+        check_number("confidence_offset", self.confidence_offset, -100, 100)
+        check_number("sure_margin", self.sure_margin, 0, 2)
+        check_number("sure_confidence", self.sure_confidence, 0, 1)
 
     @classmethod
     def of(cls, config: dict) -> "LinkingSettings":

@@ -5,7 +5,7 @@ from itertools import combinations, permutations
 
 import numpy as np
 
-from .clustering_fast_diarization import cluster, group, normalise
+from .clustering_fast_diarization import cluster, group, more_speakers, normalise
 from .settings_fast_diarization import LinkingSettings, SpeakerCount
 from .windows_fast_diarization import agreement, solo_seconds
 
@@ -20,8 +20,8 @@ class Tracklets:
     """Stretches of windows in which one local speaker goes on, each with the mean of its embeddings.
 
     Attributes:
-        sums: (dim,) embeddings times seconds heard alone, of each tracklet.
-        seconds: heard alone.
+        sums: (dim,) embeddings times seconds of non-overlapped speech, of each tracklet.
+        seconds: of non-overlapped speech.
         conflicts: pairs of tracklets that are each alone for a while in one window, the smaller number first.
         latest: the first frame, activities and tracklets of the latest window.
     """
@@ -90,9 +90,7 @@ class Tracklets:
         """
         sums, seconds = np.array(self.sums), np.array(self.seconds)
         settings = replace(self.settings, min_speaker_seconds=0, min_speaker_share=0) if short_ones else self.settings
-        share = self.settings.min_speaker_share * seconds.sum()
-        least = min(max(MIN_CERTAIN_SECONDS, share), self.settings.min_solo_seconds)
-        labels = self._clustered(np.flatnonzero(seconds >= least), settings, SpeakerCount(max_speakers=count.most))
+        labels = self._clustered(self._evident(), settings, SpeakerCount(max_speakers=count.most))
         if labels.max(initial=-1) + 1 < count.fewest:
             evident = np.flatnonzero(seconds >= MIN_CERTAIN_SECONDS)
             if len(evident) < count.fewest:
@@ -100,19 +98,33 @@ class Tracklets:
             labels = self._clustered(evident, settings, SpeakerCount(count.fewest))
         return labels, normalise(group(sums[labels >= 0], labels[labels >= 0]))
 
+    def more_speakers(self) -> int:
+        """How many more there may be than `speakers` finds, as of `more_speakers`."""
+        evident = self._evident()
+        return more_speakers(*self._to_cluster(evident), self.settings) if len(evident) else 0
+
+    def _evident(self) -> np.ndarray:
+        """The tracklets that are evidence of a speaker."""
+        seconds = np.array(self.seconds)
+        share = self.settings.min_speaker_share * seconds.sum()
+        return np.flatnonzero(seconds >= min(max(MIN_CERTAIN_SECONDS, share), self.settings.min_solo_seconds))
+
     def _clustered(self, evident: np.ndarray, settings: LinkingSettings, count: SpeakerCount) -> np.ndarray:
         """(tracklets,) the cluster of each of those that are `evident`, -1 of the others."""
         labels = np.full(len(self.sums), -1)
-        if not len(evident):
-            return labels
+        if len(evident):
+            labels[evident] = cluster(*self._to_cluster(evident), settings, count)
+        return labels
+
+    def _to_cluster(self, evident: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Sums, seconds and conflicts of some tracklets, as of `cluster`."""
         sums, seconds = np.array(self.sums)[evident], np.array(self.seconds)[evident]
         conflicts = np.array(sorted(self.conflicts), int).reshape(-1, 2)
         at = np.searchsorted(evident, conflicts).clip(max=len(evident) - 1)
         conflicts = at[(evident[at] == conflicts).all(axis=1)]
         one, other = normalise(sums)[conflicts.T]
         conflicts = conflicts[(one * other).sum(axis=1) < self.settings.same_tracklet_similarity]
-        labels[evident] = cluster(sums, seconds, np.concatenate([conflicts, conflicts[:, ::-1]]), settings, count)
-        return labels
+        return sums, seconds, np.concatenate([conflicts, conflicts[:, ::-1]])
 
     def fold(self, labels: np.ndarray) -> np.ndarray:
         """Put the tracklets of each speaker together, but for those of the latest window, and forget those of none.
