@@ -16,6 +16,11 @@ from dataclasses import dataclass, replace
 from itertools import cycle, product
 from pathlib import Path
 
+from evaluation.flags import of_calibration
+
+if __name__ == "__main__":
+    of_calibration(__doc__)  # --help and wrong usage, before imports that take seconds
+
 import numpy as np
 from pyannote.core import Segment as Interval
 from pyannote.core import Timeline
@@ -195,19 +200,7 @@ def draw(file: Path, found: Sequence[Found], settings: LinkingSettings) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="directory, ONNX file or Hub id")
-    parser.add_argument("--dataset", nargs="+", default=["demo"], help="corpora: any that train.py accepts")
-    parser.add_argument("--noise", help="directory of background recordings")
-    parser.add_argument("--recordings", type=int, default=33, help="per corpus and seed (default %(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=11, help="the first of them (default %(default)s)")
-    parser.add_argument("--conversations", nargs="+", default=[], metavar="DIR", help="annotated recordings besides")
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="file for a picture of the reliability curve")
-    parser.add_argument(
-        "--write", action="store_true", help="choose settings and write them to the model's config.json"
-    )
-    arguments = parser.parse_args()
+    arguments = of_calibration(__doc__)
     file = Path(arguments.model) / "config.json"
     if arguments.recordings < 1 or arguments.seeds < 1:
         raise SystemExit("error: --recordings and --seeds must be at least 1")

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from common.flags import FlagParser
 
@@ -61,3 +62,31 @@ def of_words(description: str, arguments: Sequence[str] | None = None) -> argpar
     parser.add_argument("directory", metavar="DIR", help="directory of audio files and NAME.words.json")
     parser.add_argument("--model", nargs="+", required=True, help="model directories, ONNX files or Hub ids")
     return parser.parse_args(arguments)
+
+
+def of_identification(description: str) -> argparse.Namespace:
+    parser = FlagParser(description=description)
+    parser.add_argument("--model", required=True, help=MODEL)
+    parser.add_argument("--dataset", nargs="+", default=["demo"], help="corpora: any that train.py accepts")
+    parser.add_argument("--split", default="validation", help="of the corpora (default %(default)s)")
+    parser.add_argument("--noise", help=NOISE)
+    parser.add_argument("--recordings", type=int, default=24, help="per corpus and seed (default %(default)s)")
+    parser.add_argument("--seeds", type=int, default=4, help="number of seeds (default %(default)s)")
+    parser.add_argument("--write", action="store_true", help="write the threshold to the model's config.json")
+    return parser.parse_args()
+
+
+def of_calibration(description: str) -> argparse.Namespace:
+    parser = FlagParser(description=description)
+    parser.add_argument("--model", required=True, help=MODEL)
+    parser.add_argument("--dataset", nargs="+", default=["demo"], help="corpora: any that train.py accepts")
+    parser.add_argument("--noise", help=NOISE)
+    parser.add_argument("--recordings", type=int, default=33, help="per corpus and seed (default %(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=11, help="the first of them (default %(default)s)")
+    parser.add_argument("--conversations", nargs="+", default=[], metavar="DIR", help="annotated recordings besides")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="file for a picture of the reliability curve")
+    parser.add_argument(
+        "--write", action="store_true", help="choose settings and write them to the model's config.json"
+    )
+    return parser.parse_args()

@@ -10,12 +10,16 @@ known and gets a name. The first command stores the lowest threshold at which no
 are falsely accepted; the second applies it to speakers it was not chosen on.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from evaluation.flags import of_identification
+
+if __name__ == "__main__":
+    of_identification(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np
 from tqdm import tqdm
@@ -167,15 +171,7 @@ def result_table(by_seed: Sequence[Sequence[Trial]], threshold: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="directory, ONNX file or Hub id")
-    parser.add_argument("--dataset", nargs="+", default=["demo"], help="corpora: any that train.py accepts")
-    parser.add_argument("--split", default="validation", help="of the corpora (default %(default)s)")
-    parser.add_argument("--noise", help="directory of background recordings")
-    parser.add_argument("--recordings", type=int, default=24, help="per corpus and seed (default %(default)s)")
-    parser.add_argument("--seeds", type=int, default=4, help="number of seeds (default %(default)s)")
-    parser.add_argument("--write", action="store_true", help="write the threshold to the model's config.json")
-    arguments = parser.parse_args()
+    arguments = of_identification(__doc__)
     if arguments.recordings < 1 or arguments.seeds < 1:
         raise SystemExit("error: --recordings and --seeds must be at least 1")
     file = Path(arguments.model) / "config.json"

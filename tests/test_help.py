@@ -31,6 +31,8 @@ PROGRAMS = (
     "-m evaluation.live",
     "-m evaluation.sets",
     "-m evaluation.words",
+    "-m evaluation.calibration",
+    "-m evaluation.identification",
     "-m publishing.card",
     "-m publishing.report",
     "-m publishing.publish",

@@ -77,7 +77,7 @@ class StreamingTrainer(Trainer):
         self.terms: dict[str, torch.Tensor] = {}
         self.terms_added = 0
         self.finite_loss: torch.Tensor | None = None
-        self.flos_per_sample = self.model.floating_point_ops({"input_values": torch.empty(1)})
+        self.flos_per_sample = 6 * self.model.num_parameters(exclude_embeddings=True)
         for callback in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
             self.remove_callback(callback)
         self.add_callback(ProgressLines())
