@@ -417,7 +417,7 @@ stream = load_dataset("user/voxceleb2", split="train", streaming=True)
 seen["voxceleb2"] = [digest(row, "m4a") for row in stream]
 seen["third tar"] = [row["__key__"] for row in stream.shard(num_shards=stream.num_shards, index=2)]
 parquet = load_dataset("user/librispeech", "clean", split="train.100", streaming=True)
-seen["resharded"] = parquet.reshard().num_shards
+seen["resharded"] = (parquet.reshard() if hasattr(parquet, "reshard") else parquet).num_shards  # datasets 4.0 has none
 Dataset.from_dict({"id": ["a", "b"], "n": [1, 2]}).push_to_hub("tester/rows", split="train")
 seen["pushed"] = list(load_dataset("tester/rows", split="train", streaming=True))
 print(json.dumps(seen))
