@@ -15,6 +15,7 @@ import ast
 import json
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmark import arguments as flags
@@ -32,6 +33,11 @@ COMMANDS = {
 }
 MODULES = {"data": "training_windows", "recording": "whole_recordings", "train": "training_steps"}
 """Those of benchmark/ that are not named like their command."""
+PACKAGES = (
+    *("accelerate", "datasets", "huggingface_hub", "numpy", "onnx", "onnxruntime", "pyarrow", "requests"),
+    *("safetensors", "scipy", "soundfile", "torch", "tqdm", "transformers"),
+)
+"""What a bare machine may lack, to be named all together."""
 
 
 def main() -> int:
@@ -39,7 +45,8 @@ def main() -> int:
     try:
         measurement = import_module(f"benchmark.{MODULES.get(arguments.command, arguments.command)}")
     except ModuleNotFoundError as error:
-        print(f"error: bench.py {arguments.command} needs {error.name}, which is not installed here", file=sys.stderr)
+        missing = [name for name in PACKAGES if find_spec(name) is None] or [error.name]
+        print(f"error: bench.py {arguments.command} needs {', '.join(missing)}; not installed here", file=sys.stderr)
         return 1
     try:
         if arguments.json:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -20,6 +21,7 @@ from benchmark.guarded import Measurement, guarded
 from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
 from publishing.onnx_files import FP16_TOLERANCE, export_model
 
+ROOT = Path(__file__).parent.parent
 SMALL = [
     *("--hidden_size=16", "--window_seconds=1", "--per_device_train_batch_size=4", "--warmup_steps=2"),
     *("--eval_windows=4", "--dataloader_num_workers=0"),
@@ -54,6 +56,23 @@ def test_without_a_gpu_there_is_one_line_and_no_file(tmp_path, monkeypatch, caps
     (line,) = output.err.splitlines()
     assert line.startswith("error: device cuda is not available") and not output.out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_bare_machine_names_all_that_it_lacks_in_one_line():
+    code = """
+import importlib.machinery, sys
+class Absent(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name in ("soundfile", "datasets") else super().find_spec(name, path, target)
+sys.meta_path[:] = [f for f in sys.meta_path if f is not importlib.machinery.PathFinder] + [Absent]
+sys.argv = ["bench.py", "gpu", "--model", "m"]
+import bench
+sys.exit(bench.main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["error: bench.py gpu needs datasets, soundfile; not installed here"]
 
 
 def test_results_of_a_cpu_are_not_written_where_those_of_a_gpu_belong(monkeypatch, capsys):
