@@ -64,11 +64,11 @@ def talk(segments: Sequence[Segment], speaker: str) -> dict:
 
 
 def lines(words: Sequence[Word], row: dict[str, int]) -> list:
-    """`[row of the speaker or -1, [[start, end, text], ...]]` for each turn; a text ends in the space that follows."""
+    """`[row of the speaker or -1, [[start, end, text], ...]]` for each turn; a text has the space that follows."""
     found = []
     for turn in spoken_turns(words):
         texts = [word.text for word in turn.words]
-        spaced = [a if join_words([a, b]) == a + b else f"{a} " for a, b in zip(texts, [*texts[1:], "a"])]
+        spaced = [a if join_words([a, b]) == a + b else f"{a} " for a, b in pairwise(texts)] + texts[-1:]
         found.append([row.get(turn.speaker, -1), [[w.start, w.end, text] for w, text in zip(turn.words, spaced)]])
     return found
 
