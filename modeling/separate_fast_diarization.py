@@ -79,14 +79,17 @@ def link_channels(
     frames = max(map(len, activities))
     activity = np.stack([np.pad(track, (0, frames - len(track))) for track in activities], axis=1)
     activity = activity * is_own(levels.decibels()[:frames], activity >= settings.offset)
+    return Diarization(_segments(activity, settings), speakers, CountEstimate(*[channels] * 3))
+
+
+def _segments(activity: np.ndarray, settings: LinkingSettings) -> list[Segment]:
+    """Of (frames, channels) activity, by start."""
     segments = [
         Segment(segment.start, segment.end, speaker_name(channel), segment.confidence)
-        for channel in range(channels)
+        for channel in range(activity.shape[1])
         for segment in to_segments([activity[:, channel, None]], settings)
     ]
-    return Diarization(
-        sorted(segments, key=lambda segment: (segment.start, segment.end)), speakers, CountEstimate(*[channels] * 3)
-    )
+    return sorted(segments, key=lambda segment: (segment.start, segment.end))
 
 
 def is_own(decibels: np.ndarray, active: np.ndarray) -> np.ndarray:
