@@ -22,7 +22,6 @@ from evaluation.flags import of_tuning
 if __name__ == "__main__":
     of_tuning(__doc__)  # --help and wrong usage, before imports that take seconds
 
-import numpy as np
 from pyannote.core import Annotation, Timeline
 from pyannote.core import Segment as Interval
 from tqdm import tqdm
@@ -37,25 +36,13 @@ from diarization.formats import to_annotation
 from evaluation.recording_scores import RecordingScores
 from modeling.audio_fast_diarization import AudioError, load_audio
 from modeling.linking_fast_diarization import Linker
-from modeling.settings_fast_diarization import SAMPLING_RATE, LinkingSettings, SpeakerCount
+from modeling.settings_fast_diarization import CANDIDATES, SAMPLING_RATE, LinkingSettings, SpeakerCount
 from modeling.windows_fast_diarization import Network, sliding_windows
 
 RECORDINGS = ((2, 30), (2, 180), (2, 60), (3, 180), (2, 30), (4, 180), (2, 360))
 """Speakers and seconds of the recordings, repeated."""
 COUNT_WEIGHT = 0.04
 """Weight, beside a DER from 0 to 1, of the share of recordings whose number of speakers is wrong."""
-CANDIDATES = {
-    "same_speaker_similarity": tuple(np.arange(0.2, 0.92, 0.05).round(2).tolist()),
-    "full_evidence_seconds": (0.0, 5.0, 10.0, 20.0),
-    "same_tracklet_similarity": (0.5, 0.6, 0.7, 0.8, 0.85, 0.9),
-    "min_solo_seconds": (0.5, 1.0, 1.5, 2.0),
-    "min_speaker_seconds": (1.0, 2.0, 3.0, 4.0, 6.0),
-    "min_speaker_share": (0.0, 0.02, 0.03, 0.05),
-    "onset": (0.4, 0.5, 0.6),
-    "offset": (0.3, 0.4, 0.5),
-    "min_duration_on": (0.0, 0.1, 0.2, 0.3),
-    "min_duration_off": (0.0, 0.1, 0.2, 0.3, 0.5),
-}
 ROUNDS = 2
 MOST_SECONDS = 7200.0
 """Of real recordings in memory."""
