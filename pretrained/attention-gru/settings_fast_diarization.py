@@ -113,6 +113,21 @@ class LinkingSettings:
         return round(self.hop_seconds / FRAME_SECONDS)
 
 
+CANDIDATES = {
+    "same_speaker_similarity": tuple(hundredths / 100 for hundredths in range(20, 92, 5)),
+    "full_evidence_seconds": (0.0, 5.0, 10.0, 20.0),
+    "same_tracklet_similarity": (0.5, 0.6, 0.7, 0.8, 0.85, 0.9),
+    "min_solo_seconds": (0.5, 1.0, 1.5, 2.0),
+    "min_speaker_seconds": (1.0, 2.0, 3.0, 4.0, 6.0),
+    "min_speaker_share": (0.0, 0.02, 0.03, 0.05),
+    "onset": (0.4, 0.5, 0.6),
+    "offset": (0.3, 0.4, 0.5),
+    "min_duration_on": (0.0, 0.1, 0.2, 0.3),
+    "min_duration_off": (0.0, 0.1, 0.2, 0.3, 0.5),
+}
+"""Values of each setting that `evaluation/tuning.py` tries."""
+
+
 @dataclass(frozen=True)
 class SpeakerCount:
     """How many speakers are looked for: exactly `num_speakers`, or from `min_speakers` to `max_speakers`.

@@ -70,7 +70,26 @@ def link_channels(
         for linker, (starts, batch) in zip(linkers, batches):
             linker.add(starts, *network(batch))
     levels.check_different()
-    return _together(linkers, levels, settings)
+    activities = [np.zeros(0, np.float32)] * channels
+    speakers: dict[str, Speaker] = {}
+    for channel, linker in enumerate(linkers):
+        speakers |= {speaker_name(channel): one for one in linker.diarization(SpeakerCount(1)).speakers.values()}
+        found = [part.max(axis=1) for part in linker.activities(SpeakerCount(num_speakers=1))]
+        activities[channel] = np.concatenate([activities[channel], *found])
+    frames = max(map(len, activities))
+    activity = np.stack([np.pad(track, (0, frames - len(track))) for track in activities], axis=1)
+    activity = activity * is_own(levels.decibels()[:frames], activity >= settings.offset)
+    return Diarization(_segments(activity, settings), speakers, CountEstimate(*[channels] * 3))
+
+
+def _segments(activity: np.ndarray, settings: LinkingSettings) -> list[Segment]:
+    """Of (frames, channels) activity, by start."""
+    segments = [
+        Segment(segment.start, segment.end, speaker_name(channel), segment.confidence)
+        for channel in range(activity.shape[1])
+        for segment in to_segments([activity[:, channel, None]], settings)
+    ]
+    return sorted(segments, key=lambda segment: (segment.start, segment.end))
 
 
 def is_own(decibels: np.ndarray, active: np.ndarray) -> np.ndarray:
@@ -139,24 +158,3 @@ class Levels:
         self.together += (change @ change.T).astype(np.float64)
         whole = change[:, : change.shape[1] // FRAME_SAMPLES * FRAME_SAMPLES]
         self.powers.append(np.square(whole).reshape(len(piece), -1, FRAME_SAMPLES).mean(axis=2).T.astype(np.float64))
-
-
-def _together(linkers: list[Linker], levels: Levels, settings: LinkingSettings) -> Diarization:
-    channels = len(linkers)
-    activities = [np.zeros(0, np.float32)] * channels
-    speakers: dict[str, Speaker] = {}
-    for channel, linker in enumerate(linkers):
-        speakers |= {speaker_name(channel): one for one in linker.diarization(SpeakerCount(1)).speakers.values()}
-        found = [part.max(axis=1) for part in linker.activities(SpeakerCount(num_speakers=1))]
-        activities[channel] = np.concatenate([activities[channel], *found])
-    frames = max(map(len, activities))
-    activity = np.stack([np.pad(track, (0, frames - len(track))) for track in activities], axis=1)
-    activity = activity * is_own(levels.decibels()[:frames], activity >= settings.offset)
-    segments = [
-        Segment(segment.start, segment.end, speaker_name(channel), segment.confidence)
-        for channel in range(channels)
-        for segment in to_segments([activity[:, channel, None]], settings)
-    ]
-    return Diarization(
-        sorted(segments, key=lambda segment: (segment.start, segment.end)), speakers, CountEstimate(*[channels] * 3)
-    )
