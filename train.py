@@ -1,6 +1,6 @@
 """Train Fast Diarization on a streamed speech corpus; nothing is downloaded to disk.
 
-    accelerate launch train.py                                        # the embedded demo corpus, about ten minutes
+    accelerate launch train.py                                        # the demo corpus: ten minutes on two idle cores
     accelerate launch train.py --dataset path/to/speech --max_steps 20000 --resume
     accelerate launch train.py --config configs/librispeech.yaml --resume
     accelerate launch train.py --start_from runs/librispeech/model --dataset path/to/speech --output_dir runs/tuned

@@ -151,6 +151,15 @@ def test_python_blocks_run(document, workplace, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_python_blocks_of_readme_run_where_the_repository_is_not(workplace, tmp_path):
+    write_recording(tmp_path / "call.wav")
+    model = (workplace / "pretrained" / "lightweight-cnn").resolve()
+    settings = {"FAST_DIARIZATION_MODEL": str(model), "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", "\n".join(code(ROOT / "README.md", "python"))]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, text=True)
+    assert done.returncode == 0 and "'SPEAKER_01'" in done.stdout, done.stderr
+
+
 class Parsed(BaseException):
     """A script came past its argument parser."""
 
@@ -226,7 +235,7 @@ def test_commands_fit_the_scripts(document, parse_only):
 @each_document
 def test_commands_on_the_call_run(document, workplace):
     for command in commands(document):
-        if command.startswith("python diarize.py call.wav"):
+        if command.startswith(("python diarize.py call.wav", "python diarize.py data/sample/call.ogg")):
             words = [sys.executable, *shlex.split(command)[1:]]
             done = subprocess.run(words, cwd=workplace, capture_output=True, text=True)
             assert done.returncode == 0, f"{command}\n{done.stderr}"

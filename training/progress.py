@@ -36,8 +36,8 @@ class ProgressLines(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()
         if state.is_world_process_zero:
-            done, took = state.global_step - self.first, duration(time.monotonic() - self.begun)
-            write(f"{done} step{'s' * (done != 1)} trained in {took}")
+            done, seconds = state.global_step - self.first, time.monotonic() - self.begun
+            write(f"{done} step{'s' * (done != 1)} trained in {duration(seconds)}, {done / seconds:.1f} a second")
 
 
 def write(text: str) -> None:
