@@ -21,29 +21,34 @@ import numpy as np
 
 from data.names import recording_name
 from diarization.backends import ONNX_FILE, open_network
+from diarization.counts import count_facts, other_counts
 from diarization.formats import FORMATS, WITH_WORDS
-from diarization.names import recording_stem
+from diarization.names import listed, recording_stem
+from diarization.timeline import clock
+from modeling.counting_fast_diarization import CountEstimate
+from modeling.enrolment_fast_diarization import KnownVoices, VoicesError
 from modeling.segments_fast_diarization import Segment
 from modeling.transcripts_fast_diarization import Passage, WordsError, read_transcript
 from space import jobs
 from space.hypothesis import EditError, Hypothesis
 from space.live import Live
-from space.player import PASS_ON, clock, player, script
+from space.player import PASS_ON, player, script
 
 MODEL = Path(os.environ.get("FAST_DIARIZATION_MODEL", "pretrained/lightweight-cnn"))
 EXAMPLE = jobs.ROOT / "data" / "sample" / "call.ogg"
 NETWORK, SETTINGS = open_network(str(MODEL / ONNX_FILE))
 AUTOMATIC = "automatic"
-DOWNLOADS = ("txt", "srt", "vtt", "rttm", "json")
+DOWNLOADS = ("txt", "srt", "vtt", "rttm", "csv", "json")
 EDIT = ("do", "speaker", "to", "start", "end")
-LIVE_SECONDS, LATE_SECONDS = 40.0, 1.0
-"""Shown while the microphone is on; in which the last pieces of sound come after it is off."""
+LIVE_SECONDS, NOW_SECONDS, LATE_SECONDS = 40.0, 1.5, 1.0
+"""What is shown while the microphone is on; how lately somebody was active who speaks now, for turns come a second
+late; and the time in which the last pieces of sound come after the microphone is off."""
 PRIVATE = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 """Of events that only make sense on the page, and that nobody waits for."""
 AT_ONCE = {"queue": False, **PRIVATE}
 
 
-def speakers_of_file(recording: str | None, speakers: str) -> Iterator[tuple]:
+def speakers_of_file(recording: str | None, speakers: str, voices: str | None = None) -> Iterator[tuple]:
     """How far a recording is, then who speaks when in it: summary, bar, hypothesis, sound, and the downloads."""
     if recording is None:
         yield nothing("**error:** upload or record something first")
@@ -51,9 +56,9 @@ def speakers_of_file(recording: str | None, speakers: str) -> Iterator[tuple]:
     file, message = Path(recording), {}
     with TemporaryDirectory(prefix="fast-diarization-") as directory:  # the page has a copy before it is deleted
         sound = Path(directory, "sound.wav")
-        count = None if speakers == AUTOMATIC else int(speakers)
+        asked = None if speakers == AUTOMATIC else int(speakers)
         try:
-            for message in jobs.diarize_apart(MODEL / ONNX_FILE, file, count, sound):
+            for message in jobs.diarize_apart(MODEL / ONNX_FILE, file, asked, sound, voices):
                 if "warning" in message:
                     gr.Warning(escape(message["warning"]))
                 elif "segments" not in message:
@@ -65,7 +70,9 @@ def speakers_of_file(recording: str | None, speakers: str) -> Iterator[tuple]:
         if not segments:
             yield nothing(f"**error:** {plain(file.name)}: no speech found")
             return
-        kept = {"peaks": b64decode(message["peaks"])}
+        count = CountEstimate(*message["count"])
+        about = ({"num_speakers_requested": asked} if asked else {}) | count_facts(count)
+        kept = {"about": about, "count": count, "peaks": b64decode(message["peaks"])}
         hypothesis = Hypothesis.of(recording_stem(file), message["heard"], segments, **kept)
         yield summary(hypothesis), "", hypothesis, str(sound), *downloads(hypothesis, Path(directory))
 
@@ -87,7 +94,10 @@ def nothing(reason: str) -> tuple:
 def summary(hypothesis: Hypothesis) -> str:
     found, turns = len(hypothesis.speakers), len(hypothesis.segments)
     segments = f"{turns} segment{'s' * (turns != 1)}"
-    return f"**{found} speaker{'s' * (found != 1)}** in {segments} of {clock(hypothesis.seconds)}"
+    text = f"**{found} speaker{'s' * (found != 1)}** in {segments} of {clock(hypothesis.seconds)}"
+    if hypothesis.count is None or hypothesis.count.sure or hypothesis.earlier:
+        return text
+    return f"{text}. Unsure, {other_counts(hypothesis.count)}: if you know the number, choose it above."
 
 
 def plain(text: str) -> str:
@@ -101,6 +111,8 @@ def downloads(hypothesis: Hypothesis, directory: Path) -> list[str]:
     for name in DOWNLOADS:
         suffix, to_text = FORMATS[name]
         given = {"words": words} if words is not None and name in WITH_WORDS else {}
+        if name == "json":
+            given["about"] = hypothesis.about
         target = directory / f"{hypothesis.name}{suffix}"
         target.write_text(to_text(recording_name(hypothesis.name), hypothesis.segments, **given), encoding="utf-8")
         files.append(str(target))
@@ -165,9 +177,23 @@ def edited(hypothesis: Hypothesis | None, event: gr.EventData) -> Iterator[tuple
         yield from present(hypothesis)
 
 
-def speakers_live(sound: tuple[int, np.ndarray] | None, live: Live | None):
+def read_voices(file: str | None) -> tuple[KnownVoices | None, str]:
+    """The people of a file, and what there is to say about it."""
+    if file is None:
+        return None, ""
+    path = Path(file)
+    if path.stat().st_size > jobs.MOST_VOICES_BYTES:
+        return None, f"**error:** {plain(path.name)} is larger than {jobs.MOST_VOICES_BYTES // 2**20} MB"
+    try:
+        known = KnownVoices.load(file, NETWORK)
+    except VoicesError as error:
+        return None, f"**error:** {plain(str(error).replace(file, path.name))}"
+    return known, f"Known: {plain(listed(sorted(known.people)))}"
+
+
+def speakers_live(sound: tuple[int, np.ndarray] | None, live: Live | None, voices: str | None = None):
     """What the microphone has heard lately, and the state for the next piece of sound."""
-    live = live or Live(NETWORK, SETTINGS)
+    live = live or Live(NETWORK, SETTINGS, read_voices(voices)[0])
     if sound is not None and len(sound[1]):
         try:
             live.hear(*sound)
@@ -176,8 +202,10 @@ def speakers_live(sound: tuple[int, np.ndarray] | None, live: Live | None):
     if live.ended:
         return gr.skip(), gr.skip(), live
     end = max(live.seconds, LIVE_SECONDS)
-    now = f"**Speaking now:** {', '.join(live.speaking()) or 'nobody'}"
-    return player(live.hypothesis(), span=(end - LIVE_SECONDS, end)), now, live
+    hypothesis = live.hypothesis()
+    speaking = sorted({s.speaker for s in hypothesis.segments if s.end > live.seconds - NOW_SECONDS})
+    now = f"**Speaking now:** {plain(', '.join(speaking) or 'nobody')}"
+    return player(hypothesis, span=(end - LIVE_SECONDS, end)), now, live
 
 
 def live_ended(live: Live | None) -> Iterator[tuple]:
@@ -187,12 +215,13 @@ def live_ended(live: Live | None) -> Iterator[tuple]:
         return
     time.sleep(LATE_SECONDS)
     live.end()
-    spoken = bool(live.segments)
+    hypothesis = live.hypothesis()
+    spoken = bool(hypothesis.segments)
     visible = gr.update(visible=spoken), gr.update(visible=spoken)
     if not spoken:
         yield *visible, None, "", f"Nobody spoke in {clock(live.seconds)}.", *([None] * len(DOWNLOADS))
         return
-    for outputs in present(live.hypothesis()):
+    for outputs in present(hypothesis):
         yield *visible, *outputs
 
 
@@ -209,6 +238,15 @@ class Results:
                 ]
         self.outputs = [self.hypothesis, self.player, message, *self.downloads]
         self.player.submit(edited, self.hypothesis, self.outputs, **PRIVATE)
+
+
+def build_voices(elem_id: str) -> gr.File:
+    with gr.Column():
+        label = "Known voices, made by diarize.py --enroll"
+        voices = gr.File(label=label, file_types=[".safetensors"], elem_id=elem_id, height=120)
+        about = gr.Markdown(elem_id=f"about-{elem_id}")
+    voices.change(lambda file: read_voices(file)[1], voices, about, **AT_ONCE)
+    return voices
 
 
 def build_recording() -> None:
@@ -228,9 +266,14 @@ def build_recording() -> None:
         speakers = gr.Dropdown(choices, value=AUTOMATIC, label="Number of speakers", elem_id="speakers")
         start = gr.Button("Find the speakers", variant="primary", elem_id="start")
         stop = gr.Button("Stop", elem_id="stop", visible=False)
-    with gr.Accordion("Words of a speech recogniser (optional)", open=False, elem_id="optional"):
-        words = gr.File(label="JSON, SRT or WebVTT", file_types=[".json", ".srt", ".vtt"], elem_id="words", height=120)
-        about_words = gr.Markdown(elem_id="about-words")
+    with gr.Accordion("Words and known voices (optional)", open=False, elem_id="optional"), gr.Row():
+        with gr.Column():
+            types = [".json", ".srt", ".vtt"]
+            words = gr.File(
+                label="Words of a recogniser: JSON, SRT, WebVTT", file_types=types, elem_id="words", height=120
+            )
+            about_words = gr.Markdown(elem_id="about-words")
+        voices = build_voices("voices")
     message = gr.Markdown(elem_id="summary")
     progress = gr.HTML(elem_id="progress", apply_default_css=False)
     sound = gr.File(visible=False)
@@ -245,7 +288,7 @@ def build_recording() -> None:
     begun = start.click(reset("Waiting for a place ...", True), None, [*switched, *found], **AT_ONCE)
     job = begun.then(
         speakers_of_file,
-        [recording, speakers],
+        [recording, speakers, voices],
         [*found, *results.downloads],
         concurrency_limit=jobs.PLACES,
         show_progress_on=message,
@@ -269,6 +312,8 @@ def build_live() -> None:
         elem_id="what-live-does",
     )
     microphone = gr.Audio(sources=["microphone"], streaming=True, type="numpy", label="Microphone", buttons=[])
+    with gr.Accordion("Known voices (optional)", open=False, elem_id="live-optional"):
+        voices = build_voices("live-voices")
     now = gr.Markdown(elem_id="now")
     live = gr.State(time_to_live=jobs.KEPT_SECONDS)
     results = Results(now, "live-")
@@ -280,7 +325,7 @@ def build_live() -> None:
         **AT_ONCE,
     )
     microphone.stream(
-        speakers_live, [microphone, live], [results.player, now, live], stream_every=0.5, show_progress="hidden"
+        speakers_live, [microphone, live, voices], [results.player, now, live], stream_every=0.5, show_progress="hidden"
     )
     microphone.stop_recording(live_ended, live, [*visible, *results.outputs], **PRIVATE)
 

@@ -1,10 +1,11 @@
 """Who speaks when as the page keeps it for one visitor, and what the visitor may change in it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from modeling.counting_fast_diarization import CountEstimate
 from modeling.segments_fast_diarization import Segment
 from modeling.transcripts_fast_diarization import Passage
 from modeling.words_fast_diarization import Word, assign_words
@@ -26,6 +27,8 @@ class Hypothesis:
         seconds: length of the recording.
         segments: by start.
         slots: the row and colour of each speaker, which stay whatever else changes.
+        about: further facts for the JSON.
+        count: how many speakers there may be; `None` if that is not known, as live.
         transcript: a recogniser's words, if given.
         peaks: loudness over time, one byte each, evenly spaced.
         sound: path of what the page plays, `None` if nothing is kept.
@@ -36,6 +39,8 @@ class Hypothesis:
     seconds: float
     segments: tuple[Segment, ...]
     slots: Mapping[str, int]
+    about: Mapping = field(default_factory=dict)
+    count: CountEstimate | None = None
     transcript: tuple[Passage, ...] | None = None
     peaks: bytes = b""
     sound: str | None = None

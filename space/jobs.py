@@ -15,7 +15,7 @@ from threading import Thread
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 512 * 2**20
-MOST_WORDS_BYTES = 16 * 2**20
+MOST_WORDS_BYTES = MOST_VOICES_BYTES = 16 * 2**20
 MOST_SECONDS = 4 * 3600
 JOB_SECONDS = 600.0
 PLACES, WAITING = 4, 40
@@ -31,11 +31,14 @@ class JobError(ValueError):
     """Why a recording is not diarized; the message is one line for the visitor."""
 
 
-def diarize_apart(model: Path, recording: Path, num_speakers: int | None, copy: Path) -> Iterator[dict]:
+def diarize_apart(
+    model: Path, recording: Path, num_speakers: int | None, copy: Path, voices: str | None = None
+) -> Iterator[dict]:
     """Diarize a recording in a process of its own, which ends with this iterator.
 
     Args:
         copy: file to write its sound to, as browsers play it.
+        voices: file of known voices.
 
     Yields:
         messages: `{"heard": seconds, "total": seconds or None}` again and again, `{"warning": text}` for each damage,
@@ -47,9 +50,10 @@ def diarize_apart(model: Path, recording: Path, num_speakers: int | None, copy: 
     """
     if recording.stat().st_size > MOST_BYTES:
         raise JobError(f"{recording.name} is larger than {MOST_BYTES // 2**20} MB; cut it, or upload its sound alone")
-    command = [sys.executable, "-m", "space.worker", model, recording, num_speakers or "", MOST_SECONDS, copy]
+    arguments = (model, recording, num_speakers or "", MOST_SECONDS, copy, voices or "")
+    command = [sys.executable, "-m", "space.worker", *map(str, arguments)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([str(part) for part in command], cwd=ROOT, **pipes) as process:
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
         try:
             yield from _messages(process, recording.name, time.monotonic() + JOB_SECONDS)
         finally:

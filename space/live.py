@@ -5,24 +5,22 @@ from threading import Lock
 import av
 import numpy as np
 
-from modeling.segments_fast_diarization import Segment, join_segments
+from modeling.enrolment_fast_diarization import KnownVoices
+from modeling.events_fast_diarization import LiveEvents
 from modeling.settings_fast_diarization import SAMPLING_RATE, LinkingSettings
 from modeling.streaming_fast_diarization import StreamingDiarizer
 from modeling.windows_fast_diarization import Network
 from space.hypothesis import Hypothesis
 
 LOWEST_RATE, HIGHEST_RATE = 8_000, 384_000
-NOW_SECONDS = 1.5
-"""Whoever was active so lately speaks now; segments come a second late."""
 
 
 class Live:
     """What was said so far."""
 
-    def __init__(self, network: Network, settings: LinkingSettings):
-        self.diarizer = StreamingDiarizer(network, settings)
+    def __init__(self, network: Network, settings: LinkingSettings, voices: KnownVoices | None = None):
+        self.events = LiveEvents(StreamingDiarizer(network, settings, voices=voices))
         self.resampler, self.sampling_rate = None, 0
-        self.segments: list[Segment] = []
         self.seconds = 0.0
         self.ended, self.lock = False, Lock()
 
@@ -43,14 +41,12 @@ class Live:
         with self.lock:
             if not self.ended:
                 self.ended = True
-                self.segments = join_segments(self.segments + self.diarizer.flush())
-
-    def speaking(self) -> list[str]:
-        """Who speaks now."""
-        return sorted({s.speaker for s in self.segments if s.end > self.seconds - NOW_SECONDS})
+                self.events.finish()
 
     def hypothesis(self) -> Hypothesis:
-        return Hypothesis.of("live", self.seconds, self.segments)
+        """What is known by now; a turn may go to another speaker later."""
+        with self.lock:
+            return Hypothesis.of("live", self.seconds, self.events.segments)
 
     def _hear(self, sampling_rate: int, samples: np.ndarray) -> None:
         if sampling_rate != self.sampling_rate:
@@ -64,4 +60,4 @@ class Live:
 
     def _take(self, frames: list[av.AudioFrame]) -> None:
         for frame in frames:
-            self.segments = join_segments(self.segments + self.diarizer.push(frame.to_ndarray()[0]))
+            self.events.push(frame.to_ndarray()[0])

@@ -6,11 +6,12 @@ Whatever a visitor wrote travels as data: base64 of JSON in an attribute, which 
 import base64
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
-from modeling.segments_fast_diarization import Segment
+from diarization.talk_time import talk_times
 from modeling.words_fast_diarization import Word, join_words, spoken_turns
 from space.hypothesis import Hypothesis
 
@@ -34,6 +35,7 @@ def player(hypothesis: Hypothesis, words: Sequence[Word] | None = None, span: tu
     """
     speakers = hypothesis.speakers
     begin, end = span or (0.0, hypothesis.seconds)
+    talked = {one.speaker: one for one in talk_times(hypothesis.segments)}
     row = {name: number for number, name in enumerate(speakers)}
     data = {
         "begin": begin,
@@ -42,9 +44,7 @@ def player(hypothesis: Hypothesis, words: Sequence[Word] | None = None, span: tu
         "peaks": base64.b64encode(hypothesis.peaks).decode(),
         "sound": hypothesis.sound and f"gradio_api/file={quote(hypothesis.sound)}",
         "undo": bool(hypothesis.earlier),
-        "speakers": [
-            {"name": name, "slot": hypothesis.slots[name], **talk(hypothesis.segments, name)} for name in speakers
-        ],
+        "speakers": [{"name": name, "slot": hypothesis.slots[name], **asdict(talked[name])} for name in speakers],
         "turns": [
             [s.start, s.end, row[s.speaker], round(s.confidence, 2)] for s in hypothesis.segments if s.end > begin
         ],
@@ -52,15 +52,6 @@ def player(hypothesis: Hypothesis, words: Sequence[Word] | None = None, span: tu
     }
     content = base64.b64encode(json.dumps(data, separators=(",", ":")).encode()).decode()
     return f'<diarized-recording data="{content}"></diarized-recording>'
-
-
-def talk(segments: Sequence[Segment], speaker: str) -> dict:
-    """Seconds, share of the speech of all, and turns: stretches without a segment of another."""
-    total = sum(s.end - s.start for s in segments)
-    seconds = sum(s.end - s.start for s in segments if s.speaker == speaker)
-    names = [s.speaker for s in segments]
-    turns = (names[:1] + [b for a, b in pairwise(names) if a != b]).count(speaker)
-    return {"seconds": round(seconds, 3), "share": seconds / total if total else 0.0, "turns": turns}
 
 
 def lines(words: Sequence[Word], row: dict[str, int]) -> list:
@@ -71,8 +62,3 @@ def lines(words: Sequence[Word], row: dict[str, int]) -> list:
         spaced = [a if join_words([a, b]) == a + b else f"{a} " for a, b in pairwise(texts)] + texts[-1:]
         found.append([row.get(turn.speaker, -1), [[w.start, w.end, text] for w, text in zip(turn.words, spaced)]])
     return found
-
-
-def clock(seconds: float, decimals: int = 0) -> str:
-    minutes, rest = divmod(round(seconds, decimals), 60)
-    return f"{int(minutes)}:{rest:0{3 + decimals if decimals else 2}.{decimals}f}"

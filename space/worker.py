@@ -15,6 +15,7 @@ import numpy as np
 
 from diarization.backends import open_network
 from modeling.audio_fast_diarization import SAMPLING_RATE, AudioError, AudioWarning, audio_blocks, declared_seconds
+from modeling.enrolment_fast_diarization import KnownVoices, name_speakers
 from modeling.linking_fast_diarization import link
 from modeling.settings_fast_diarization import SpeakerCount
 from space.sound import SoundCopy
@@ -22,10 +23,11 @@ from space.sound import SoundCopy
 BLOCK_SECONDS = 10.0
 
 
-def main(model: str, recording: str, num_speakers: str, most_seconds: str, copy: str) -> None:
+def main(model: str, recording: str, num_speakers: str, most_seconds: str, copy: str, voices: str) -> None:
     """
     Args:
         copy: file to write the sound to that the page plays.
+        voices: file of known voices, or nothing.
     """
     file = Path(recording)
 
@@ -33,7 +35,8 @@ def main(model: str, recording: str, num_speakers: str, most_seconds: str, copy:
         print(json.dumps(message), flush=True)
 
     def named(text: object) -> str:
-        return str(text).replace(recording, file.name)  # a visitor knows no path of this machine
+        text = str(text).replace(recording, file.name)  # a visitor knows no path of this machine
+        return text.replace(voices, Path(voices).name) if voices else text
 
     leave_with_the_page()
     if hasattr(os, "nice"):
@@ -53,8 +56,10 @@ def main(model: str, recording: str, num_speakers: str, most_seconds: str, copy:
     try:
         network, settings = open_network(model)
         with closing(SoundCopy(Path(copy))) as sound:
+            known = KnownVoices.load(voices, network) if voices else None
             count = SpeakerCount(int(num_speakers) if num_speakers else None)
             diarization = link(network, listened(sound), settings).diarization(count)
+            diarization = name_speakers(diarization, known, settings) if known else diarization
         peaks = base64.b64encode(sound.peaks()).decode()
     except (AudioError, ValueError, OSError) as error:
         say(error=named(error))
