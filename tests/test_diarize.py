@@ -324,10 +324,10 @@ def test_two_references_of_one_recording_are_refused(call, capsys):
 
 def test_terminal_timeline():
     segments = [Segment(0, 5, "SPEAKER_00", 0.9), Segment(3, 10, "SPEAKER_01", 0.8), Segment(7.5, 8, "SPEAKER_00", 0.6)]
-    assert text_timeline(segments, 33).splitlines() == [
-        "  SPEAKER_00    0:06  █████  ▄",
-        "  SPEAKER_01    0:07     ███████",
-        "                      0:00  0:10",
+    assert text_timeline(segments, 48).splitlines() == [
+        "  SPEAKER_00    0:06  44%   2 turns  █████  ▄",
+        "  SPEAKER_01    0:07  56%   1 turn      ███████",
+        "                                     0:00  0:10",
         "      0:00.00      0:05.00  SPEAKER_00  0.90",
         "      0:03.00      0:10.00  SPEAKER_01  0.80",
         "      0:07.50      0:08.00  SPEAKER_00  0.60",
