@@ -86,11 +86,11 @@ def test_somebody_known_is_named_in_what_was_said_before_too():
 
 
 def test_one_person_taken_for_two_at_first_is_one_at_the_end():
-    """Embeddings so noisy that live names differ; what is relabelled must not be worse, and over all is better."""
+    """A voice counts from its first second on: live that second goes to somebody else, and comes back."""
     before = after = 0.0
     for seed in range(3):
         turns = conversation(seed, 60.0, 3)
-        oracle = OracleNetwork(turns, 60.0, noise=1.6, seed=seed)
+        oracle = OracleNetwork(turns, 60.0, noise=0.4, seed=seed)
         diarizer = StreamingDiarizer(oracle, SETTINGS)
         live = LiveEvents(diarizer)
         pieces = [piece for part in np.split(oracle.waveform(), 60) for piece in diarizer.push(part)]
@@ -100,7 +100,7 @@ def test_one_person_taken_for_two_at_first_is_one_at_the_end():
             reference[Interval(start, end), number] = speaker
         before += score_recording(reference, to_annotation("call", join_segments(pieces)))["confusion"]
         after += score_recording(reference, to_annotation("call", live.segments))["confusion"]
-    assert after < 0.9 * before
+    assert after < 0.5 * before
 
 
 @pytest.mark.skipif(not CALL.is_file(), reason="needs the shared conversations")
