@@ -74,7 +74,7 @@ class LinkingSettings:
     known_voice_similarity: float = 0.6
     confidence_scale: float = 1.0
     confidence_offset: float = 0.0
-    sure_margin: float = 0.15
+    sure_margin: float = 0.05
     sure_similarity: float = 0.65
     sure_confidence: float = 0.9
 
