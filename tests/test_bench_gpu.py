@@ -19,7 +19,7 @@ import bench
 from benchmark import gpu, gpu_latency, gpu_resume, gpu_table, gpu_training
 from benchmark.guarded import Measurement, guarded
 from modeling import FastDiarizationConfig, FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
-from publishing.onnx_files import FP16_TOLERANCE, export_model
+from publishing.onnx_files import export_model
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -100,7 +100,7 @@ def test_the_whole_course_on_a_cpu(exported, tmp_path, monkeypatch, capsys):
     assert list(result["latency"]) == names
     for name, found in result["latency"].items():
         assert found["p50_ms"] <= found["p99_ms"] and found["windows"] == 3
-        assert found["largest_difference"] < (1e-4 if "float32" in name else FP16_TOLERANCE)
+        assert found["largest_difference"] < (1e-4 if "float32" in name else 0.1)  # of an untrained network
     one_batch, by_workers, by_kernel = result["training"].values()
     for found in (one_batch, by_workers):
         assert found["windows_per_second"] == pytest.approx(2 * found["steps_per_second"])
