@@ -258,9 +258,7 @@ def build_recording() -> None:
         elem_id="recording",
         waveform_options=gr.WaveformOptions(show_recording_waveform=False),
     )
-    if EXAMPLE.is_file():
-        example = gr.Button("Try an example", size="sm", elem_id="example")
-        example.click(lambda: str(EXAMPLE), None, recording, **AT_ONCE)
+    example = gr.Button("Try an example", size="sm", elem_id="example", visible=EXAMPLE.is_file())
     with gr.Row(elem_classes="choices"):
         choices = [AUTOMATIC, *map(str, range(1, 11))]
         speakers = gr.Dropdown(choices, value=AUTOMATIC, label="Number of speakers", elem_id="speakers")
@@ -301,7 +299,9 @@ def build_recording() -> None:
     )
     cancelled = {"cancels": [job, done], **AT_ONCE}
     stop.click(reset("Stopped.", False), None, [*switched, *found], **cancelled)
-    recording.change(reset("", False), None, [*switched, *found], **cancelled)
+    others = [recording.upload, recording.clear, recording.start_recording]
+    gr.on(others, reset("", False), None, [*switched, *found], **cancelled)
+    example.click(lambda: (str(EXAMPLE), *reset("", False)()), None, [recording, *switched, *found], **cancelled)
     words.change(with_words, [results.hypothesis, words], [about_words, *results.outputs], **PRIVATE)
 
 

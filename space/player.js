@@ -1,7 +1,9 @@
 /* One recording on one scale: waveform, a lane a speaker, turns or words. Its data come from space/player.py.
    Everything a person wrote is put on the page as text, never as HTML. */
 (() => {
-  const COLOURS = ["#3b76d9", "#e0662f", "#2e9e5b", "#b5469b", "#9a7a00", "#0e93a3", "#c43c4c", "#6d5bd0", "#6b7a89", "#a0622d"];
+  const COLOURS = [
+    "#3b76d9", "#e0662f", "#2e9e5b", "#b5469b", "#9a7a00", "#0e93a3", "#c43c4c", "#6d5bd0", "#6b7a89", "#a0622d",
+  ];
   const TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
   const TICK_PIXELS = 64, CLOSEST_PIXELS = 120, SKIP_SECONDS = 5, LONGEST_NAME = 60, MOST_ACTIVE = 20;
 
@@ -52,7 +54,7 @@
     }
 
     connectedCallback() {
-      if (!this.data) this.show();
+      this.show();
     }
 
     disconnectedCallback() {
@@ -96,7 +98,8 @@
       this.sound.setAttribute("src", address);
       for (const name of ["play", "pause", "ended"]) this.sound.addEventListener(name, () => this.follow());
       this.sound.addEventListener("seeked", () => { this.at = this.sound.currentTime; this.mark(); });
-      this.sound.addEventListener("error", () => this.tell("The sound is deleted by now; upload the recording again to hear it."));
+      const gone = "The sound is deleted by now; upload the recording again to hear it.";
+      this.sound.addEventListener("error", () => this.tell(gone));
     }
 
     tell(text) {
@@ -155,7 +158,8 @@
       this.message = element("span", { className: "message", role: "status" });
       const zoomed = (by) => () => this.magnify(this.zoom * by);
       const button = (text, title, onclick) => element("button", { textContent: text, title, onclick });
-      const undo = this.data.undo ? button("Undo", "Take the last change back", () => this.edit({ do: "undo" })) : null;
+      const back = () => this.edit({ do: "undo" });
+      const undo = this.data.undo ? button("Undo", "Take the last change back", back) : null;
       return element("div", { className: "toolbar" },
         this.data.sound ? this.play : null, this.time, this.message, undo,
         button("\u2212", "Show more of the recording", zoomed(1 / 2)), button("+", "Look closer", zoomed(2)));
@@ -165,8 +169,9 @@
       this.wave = element("canvas", { className: "wave" });
       this.axis = element("div", { className: "axis" });
       const lanes = this.data.speakers.flatMap((speaker, row) => [this.heading(speaker), this.lane(row)]);
-      const wave = this.peaks.length ? [element("div", { className: "gutter" }), element("div", { className: "track tall" }, this.wave)] : [];
-      return [...wave, ...lanes, element("div", { className: "gutter" }), element("div", { className: "track low" }, this.axis)];
+      const track = (size, content) =>
+        [element("div", { className: "gutter" }), element("div", { className: `track ${size}` }, content)];
+      return [...(this.peaks.length ? track("tall", this.wave) : []), ...lanes, ...track("low", this.axis)];
     }
 
     lane(row) {
@@ -186,15 +191,16 @@
     }
 
     heading(speaker) {
-      if (this.data.live) return element("div", { className: "heading" }, dot(speaker), element("span", { className: "name", textContent: speaker.name }));
-      const name = element("button", {
-        className: "name", textContent: speaker.name, title: `${speaker.name}: rename or merge`, onclick: () => this.showRenaming(speaker),
-      });
+      const named = { className: "name", textContent: speaker.name };
+      if (this.data.live) return element("div", { className: "heading" }, dot(speaker), element("span", named));
+      const title = `${speaker.name}: rename or merge`;
+      const name = element("button", { ...named, title, onclick: () => this.showRenaming(speaker) });
       const percent = Math.round(100 * speaker.share);
       const share = element("span", { className: "share", title: `${percent} % of all speech` },
         element("i", { style: { width: `${percent}%`, background: colour(speaker) } }));
       const turns = `${speaker.turns} turn${speaker.turns === 1 ? "" : "s"}`;
-      return element("div", { className: "heading" }, dot(speaker), name, share, facts(`${percent} % \u00b7 ${clock(speaker.seconds)} \u00b7 ${turns}`));
+      const talk = facts(`${percent} % \u00b7 ${clock(speaker.seconds)} \u00b7 ${turns}`);
+      return element("div", { className: "heading" }, dot(speaker), name, share, talk);
     }
 
     showRenaming(speaker) {
@@ -208,8 +214,13 @@
       const form = element("form", {
         className: "renaming",
         onkeydown: (event) => { if (event.key === "Escape") this.showStrip(); },
-        onsubmit: (event) => { event.preventDefault(); if (input.value.trim()) send(input.value); else this.showStrip(); },
-      }, dot(speaker), facts("Name"), input, element("button", { className: "apply", textContent: "Rename" }), others.length ? merge : null,
+        onsubmit: (event) => {
+          event.preventDefault();
+          if (input.value.trim()) send(input.value);
+          else this.showStrip();
+        },
+      }, dot(speaker), facts("Name"), input, element("button", { className: "apply", textContent: "Rename" }),
+      others.length ? merge : null,
       element("button", { type: "button", textContent: "Cancel", onclick: () => this.showStrip() }));
       this.strip.replaceChildren(form);
       input.select();
@@ -226,7 +237,7 @@
     turnList() {
       const rows = this.data.turns.map((turn) => {
         const speaker = this.data.speakers[turn[2]];
-        return this.line(speaker, turn[0], turn, [facts(`${(turn[1] - turn[0]).toFixed(1)} s`)]);
+        return this.line(speaker, turn, facts(`${(turn[1] - turn[0]).toFixed(1)} s`));
       });
       return element("div", { className: "list" }, ...rows);
     }
@@ -234,20 +245,24 @@
     transcript() {
       const rows = this.data.lines.map(([row, words]) => {
         const spans = words.map(([start, end, text]) => {
-          const span = element("span", { className: "word", textContent: text, title: clock(start, 1), onclick: (event) => { event.stopPropagation(); this.seek(start); } });
+          const onclick = () => this.seek(start);
+          const span = element("span", { className: "word", textContent: text, title: clock(start, 1), onclick });
           this.spoken.push([start, end, span]);
           return span;
         });
         const end = Math.max(...words.map((word) => word[1]));
-        return this.line(this.data.speakers[row], words[0][0], [words[0][0], end], [element("p", {}, ...spans)]);
+        return this.line(this.data.speakers[row], [words[0][0], end], element("p", {}, ...spans));
       });
       return element("div", { className: "list" }, ...rows);
     }
 
-    line(speaker, start, turn, children) {
-      const name = element("b", { textContent: speaker?.name ?? "", style: { color: speaker ? colour(speaker) : "inherit" } });
-      const hear = element("button", { className: "hear", textContent: clock(start), title: "Hear this turn", onclick: () => { this.choose(turn); this.playTurn(turn); } });
-      const made = element("div", { className: "line" }, hear, name, ...children);
+    line(speaker, turn, said) {
+      const style = { color: speaker ? colour(speaker) : "inherit" };
+      const name = element("b", { textContent: speaker?.name ?? "", style });
+      const onclick = () => { this.choose(turn); this.playTurn(turn); };
+      const textContent = clock(turn[0]), title = "Hear this turn";
+      const hear = element("button", { className: "hear", textContent, title, onclick });
+      const made = element("div", { className: "line" }, hear, name, said);
       this.timed.push([turn[0], turn[1], made]);
       return made;
     }
@@ -261,7 +276,8 @@
     choose(turn) {
       const speaker = this.data.speakers[turn?.[2]];
       this.chosen = speaker ? [turn[0], speaker.name] : null;
-      for (const bar of this.stage.querySelectorAll(".inner i")) bar.classList.toggle("chosen", this.isChosen(bar.turn));
+      const bars = this.stage.querySelectorAll(".inner i");
+      for (const bar of bars) bar.classList.toggle("chosen", this.isChosen(bar.turn));
       this.showStrip();
     }
 
@@ -270,20 +286,25 @@
       this.strip.replaceChildren();
       if (!turn || this.data.live) return;
       const [start, end, row] = turn, speaker = this.data.speakers[row];
-      const scopes = { turn: () => [start, end], rest: () => [Math.max(this.at, start), end], later: () => [start, this.data.end] };
-      const scope = element("select", {}, option("this turn", "turn"), option("this turn from the cursor on", "rest"), option(`${speaker.name} from here on`, "later"));
+      const scopes = {
+        turn: () => [start, end], rest: () => [Math.max(this.at, start), end], later: () => [start, this.data.end],
+      };
+      const scope = element("select", {}, option("this turn", "turn"), option("this turn from the cursor on", "rest"),
+        option(`${speaker.name} from here on`, "later"));
       scope.setAttribute("aria-label", "What to give");
-      const others = this.data.speakers.filter((other) => other !== speaker).map((other) => option(other.name, other.name));
-      const to = element("select", {}, ...others, option("a new speaker", ""));
+      const others = this.data.speakers.filter((other) => other !== speaker);
+      const names = others.map((other) => option(other.name, other.name));
+      const to = element("select", {}, ...names, option("a new speaker", ""));
       to.setAttribute("aria-label", "Whom to give it to");
       const give = () => {
         const [first, last] = scopes[scope.value]();
         this.edit({ do: "give", speaker: speaker.name, start: first, end: last, to: to.value });
       };
-      const hear = this.data.sound ? [element("button", { textContent: "Hear", onclick: () => this.playTurn(turn) })] : [];
+      const hear = element("button", { textContent: "Hear", onclick: () => this.playTurn(turn) });
       this.strip.append(
-        dot(speaker), element("b", { textContent: speaker.name }), facts(`${clock(start, 1)} \u2013 ${clock(end, 1)}`), ...hear,
-        facts("Give"), scope, facts("to"), to, element("button", { className: "apply", textContent: "Apply", onclick: give }));
+        dot(speaker), element("b", { textContent: speaker.name }), facts(`${clock(start, 1)} \u2013 ${clock(end, 1)}`),
+        ...(this.data.sound ? [hear] : []), facts("Give"), scope, facts("to"), to,
+        element("button", { className: "apply", textContent: "Apply", onclick: give }));
     }
 
     edit(detail) {
@@ -303,12 +324,17 @@
       this.stage.onkeydown = (event) => {
         if (event.target !== this.stage || this.data.live) return;
         const keys = {
-          ArrowLeft: () => this.seek(this.at - SKIP_SECONDS), ArrowRight: () => this.seek(this.at + SKIP_SECONDS),
+          ArrowLeft: () => this.seek(this.at - SKIP_SECONDS),
+          ArrowRight: () => this.seek(this.at + SKIP_SECONDS),
           Home: () => this.seek(0), End: () => this.seek(this.data.end), " ": () => this.toggle(),
         };
         if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
       };
-      this.stage.onwheel = (event) => { if (event.deltaX && this.zoom > 1) { event.preventDefault(); this.pan.scrollLeft += event.deltaX; } };
+      this.stage.onwheel = (event) => {
+        if (!event.deltaX || this.zoom === 1) return;
+        event.preventDefault();
+        this.pan.scrollLeft += event.deltaX;
+      };
       this.resized.disconnect();
       this.resized.observe(this.axis);
     }
@@ -352,8 +378,9 @@
       const marks = [];
       for (let tick = Math.ceil(begin / step); tick * step <= begin + span; tick++) {
         const fraction = (tick * step - begin) / span;
-        const side = fraction * width < 16 ? "first" : fraction * width > width - 16 ? "last" : "";
-        marks.push(element("span", { textContent: clock(tick * step, step < 1 ? 1 : 0), className: side, style: { left: `${100 * fraction}%` } }));
+        const className = fraction * width < 16 ? "first" : fraction * width > width - 16 ? "last" : "";
+        const textContent = clock(tick * step, step < 1 ? 1 : 0);
+        marks.push(element("span", { textContent, className, style: { left: `${100 * fraction}%` } }));
       }
       this.axis.replaceChildren(...marks);
     }
@@ -371,7 +398,8 @@
         const last = Math.max(first + 1, Math.floor(this.peaks.length * end / this.data.end));
         const loud = this.peaks.subarray(first, last).reduce((most, peak) => Math.max(most, peak), 0) / 255;
         const bar = Math.max(1.5, loud * (height - 4));
-        context.fillStyle = this.speaking((start + end) / 2) ?? this.speaking(end) ?? this.speaking(start) ?? silent;
+        const times = [(start + end) / 2, end, start];
+        context.fillStyle = times.map((time) => this.speaking(time)).find(Boolean) ?? silent;
         context.fillRect(x, (height - bar) / 2, step - 1, bar);
       }
     }

@@ -268,7 +268,8 @@ def test_the_example_is_a_click(browser, page):  # noqa: F811
     wait_for(lambda: find(browser, "#example")).click()
     wait_for(lambda: find(browser, REMOVE.format("#recording")))
     find(browser, "#start").click()
-    wait_for(lambda: text_of(browser, "#summary").startswith("error: call.ogg: no speech found"))  # no tones in it
+    wait_for(lambda: "speaker" in text_of(browser, "#summary"))  # whatever the tones of the network find in it
+    assert Player(browser).get("data.end") > 10
 
 
 def write_voices(folder: Path, file: Path, **people: int) -> Path:  # noqa: F811
