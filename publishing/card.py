@@ -3,7 +3,8 @@
     python -m publishing.card runs/demo/model       # write README.md of a model directory again
 
 `training.json`, `windows.json`, `evaluation.json`, `export.json` and `latency.json` are read where they exist; what is
-missing is called not measured.
+missing is called not measured. Scores are in the card's metadata (`model-index`) only where the Hub has the data set.
+Its newer files, `.eval_results/*.yaml`, are for data sets registered there as benchmarks, which none of these is.
 """
 
 import json
@@ -18,7 +19,7 @@ if __name__ == "__main__":
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from common.addresses import REPOSITORY
+from common.addresses import MODELS, REPOSITORY, SPACE
 from common.markdown import table
 from common.version import __version__
 from common.words import number_word
@@ -58,7 +59,7 @@ def write_card(model: Path) -> Path:
     task = Task(**{field.name: config[field.name] for field in fields(Task) if field.name in config})
     name = training.get("name") or model.resolve().name
     rates = tables.key_rates(evaluation, model.resolve().name) if evaluation else _of_training(windows, training)
-    place = name if "/" in name else _place(model)
+    place = name if "/" in name else MODELS.get(name) or _place(model)
     card = ModelCard.from_template(
         _metadata(name, training, windows, evaluation, model.resolve().name),
         template_path=str(TEMPLATE),
@@ -66,6 +67,8 @@ def write_card(model: Path) -> Path:
         version=training.get("version", __version__),
         place=place,
         repository=f"[repository]({REPOSITORY})" if REPOSITORY else "repository",
+        address=REPOSITORY,
+        space=SPACE,
         parameters=f"{training['parameters'] / 1e6:.2f} M" if training else "an unknown number of",
         encoder_type=config["encoder_type"],
         num_speakers=task.num_speakers,
@@ -168,7 +171,7 @@ def _speed(export: dict, latency: dict) -> str:
         times = ", ".join(f"P{p} {latency[f'p{p}_ms']:.1f} ms" for p in (50, 95, 99))
         lines.append(
             f"One {latency['window_seconds']:g} s window through `{latency['file']}`, batch 1, {latency['provider']}, "
-            f"{latency['threads']} thread(s), {latency['machine']}: {times}."
+            f"{number_word(latency['threads'])} thread{'s' * (latency['threads'] != 1)}, {latency['machine']}: {times}."
         )
     if "peer_ratio" in latency:
         lines.append(f"pyannote's segmentation-3.0 takes {latency['peer_ratio']:.1f} times as long in the same run.")

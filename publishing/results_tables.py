@@ -23,6 +23,8 @@ RECORDINGS = {
 """What some recordings are; others go by their names."""
 MOST_RECORDINGS = 4
 """Of a set of more real recordings the key rates show the two with the highest error rates and the total."""
+MOST_KEY_RATES = 6
+"""In the table of a card."""
 CHAIN_CHANGED = "2026-11-27"
 BEFORE_CHANGE = f"scored before the acoustic chain of recordings was changed on {CHAIN_CHANGED}; to be scored anew"
 
@@ -139,11 +141,10 @@ def _of_whole(on: str, whole: dict, name: str) -> KeyRate:
 
 
 def key_table(rates: Sequence[KeyRate]) -> str:
-    """Key rates of one system, highest error rate first."""
-    rows = [
-        [key.on, key, *map(_percent, (key.floor, key.known, key.count_right))]
-        for key in sorted(rates, key=lambda key: -key.rate)
-    ]
+    """A handful of key rates of one system, the highest two and the first of the others, highest error rate first."""
+    by_rate = sorted(rates, key=lambda key: -key.rate)
+    shown = [*by_rate[:2], *(key for key in rates if key not in by_rate[:2])][:MOST_KEY_RATES]
+    rows = [[key.on, key, *map(_percent, (key.floor, key.known, key.count_right))] for key in by_rate if key in shown]
     return table(["%", "DER", "floor", "DER, number of speakers given", "number of speakers right"], rows)
 
 

@@ -5,12 +5,16 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from evaluation.window_scores import WindowScores
+from publishing import card as card_module
 from publishing import report
 from publishing.card import NOT_MEASURED, write_card
 from publishing.report import command, of_model, render, write_readme_table, write_report
@@ -184,6 +188,56 @@ def test_the_index_names_only_data_sets_and_tasks_that_exist(model):
     (entry,) = data.eval_results
     assert (entry.dataset_type, entry.task_type) == ("diarizers-community/ami", "audio-classification")
     assert (entry.metric_type, entry.metric_value) == ("der", 12.5) and "oracle: 12.5" in entry.metric_name
+
+
+def posted_to_the_hub(card: ModelCard, monkeypatch) -> dict:
+    """What `ModelCard.validate` sends to the Hub, which answers that it is well."""
+    sent = []
+    well = SimpleNamespace(raise_for_status=lambda: None, status_code=200)
+    session = SimpleNamespace(post=lambda url, json, **_: sent.append((url, json)) or well)
+    monkeypatch.setattr("huggingface_hub.repocard.get_session", lambda: session)
+    card.validate()
+    ((url, body),) = sent
+    assert url.endswith("/api/validate-yaml") and body["repoType"] == "model"
+    return yaml.safe_load(body["content"].split("---\n")[1])
+
+
+def test_the_metadata_are_valid_for_the_hub(model, monkeypatch):
+    evaluation = of_model(results(), "mine")
+    for count in evaluation[2]["parts"]["all recordings"]["mine"]["whole"].values():
+        count["recordings"]["ami_dev00"] = count["recordings"]["call"]
+    write(model, training=TRAINING, evaluation=evaluation)
+    data = posted_to_the_hub(ModelCard(write_card(model).read_text()), monkeypatch)
+    assert set(data) <= {"datasets", "language", "library_name", "license", "pipeline_tag", "tags", "model-index"}
+    name, entries = model_index_to_eval_results(data["model-index"])
+    assert name == "mine" and [entry.dataset_type for entry in entries] == ["diarizers-community/ami"]
+    repositories = [*data["datasets"], *(entry.dataset_type for entry in entries)]
+    assert all(re.fullmatch(r"[\w.-]+/[\w.-]+", repository) for repository in repositories)
+    assert all(re.fullmatch("[a-z]{2}", language) for language in data["language"])
+
+
+def test_a_card_names_the_places_of_the_setting(model, monkeypatch):
+    write(model, training=TRAINING)
+    assert "huggingface.co" not in write_card(model).read_text()
+    monkeypatch.setattr(card_module, "MODELS", {"mine": "somebody/mine"})
+    monkeypatch.setattr(card_module, "REPOSITORY", "https://github.com/somebody/fast-diarization")
+    monkeypatch.setattr(card_module, "SPACE", "somebody/page")
+    text = write_card(model).read_text()
+    check(text)
+    assert text.count('"somebody/mine"') == 3 and "(https://huggingface.co/spaces/somebody/page)" in text
+    assert "[repository](https://github.com/somebody/fast-diarization)" in text and "url = {https://github" in text
+
+
+def test_a_card_has_a_handful_of_figures_with_the_weakest_two(model):
+    sets = {f"set {n}": {"mine": {"whole": {"unknown": whole(n / 20)}, "windows": None}} for n in range(1, 8)}
+    sets["last"] = {"mine": {"whole": {"unknown": whole(0.9)}, "windows": None}}
+    write(
+        model,
+        training=TRAINING,
+        evaluation=[{"kind": "recordings", "title": "Simulated", "each": False, "parts": sets}],
+    )
+    rows = re.findall(r"^\| simulated recordings: (.*?) \|", write_card(model).read_text(), re.M)
+    assert rows == ["last", "set 7", "set 4", "set 3", "set 2", "set 1"]
 
 
 @pytest.mark.parametrize(("name", "place"), [("mine", "path/to/mine"), ("user/mine", "user/mine")])

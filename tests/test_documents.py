@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from two_tones import write_recording
 
+from common import addresses
 from diarization.formats import to_rttm
 from modeling import (
     FastDiarizationConfig,
@@ -277,6 +278,16 @@ def test_pages_and_programs_speak_plain_english():
         text = " ".join(re.sub(r'"\s*\n\s*f?"', "", file.read_text()).split())
         found += [f"{file.relative_to(ROOT)}: {words}" for words in PRIVATE_WORDS if words in text]
     assert not found
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *CARDS], ids=lambda d: d.relative_to(ROOT).as_posix())
+def test_addresses_of_the_project_are_those_of_the_setting(document):
+    """What is called like the project is published where `common/addresses.py` says, or a mistake."""
+    text = document.read_text()
+    for found in re.findall(r"https://github\.com/[\w-]+/fast-diarization[\w-]*", text):
+        assert found == addresses.REPOSITORY
+    for found in re.findall(r"huggingface\.co/(?:spaces/)?([\w-]+/(?:fast-diarization|who-speaks-when)[\w-]*)", text):
+        assert found in (*addresses.MODELS.values(), addresses.SPACE)
 
 
 def test_floor_is_explained_where_a_page_first_uses_it():
