@@ -265,12 +265,7 @@ def build_recording() -> None:
         start = gr.Button("Find the speakers", variant="primary", elem_id="start")
         stop = gr.Button("Stop", elem_id="stop", visible=False)
     with gr.Accordion("Words and known voices (optional)", open=False, elem_id="optional"), gr.Row():
-        with gr.Column():
-            types = [".json", ".srt", ".vtt"]
-            words = gr.File(
-                label="Words of a recogniser: JSON, SRT, WebVTT", file_types=types, elem_id="words", height=120
-            )
-            about_words = gr.Markdown(elem_id="about-words")
+        words, about_words = build_words()
         voices = build_voices("voices")
     message = gr.Markdown(elem_id="summary")
     progress = gr.HTML(elem_id="progress", apply_default_css=False)
@@ -303,6 +298,13 @@ def build_recording() -> None:
     gr.on(others, reset("", False), None, [*switched, *found], **cancelled)
     example.click(lambda: (str(EXAMPLE), *reset("", False)()), None, [recording, *switched, *found], **cancelled)
     words.change(with_words, [results.hypothesis, words], [about_words, *results.outputs], **PRIVATE)
+
+
+def build_words() -> tuple[gr.File, gr.Markdown]:
+    with gr.Column():
+        types = [".json", ".srt", ".vtt"]
+        words = gr.File(label="Words of a recogniser: JSON, SRT, WebVTT", file_types=types, elem_id="words", height=120)
+        return words, gr.Markdown(elem_id="about-words")
 
 
 def build_live() -> None:
