@@ -186,6 +186,8 @@ def load_weights(model: str, revision: str | None = None):
     Raises:
         ModelError: no such model, or it is another kind of network, or its weights are NaN or infinite.
     """
+    from transformers.utils import logging
+
     from modeling import FastDiarizationForAudioFrameClassification
 
     _refuse_absent(model)
@@ -194,10 +196,15 @@ def load_weights(model: str, revision: str | None = None):
         kind = _config_in(place).get("model_type")
         if kind != FastDiarizationForAudioFrameClassification.config_class.model_type:
             raise ModelError(f"model {model} is a network of type {kind!r:.60}; {REMEDY}")
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # of loading, which takes no time
     try:
         network, found = FastDiarizationForAudioFrameClassification.from_pretrained(place, output_loading_info=True)
     except Exception as error:  # a configuration of anything makes transformers raise anything
         raise ModelError(f"model {model} cannot be opened ({first_line(error)}); {REMEDY}") from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     if found["missing_keys"]:
         raise ModelError(
             f"model {model} is no Fast Diarization model: it has no {min(found['missing_keys'])}; {REMEDY}"

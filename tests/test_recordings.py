@@ -269,7 +269,7 @@ def test_distance_of_live_from_offline_is_a_command(directory, monkeypatch, caps
     monkeypatch.setattr(sys, "argv", ["evaluation.live", *arguments])
     evaluation.live.main()
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [row[0].strip("| ") for row in rows] == ["offline", "live, 1 s"]
+    assert [row[0].strip("| ") for row in rows] == ["offline", "live, 1 s", "live, 1 s, relabelled"]
     assert float(rows[0][3]) == 0
 
 

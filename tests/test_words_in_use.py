@@ -111,11 +111,14 @@ def test_words_of_another_recording_and_of_silence_are_warned_of(call, capsys):
 
 
 def test_an_exclusive_timeline_has_nobody_at_the_same_time(call, monkeypatch):
-    from modeling.linking_fast_diarization import Diarization, Linker
+    from modeling.counting_fast_diarization import CountEstimate, Diarization
+    from modeling.linking_fast_diarization import Linker
     from modeling.segments_fast_diarization import Segment
 
     overlapping = [Segment(0.0, 4.0, "SPEAKER_00", 0.9), Segment(3.0, 6.0, "SPEAKER_01", 0.8)]
-    monkeypatch.setattr(Linker, "diarization", lambda linker, count: Diarization(overlapping, {}))
+    monkeypatch.setattr(
+        Linker, "diarization", lambda linker, count: Diarization(overlapping, {}, CountEstimate(2, 2, 2))
+    )
     assert call("call.wav", "--exclusive", "--format", "csv") == 0
     assert Path("results/call.csv").read_text().splitlines()[1:] == [
         "0.000,4.000,SPEAKER_00,0.9000",
