@@ -30,6 +30,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from transformers import set_seed
+from transformers.utils import logging as transformers_logging
 
 from common.errors import first_line
 from common.hub_http import limit_silence
@@ -79,6 +80,7 @@ def run(arguments: Arguments, training: Training) -> None:
         datefmt="%H:%M:%S",
         level=logging.INFO if training.process_index == 0 else logging.ERROR,
     )
+    transformers_logging.disable_progress_bar()
     set_seed(training.seed)
     limit_silence()
     make_directory(Path(training.output_dir), "--output_dir")
