@@ -37,7 +37,7 @@ from common.hub_http import limit_silence
 from common.output import OutputError, make_directory
 from common.version import __version__
 from data.corpora import CORPORA, Corpus, CorpusError
-from diarization.backends import CONFIG_FILE, WEIGHTS_FILE, ModelError, download_model
+from diarization.backends import CONFIG_FILE, WEIGHTS_FILE, ModelError, download_model, of_run
 from evaluation.window_scores import window_table
 from modeling import (
     FastDiarizationConfig,
@@ -238,7 +238,8 @@ def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassifi
     """
     remedy = "give a model directory that train.py wrote (such as runs/demo/model) or a Hub id"
     try:
-        place = name if "/" not in name or Path(name).exists() else download_model(name, (WEIGHTS_FILE, CONFIG_FILE))
+        known = "/" not in name or Path(name).exists()
+        place = of_run(name) if known else download_model(name, (WEIGHTS_FILE, CONFIG_FILE))
         saved = FastDiarizationConfig.get_config_dict(place)[0]
         kind, speakers = saved.get("model_type"), saved.get("num_speakers", FastDiarizationConfig().num_speakers)
         if kind != FastDiarizationConfig.model_type:

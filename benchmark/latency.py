@@ -14,6 +14,7 @@ import onnx
 
 from benchmark.machine import machine, speech
 from benchmark.sessions import open_model, open_session, runner
+from diarization.backends import of_run
 
 WARM_UP = 50
 PROFILED = 100
@@ -47,7 +48,7 @@ with torch.no_grad():
 
 def run(arguments: argparse.Namespace) -> dict:
     """Percentiles of single windows, with the peer in the same loop if given; throughput, costs and cold start."""
-    file = Path(arguments.model) / arguments.file_name
+    file = Path(of_run(arguments.model)) / arguments.file_name
     window = speech(round(arguments.window_seconds * 16_000))[None]
     session = open_model(file, arguments.provider, arguments.threads)
     calls = {"": runner(session, arguments.provider, window)}

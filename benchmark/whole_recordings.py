@@ -14,7 +14,7 @@ from benchmark.machine import machine
 from benchmark.sessions import open_model
 from data.corpora import open_corpus
 from data.simulated_recordings import SimulatedRecordings
-from diarization.backends import onnx_network
+from diarization.backends import of_run, onnx_network
 from modeling.audio_fast_diarization import SAMPLING_RATE, audio_blocks
 from modeling.linking_fast_diarization import diarize
 from modeling.settings_fast_diarization import LinkingSettings
@@ -25,7 +25,7 @@ SOURCE_SECONDS = 600.0
 
 def run(arguments: argparse.Namespace) -> dict:
     """CPU seconds per second of audio: in total, and for decoding, network and linking."""
-    model = Path(arguments.model)
+    model = Path(of_run(arguments.model))
     session = open_model(model / arguments.file_name, "cpu", threads=1)
     settings = LinkingSettings.of(json.loads((model / "config.json").read_text()))
     if arguments.hop_seconds:

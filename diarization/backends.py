@@ -37,9 +37,7 @@ def open_network(
         ModelError: no such model, or what is there cannot be used.
         NoProvider: the provider is not available.
     """
-    path = Path(model)
-    if not (path / CONFIG_FILE).exists() and (path / "model" / CONFIG_FILE).is_file():
-        path, model = path / "model", str(path / "model")
+    path = Path(model := of_run(model))
     if revision and path.exists():
         raise ModelError(f"model {model} is on this disk, and --revision is for a Hub id; leave it out")
     if path.suffix == ".onnx":
@@ -64,6 +62,14 @@ def open_network(
     if provider:
         raise ModelError(f"model {model} has no {ONNX_FILE}, which --provider is for; python export.py writes one")
     return _open_torch(model, revision)
+
+
+def of_run(model: str) -> str:
+    """The model of a run of train.py where its directory is named, or what is named."""
+    path = Path(model)
+    return (
+        str(path / "model") if not (path / CONFIG_FILE).exists() and (path / "model" / CONFIG_FILE).is_file() else model
+    )
 
 
 def _has_gpu() -> bool:

@@ -23,7 +23,7 @@ from common.output import OutputError, make_directory
 from data.corpora import CorpusError, open_corpus
 from data.decoding import decode
 from data.streaming import ConversationStream, StreamConfig
-from diarization.backends import ModelError, load_weights
+from diarization.backends import ModelError, load_weights, of_run
 from evaluation.window_scores import WindowScores
 from modeling import FastDiarizationFeatureExtractor, FastDiarizationForAudioFrameClassification
 from modeling.task_fast_diarization import Task
@@ -52,6 +52,7 @@ def export_model(
     Raises:
         SystemExit: there is no such model, nothing can be written there, or a file differs too much from torch.
     """
+    source = of_run(source)
     directory = Path(output or source)
     try:
         model = load_weights(source)

@@ -7,6 +7,7 @@ Runs on a CPU with the ONNX model; neither torch nor transformers is needed. `sp
 Space on the Hub.
 """
 
+import argparse
 import os
 import time
 from base64 import b64decode
@@ -15,6 +16,9 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+if __name__ == "__main__":  # for --help, before imports that take seconds
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
 
 import gradio as gr
 import numpy as np

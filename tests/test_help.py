@@ -46,9 +46,10 @@ PROGRAMS = (
     "-m docs.pictures",
     "-m benchmark.gpu_table",
     "-m space.assemble",
+    "-m space.app",
 )
 ROOMS = ("data", "diarization", "evaluation", "training", "publishing", "benchmark", "space", "docs")
-WITHOUT_FLAGS = ("training/flags.py", "space/app.py", "space/worker.py")
+WITHOUT_FLAGS = ("training/flags.py", "space/worker.py")
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

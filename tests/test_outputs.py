@@ -17,6 +17,7 @@ import diarize
 from common.flags import split_flags
 from common.output import RECORD, ignores_case
 from data.names import recording_name
+from diarization.backends import of_run
 from diarization.names import find_recordings, listed, recording_stem
 from diarization.outputs import Outputs
 from evaluation.__main__ import open_output
@@ -321,6 +322,8 @@ def test_a_model_is_found_below_the_directory_of_its_run(call, model, capsys):
     Path("runs/demo").mkdir(parents=True)
     Path("runs/demo/model").symlink_to(model)
     assert diarize.main(["call.wav", "--model", "runs/demo"]) == 0
+    assert of_run("runs/demo") == "runs/demo/model" and of_run("user/name") == "user/name"
+    assert of_run("runs/demo/model") == "runs/demo/model"
 
 
 def test_the_list_of_names_in_a_message_is_short():
