@@ -232,6 +232,6 @@ print(json.dumps([heard, live.seconds]))
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     heard, seconds = json.loads(done.stdout)
-    assert heard[:3] == [f"**Speaking now:** SPEAKER_0{n}" for n in (0, 1, 0)]
+    assert heard[:3] == [f"**Speaking now:** SPEAKER\\_0{n}" for n in (0, 1, 0)]
     assert all(said.startswith("**error:** a microphone at ") for said in heard[3:])
     assert seconds == 15
