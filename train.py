@@ -67,6 +67,7 @@ OF_OLDER_WEIGHTS = ("evaluation", "latency", "export")
 
 
 def main():
+    transformers_logging.disable_progress_bar()
     try:
         run(*parse(__doc__))
     except (CorpusError, CheckpointError, OutputError, UsageError, Diverged, FileNotFoundError) as error:
@@ -80,7 +81,6 @@ def run(arguments: Arguments, training: Training) -> None:
         datefmt="%H:%M:%S",
         level=logging.INFO if training.process_index == 0 else logging.ERROR,
     )
-    transformers_logging.disable_progress_bar()
     set_seed(training.seed)
     limit_silence()
     make_directory(Path(training.output_dir), "--output_dir")

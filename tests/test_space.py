@@ -213,7 +213,7 @@ def test_a_file_that_is_no_recording_gets_one_line_that_goes_with_it(browser, pa
     bad.write_bytes(b"no sound at all" * 100)
     summary = upload(browser, page, bad)
     assert summary == "error: _bad_file_.wav: not a recording that FFmpeg knows, or damaged beyond reading"
-    assert not find(browser, "#timeline, #rttm, #stop")
+    wait_for(lambda: not find(browser, "#timeline, #rttm, #stop"))
     find(browser, REMOVE.format("#recording")).click()
     wait_for(lambda: text_of(browser, "#summary") == "")
 
