@@ -43,6 +43,8 @@ EXAMPLE = jobs.ROOT / "data" / "sample" / "call.ogg"
 NETWORK, SETTINGS = open_network(str(MODEL / ONNX_FILE))
 AUTOMATIC = "automatic"
 DOWNLOADS = ("txt", "srt", "vtt", "rttm", "csv", "json")
+NO_FILES = (None,) * len(DOWNLOADS)
+"""Instead of the downloads; not `gr.skip()`, after which Gradio forgets to delete the files that come next."""
 EDIT = ("do", "speaker", "to", "start", "end")
 LIVE_SECONDS, NOW_SECONDS, LATE_SECONDS = 40.0, 1.5, 1.0
 """What is shown while the microphone is on; how lately somebody was active who speaks now, for turns come a second
@@ -66,7 +68,7 @@ def speakers_of_file(recording: str | None, speakers: str, voices: str | None = 
                 if "warning" in message:
                     gr.Warning(escape(message["warning"]))
                 elif "segments" not in message:
-                    yield *listening(message["heard"], message.get("total")), *([gr.skip()] * (len(DOWNLOADS) + 2))
+                    yield *listening(message["heard"], message.get("total")), None, None, *NO_FILES
         except jobs.JobError as error:
             yield nothing(f"**error:** {plain(str(error))}")
             return
@@ -92,7 +94,7 @@ def listening(heard: float, total: float | None) -> tuple[str, str]:
 
 def nothing(reason: str) -> tuple:
     """The outputs of `speakers_of_file` where there is no hypothesis."""
-    return reason, "", None, None, *([None] * len(DOWNLOADS))
+    return reason, "", None, None, *NO_FILES
 
 
 def summary(hypothesis: Hypothesis) -> str:
@@ -136,7 +138,7 @@ def finished(hypothesis: Hypothesis | None, sound: str | None, words: str | None
     shown = hypothesis is not None
     visible = gr.update(visible=shown), gr.update(visible=True), gr.update(visible=False), message
     if not shown:
-        yield *visible, None, "", *([gr.skip()] * (len(DOWNLOADS) + 1))
+        yield *visible, None, "", gr.skip(), *NO_FILES
         return
     for outputs in present(replace(hypothesis, sound=sound, transcript=transcript)):
         yield *visible, *outputs
@@ -161,7 +163,7 @@ def with_words(hypothesis: Hypothesis | None, words: str | None) -> Iterator[tup
     """Other words for a recording that is diarized already, if one is."""
     transcript, message = read_words(words)
     if hypothesis is None:
-        yield message, *([gr.skip()] * (len(DOWNLOADS) + 3))
+        yield message, None, gr.skip(), gr.skip(), *NO_FILES
         return
     for outputs in present(replace(hypothesis, transcript=transcript)):
         yield message, *outputs
@@ -176,7 +178,7 @@ def edited(hypothesis: Hypothesis | None, event: gr.EventData) -> Iterator[tuple
     except EditError as error:
         gr.Warning(escape(str(error)))
     if hypothesis is None:
-        yield tuple([gr.skip()] * (len(DOWNLOADS) + 3))
+        yield None, gr.skip(), gr.skip(), *NO_FILES
     else:
         yield from present(hypothesis)
 
@@ -215,7 +217,7 @@ def speakers_live(sound: tuple[int, np.ndarray] | None, live: Live | None, voice
 def live_ended(live: Live | None) -> Iterator[tuple]:
     """The whole history once the microphone stops: whether there is any, then as `present`."""
     if live is None:
-        yield gr.skip(), gr.skip(), None, "", "", *([None] * len(DOWNLOADS))
+        yield gr.skip(), gr.skip(), None, "", "", *NO_FILES
         return
     time.sleep(LATE_SECONDS)
     live.end()
@@ -223,7 +225,7 @@ def live_ended(live: Live | None) -> Iterator[tuple]:
     spoken = bool(hypothesis.segments)
     visible = gr.update(visible=spoken), gr.update(visible=spoken)
     if not spoken:
-        yield *visible, None, "", f"Nobody spoke in {clock(live.seconds)}.", *([None] * len(DOWNLOADS))
+        yield *visible, None, "", f"Nobody spoke in {clock(live.seconds)}.", *NO_FILES
         return
     for outputs in present(hypothesis):
         yield *visible, *outputs
