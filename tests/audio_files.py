@@ -16,6 +16,45 @@ import numpy as np
 RATE = 16_000
 FFMPEG = shutil.which("ffmpeg")
 
+PAIRS = [
+    ("wav", "pcm_s16le", 16_000),
+    ("wav", "pcm_mulaw", 8_000),
+    ("wav", "pcm_f32le", 44_100),
+    ("wav", "adpcm_ms", 22_050),
+    ("w64", "pcm_s16le", 16_000),
+    ("au", "pcm_mulaw", 8_000),
+    ("aiff", "pcm_s16be", 22_050),
+    ("caf", "pcm_s16le", 32_000),
+    ("flac", "flac", 16_000),
+    ("wv", "wavpack", 16_000),
+    ("tta", "tta", 16_000),
+    ("ogg", "libopus", 48_000),
+    ("ogg", "flac", 16_000),
+    ("webm", "libopus", 48_000),
+    ("matroska", "libopus", 48_000),
+    ("matroska", "flac", 16_000),
+    ("matroska", "pcm_s16le", 16_000),
+    ("matroska", "aac", 44_100),
+    ("mp4", "aac", 44_100),
+    ("mp4", "libopus", 48_000),
+    ("ipod", "alac", 44_100),
+    ("mov", "pcm_s16le", 48_000),
+    ("3gp", "aac", 16_000),
+    ("3gp", "libopencore_amrnb", 8_000),
+    ("amr", "libopencore_amrnb", 8_000),
+    ("mp3", "libmp3lame", 44_100),
+    ("mp3", "libmp3lame", 22_050),
+    ("mp2", "mp2", 48_000),
+    ("adts", "aac", 48_000),
+    ("ac3", "ac3", 48_000),
+    ("avi", "pcm_s16le", 16_000),
+    ("avi", "libmp3lame", 44_100),
+    ("mpegts", "aac", 48_000),
+    ("mpegts", "mp2", 48_000),
+    ("flv", "aac", 44_100),
+]
+"""Container, codec and sampling rate of files that are read."""
+
 
 def speech_like(seconds: float, rate: int = RATE, seed: int = 0) -> np.ndarray:
     """Sums of low tones whose loudness goes up and down a few times a second; the same sound at any rate."""

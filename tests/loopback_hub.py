@@ -18,97 +18,27 @@ By hand, with dataset repositories in DIR/user/name:
 import argparse
 import base64
 import contextlib
-import hashlib
 import json
-import os
 import re
 import socket
 import struct
-import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from loopback_faults import Fault, Faults
+from loopback_repository import Blob, Commit, Repository, git_oid, is_lfs, listing
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
-LFS_SUFFIXES = (".arrow", ".bin", ".onnx", ".parquet", ".pt", ".pth", ".safetensors", ".tar", ".zip")
-LFS_SIZE = 10_000_000  # larger files go to LFS whatever their name, as on the Hub
-CHUNK = 1 << 16
 PAGE = b"<!doctype html><title>Sign in</title><p>Welcome to the network of this house."
 DATE = "2026-01-01T00:00:00.000Z"
-
-
-@dataclass(frozen=True)
-class Blob:
-    """The content of one file, in memory or on disk (then read in chunks, never whole)."""
-
-    content: bytes | Path
-
-    @property
-    def size(self) -> int:
-        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
-
-    @cached_property
-    def oid(self) -> str:
-        """Sha256 of the bytes; of a file on disk only of its name, size and date: listings must stay cheap."""
-        if isinstance(self.content, bytes):
-            return hashlib.sha256(self.content).hexdigest()
-        status = self.content.stat()
-        return hashlib.sha256(f"{self.content} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
-
-    def read(self) -> bytes:
-        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
-
-    def chunks(self, start: int, stop: int) -> Iterator[bytes]:
-        if isinstance(self.content, bytes):
-            for position in range(start, stop, CHUNK):
-                yield self.content[position : min(position + CHUNK, stop)]
-            return
-        with self.content.open("rb") as file:
-            file.seek(start)
-            while start < stop and (chunk := file.read(min(CHUNK, stop - start))):
-                yield chunk
-                start += len(chunk)
-
-
-@dataclass
-class Commit:
-    oid: str
-    files: dict[str, Blob]
-    message: str
-
-
-class Repository:
-    """One linear history, the branch `main`."""
-
-    def __init__(self, kind: str, name: str, files: dict[str, Blob]):
-        self.kind, self.name, self.commits = kind, name, []
-        self.commit(files, "initial commit")
-
-    @property
-    def head(self) -> Commit:
-        return self.commits[-1]
-
-    def commit(self, files: dict[str, Blob], message: str) -> Commit:
-        parent = self.commits[-1].oid if self.commits else ""
-        identity = (self.kind, self.name, parent, sorted((path, blob.oid) for path, blob in files.items()))
-        self.commits.append(Commit(hashlib.sha1(repr(identity).encode()).hexdigest(), files, message))
-        return self.head
-
-    def at(self, revision: str) -> Commit | None:
-        if revision in ("main", "HEAD"):
-            return self.head
-        return next((commit for commit in self.commits if commit.oid == revision), None)
 
 
 @dataclass
@@ -258,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
     def tree(self, kinds: str, name: str, revision: str, folder: str = "") -> None:
         files = self.commit_at(kinds, name, revision).files
         prefix = f"{folder}/" if folder else ""
-        entries = {path: row for path, row in _listing(files).items() if path.startswith(prefix)}
+        entries = {path: row for path, row in listing(files).items() if path.startswith(prefix)}
         if folder and not entries:
             raise _Refusal(404, "EntryNotFound")
         if self.query.get("recursive", ["false"])[0].lower() not in ("true", "1"):
@@ -267,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @_route("POST", _API + r"/paths-info/(?P<revision>[^/]+)")
     def paths_info(self, kinds: str, name: str, revision: str) -> None:
-        entries = _listing(self.commit_at(kinds, name, revision).files)
+        entries = listing(self.commit_at(kinds, name, revision).files)
         is_json = self.headers.get("Content-Type", "").startswith("application/json")
         asked = json.loads(self.body)["paths"] if is_json else parse_qs(self.body.decode())["paths"]
         self.reply([entries[path] for path in asked if path in entries])
@@ -353,8 +283,8 @@ class _Handler(BaseHTTPRequestHandler):
         files = self.commit_at(kinds, name, revision).files
 
         def advice(path: str, size: int) -> dict:
-            lfs, present = _is_lfs(path, size), files.get(path)
-            oid = (present.oid if lfs else _git_oid(present.read())) if present else None  # equal: nothing to commit
+            lfs, present = is_lfs(path, size), files.get(path)
+            oid = (present.oid if lfs else git_oid(present.read())) if present else None  # equal: nothing to commit
             return {"path": path, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False, "oid": oid}
 
         self.reply({"files": [advice(file["path"], file["size"]) for file in json.loads(self.body)["files"]]})
@@ -402,27 +332,6 @@ class _Handler(BaseHTTPRequestHandler):
             oid = repository.commit(files, message).oid
         url = f"{self.hub.url}/{name}/commit/{oid}"
         self.reply({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
-
-
-def _listing(files: Mapping[str, Blob]) -> dict[str, dict]:
-    rows = {}
-    for path, blob in files.items():
-        parts = path.split("/")
-        for folder in ("/".join(parts[:depth]) for depth in range(1, len(parts))):
-            oid = hashlib.sha1(folder.encode()).hexdigest()
-            rows[folder] = {"type": "directory", "path": folder, "size": 0, "oid": oid}
-        rows[path] = {"type": "file", "path": path, "size": blob.size, "oid": blob.oid[:40]}
-        if _is_lfs(path, blob.size):
-            rows[path]["lfs"] = {"oid": blob.oid, "size": blob.size, "pointerSize": 130}
-    return rows
-
-
-def _is_lfs(path: str, size: int) -> bool:
-    return path.endswith(LFS_SUFFIXES) or size > LFS_SIZE
-
-
-def _git_oid(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 class _Server(ThreadingHTTPServer):
@@ -493,70 +402,6 @@ class LoopbackHub:
 
     def forget_requests(self) -> None:
         self._requests.clear()
-
-
-def run_client(
-    code: str | Path,
-    hub: LoopbackHub,
-    *arguments: str,
-    env: Mapping[str, str] | None = None,
-    timeout: float = 600,
-    check: bool = True,
-) -> subprocess.CompletedProcess:
-    """Run Python code, or a script with arguments, as a client of the Hub in a process of its own.
-
-    The process is needed because huggingface_hub reads `HF_ENDPOINT` once, at import. It starts in an empty folder
-    that is also `HF_HOME`, with this project importable.
-
-    Raises:
-        AssertionError: the client failed (unless `check` is False); the message holds its stderr.
-        subprocess.TimeoutExpired: the client hung.
-    """
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
-    with tempfile.TemporaryDirectory() as home:
-        settings = {
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": home,
-            "HF_TOKEN": "hf_loopback",
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "NO_PROXY": "127.0.0.1",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
-        }
-        command = [sys.executable, *(("-c", code) if isinstance(code, str) else (str(code),)), *arguments]
-        finished = subprocess.run(
-            command,
-            env={**inherited, **settings, **(env or {})},
-            cwd=home,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-    if check and finished.returncode:
-        raise AssertionError(f"the client ended with exit code {finished.returncode}:\n{finished.stderr}")
-    return finished
-
-
-def redirect(url: str, cache: Path, assign: Callable[[Any, str, Any], None] = setattr) -> None:
-    """Let the clients in this process, imported already, talk to a Hub at `url` and cache in a folder.
-
-    `assign` sets the attributes: give `monkeypatch.setattr` to have that undone.
-    """
-    import datasets
-    import fsspec
-    from huggingface_hub import HfFileSystem, constants, file_download
-
-    template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    assign(constants, "ENDPOINT", url)
-    assign(constants, "HF_HUB_DISABLE_XET", True)
-    holder = file_download if hasattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE") else constants  # 0.x and 1.x
-    assign(holder, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    assign(constants, "HF_HUB_CACHE", str(cache))
-    assign(datasets.config, "HF_ENDPOINT", url)
-    HfFileSystem.clear_instance_cache()
-    fsspec.get_filesystem_class("hf").clear_instance_cache()
 
 
 def main() -> None:

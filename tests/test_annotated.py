@@ -195,7 +195,7 @@ def test_a_stream_goes_on_where_it_was(directory, done):
 
 @pytest.fixture(scope="module")
 def mixed_settings():
-    return StreamConfig(batch_size=6, window_seconds=1.0, units_per_block=2, windows_per_utterance=2)
+    return StreamConfig(batch_size=6, window_seconds=1.0, units_per_block=2, pool_size=12, windows_per_utterance=2)
 
 
 def mixed(directory: Path, settings: StreamConfig, states=(None, None), turn: int = 0) -> MixedStream:
@@ -212,13 +212,19 @@ def test_a_batch_holds_windows_of_all_corpora(directory, mixed_settings):
         assert (batch["speaker_labels"] >= -1).all()
 
 
-@pytest.mark.process
-@pytest.mark.parametrize("workers", [0, 2, 3])
-def test_mixed_batches_go_on_and_do_not_depend_on_workers(directory, mixed_settings, workers):
+@pytest.fixture(scope="module")
+def in_two_parts(directory, mixed_settings) -> tuple[list[dict], dict, list[dict]]:
+    """Five batches, the state after them, and the next five."""
     loader = PositionedLoader(mixed(directory, mixed_settings), 0)
     first = [batch for batch, _ in zip(loader, range(5))]
     state = loader.state_dict()
-    rest = [batch for batch, _ in zip(loader, range(5))]
+    return first, state, [batch for batch, _ in zip(loader, range(5))]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("workers", [0, 2, 3])
+def test_mixed_batches_go_on_and_do_not_depend_on_workers(directory, mixed_settings, in_two_parts, workers):
+    first, state, rest = in_two_parts
     again = mixed(directory, mixed_settings, state["streams"], state["turn"])
     assert same([batch for batch, _ in zip(PositionedLoader(again, workers), range(5))], rest)
     assert not same(first, rest)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from annotated_fixtures import CONFIG, batches, rttm, same, talks, whole, write_directory, write_hub_set
 from corpora_fixtures import SAMPLING_RATE, encode_flac
-from loopback_hub import LoopbackHub, redirect
+from loopback_clients import redirect
+from loopback_hub import LoopbackHub
 
 from data.annotated import open_source
 from data.annotated_stream import AnnotatedStream

@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from loopback_hub import Blob, LoopbackHub, run_client
+from loopback_clients import run_client
+from loopback_hub import LoopbackHub
+from loopback_repository import Blob
 from onnx import TensorProto, helper
 from two_tones import write_model
 

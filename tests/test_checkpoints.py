@@ -14,8 +14,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from loopback_clients import redirect
 from loopback_faults import TRANSIENT
-from loopback_hub import LoopbackHub, redirect
+from loopback_hub import LoopbackHub
 
 from common import retry
 from training import checkpoints, hub

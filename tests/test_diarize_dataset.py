@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from corpora_fixtures import encode_flac
-from loopback_hub import LoopbackHub, redirect, run_client
+from loopback_clients import redirect, run_client
+from loopback_hub import LoopbackHub
 from two_tones import TURNS, write_model, write_recording
 
 import diarize

@@ -18,8 +18,9 @@ import pytest
 from corpora_fixtures import encode_flac, speech_utterances, write_librispeech, write_voxceleb2
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
+from loopback_clients import redirect
 from loopback_faults import TRANSIENT
-from loopback_hub import LoopbackHub, redirect
+from loopback_hub import LoopbackHub
 from training_runs import start
 
 from common import hub_files, hub_http, retry

@@ -1,6 +1,7 @@
 """Normalisation measured over many pools is the mean of what its batches have, and training with it leaves it alone."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -47,6 +48,7 @@ def test_training_with_frozen_normalisation_changes_weights_and_no_statistics(tm
         before.update({name: value.clone() for name, value in model.state_dict().items()})
 
     monkeypatch.setattr(train, "measure_norms", measure)
+    monkeypatch.setattr(train.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))  # no export
     flags = [*SMALL.split(), "--max_steps", "4", "--save_steps", "4", "--output_dir", str(tmp_path / "run")]
     monkeypatch.setattr(sys, "argv", ["train.py", *flags, "--freeze_norms", "true"])
     train.main()

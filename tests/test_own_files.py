@@ -9,7 +9,8 @@ import pytest
 from corpora_fixtures import encode_flac, speech_utterances
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback_hub import LoopbackHub, redirect
+from loopback_clients import redirect
+from loopback_hub import LoopbackHub
 
 from data.corpora import CorpusError, open_corpus
 from data.own_files import UnreadableFile, open_own_file, own_file

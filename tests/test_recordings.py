@@ -185,7 +185,7 @@ def test_two_names_of_one_voice_become_one_once_more_of_it_is_heard():
 
 
 @pytest.mark.slow
-def test_live_memory_does_not_grow_in_an_hour():
+def test_live_memory_does_not_grow_in_half_an_hour():
     pattern = np.full((2, 150, 2), -6, np.float32)
     pattern[0, :, 0] = pattern[1, :, 1] = 6
     embeddings = np.eye(2, 192, dtype=np.float32)[None]
@@ -197,12 +197,12 @@ def test_live_memory_does_not_grow_in_an_hour():
     diarizer = StreamingDiarizer(network, SETTINGS)
     minute = np.repeat(np.arange(60, dtype=np.float32) // 10, 16_000)
     held, pieces = [], 0
-    for _ in range(60):
+    for _ in range(30):
         pieces += len(diarizer.push(minute))
         state = {name: value for name, value in vars(diarizer).items() if name != "network"}
         held.append(len(pickle.dumps(state)))
-    assert pieces > 6_000
-    assert max(held[30:]) - max(held[5:30]) < 5_000
+    assert pieces > 3_000
+    assert max(held[15:]) - max(held[5:15]) < 5_000
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_distance_of_live_from_offline_is_a_command(directory, monkeypatch, caps
 
 @pytest.mark.process
 def test_pipeline_from_a_saved_directory_alone(directory, simulated, tmp_path):
-    waveform = simulated.make(2, 20, 2).waveform
+    waveform = simulated.make(2, 10, 2).waveform
     soundfile.write(tmp_path / "call.wav", waveform, 16_000, subtype="FLOAT")
     code = """
 import sys, numpy as np, soundfile

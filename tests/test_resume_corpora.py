@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 from annotated_fixtures import talks, write_directory, write_hub_set
 from huggingface_hub import constants
-from loopback_hub import LoopbackHub, redirect
+from loopback_clients import redirect
+from loopback_hub import LoopbackHub
 from test_resume import assert_same, reached
 from training_runs import start
 

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from loopback_hub import LoopbackHub, redirect
+from loopback_clients import redirect
+from loopback_hub import LoopbackHub
 from training_runs import start, write_corpus
 
 from training.checkpoints import HUB_FILE, newest, newest_local

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 from corpora_fixtures import speech_utterances, write_librispeech
-from loopback_hub import LoopbackHub, run_client
+from loopback_clients import run_client
+from loopback_hub import LoopbackHub
 
 BATCH = 32
 
