@@ -6,6 +6,7 @@ import numpy as np
 
 from .counting_fast_diarization import Speaker
 from .enrolment_fast_diarization import LEAST_SECONDS, KnownVoices
+from .events_fast_diarization import LiveEvents
 from .path_fast_diarization import likeliest_names
 from .segments_fast_diarization import Segment, hysteresis, speaker_name, to_confidence
 from .settings_fast_diarization import (
@@ -128,6 +129,10 @@ class StreamingDiarizer:
         if frames > self.seen and len(self.audio) >= MIN_SAMPLES:
             return self._step(frames)
         return self._decide(self.seen)
+
+    def events(self) -> LiveEvents:
+        """The stream as events that say what changes later too; samples are pushed to it instead, from the first on."""
+        return LiveEvents(self)
 
     def _hear(self, samples: np.ndarray):
         self.audio = np.concatenate([self.audio, samples])[-self.settings.window_frames * FRAME_SAMPLES :]
