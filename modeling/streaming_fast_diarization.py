@@ -266,7 +266,7 @@ class StreamingDiarizer:
                 (self.active.add if len(runs) and runs[-1, 1] == frames else self.active.discard)(speaker)
         segments = []
         for first, end, speaker, activity in sorted(found):
-            confidence = to_confidence(activity, self.settings)
+            confidence = float(to_confidence(activity, self.settings))
             self.names.setdefault(speaker, speaker_name(len(self.names)))
             start, stop = (round((self.decided + frame) * FRAME_SECONDS, 3) for frame in (first, end))
             segments.append(Segment(start, stop, self.name_of(speaker), round(confidence, 4)))
