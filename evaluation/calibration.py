@@ -73,15 +73,11 @@ class Found:
     segments: np.ndarray
 
     def count(self, settings: LinkingSettings) -> CountEstimate:
-        confident, seconds = confidences(self.segments[:, 0], settings), self.segments[:, 1]
+        confident, seconds = to_confidence(self.segments[:, 0], settings), self.segments[:, 1]
         speakers = self.segments[:, 3].astype(int)
         means = np.bincount(speakers, confident * seconds) / np.maximum(np.bincount(speakers, seconds), 1e-9)
         more = self.more[settings.sure_margin]
         return estimate_count(self.speakers, more, self.likeness, means.min(initial=1.0), settings)
-
-
-def confidences(activities: np.ndarray, settings: LinkingSettings) -> np.ndarray:
-    return np.array([to_confidence(float(activity), settings) for activity in activities])
 
 
 def find(
@@ -168,7 +164,7 @@ def count_table(found: Sequence[Found], settings: LinkingSettings) -> str:
 def reliability(found: Sequence[Found], settings: LinkingSettings) -> np.ndarray:
     """(bins, 3) mean confidence, share right, and segments, in bins with as many segments each."""
     activity, right = np.concatenate([one.segments[:, [0, 2]] for one in found]).T
-    confident = confidences(activity, settings)
+    confident = to_confidence(activity, settings)
     order = np.argsort(confident, kind="stable")
     bins = [part for part in np.array_split(order, BINS) if len(part)]
     return np.array([(confident[part].mean(), right[part].mean(), len(part)) for part in bins])

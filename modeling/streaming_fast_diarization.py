@@ -6,6 +6,7 @@ import numpy as np
 
 from .counting_fast_diarization import Speaker
 from .enrolment_fast_diarization import LEAST_SECONDS, KnownVoices
+from .events_fast_diarization import LiveEvents
 from .path_fast_diarization import likeliest_names
 from .segments_fast_diarization import Segment, hysteresis, speaker_name, to_confidence
 from .settings_fast_diarization import (
@@ -128,6 +129,10 @@ class StreamingDiarizer:
         if frames > self.seen and len(self.audio) >= MIN_SAMPLES:
             return self._step(frames)
         return self._decide(self.seen)
+
+    def events(self) -> LiveEvents:
+        """The stream as events that say what changes later too; samples are pushed to it instead, from the first on."""
+        return LiveEvents(self)
 
     def _hear(self, samples: np.ndarray):
         self.audio = np.concatenate([self.audio, samples])[-self.settings.window_frames * FRAME_SAMPLES :]
@@ -261,7 +266,7 @@ class StreamingDiarizer:
                 (self.active.add if len(runs) and runs[-1, 1] == frames else self.active.discard)(speaker)
         segments = []
         for first, end, speaker, activity in sorted(found):
-            confidence = to_confidence(activity, self.settings)
+            confidence = float(to_confidence(activity, self.settings))
             self.names.setdefault(speaker, speaker_name(len(self.names)))
             start, stop = (round((self.decided + frame) * FRAME_SECONDS, 3) for frame in (first, end))
             segments.append(Segment(start, stop, self.name_of(speaker), round(confidence, 4)))

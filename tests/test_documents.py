@@ -83,6 +83,7 @@ OTHER_PROGRAMS = (
     "python3",
     "tensorboard",
     "unzip",
+    "uvicorn",
     "apt-get",
     "curl",
     "ls",

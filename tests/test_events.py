@@ -18,7 +18,7 @@ from modeling import streaming_fast_diarization
 from modeling.audio_fast_diarization import load_audio
 from modeling.counting_fast_diarization import Speaker
 from modeling.enrolment_fast_diarization import KnownVoices
-from modeling.events_fast_diarization import LiveEvents, events_of, replay
+from modeling.events_fast_diarization import LiveEvents, replay
 from modeling.segments_fast_diarization import join_segments
 from modeling.settings_fast_diarization import LinkingSettings
 from modeling.streaming_fast_diarization import StreamingDiarizer
@@ -77,7 +77,8 @@ def test_somebody_known_is_named_in_what_was_said_before_too():
     turns = [(0.5, 4.0, "a"), (4.5, 8.0, "b"), (8.5, 12.0, "a")]
     oracle = OracleNetwork(turns, 14.0)
     diarizer = StreamingDiarizer(oracle, SETTINGS, voices=known(oracle, ["a"]))
-    events = list(events_of(diarizer, np.split(oracle.waveform(), 100)))
+    live = diarizer.events()
+    events = [event for part in np.split(oracle.waveform(), 100) for event in live.push(part)] + live.finish()
     first = next(event for event in events if event["event"] == "turn")
     named = next(event for event in events if event["event"] == "relabel")
     assert first["speaker"] == "SPEAKER_00" and named["speaker"] == "Known a" and first["id"] in named["ids"]
