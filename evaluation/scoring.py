@@ -21,6 +21,7 @@ from evaluation.sources import Reference, SourceError
 from evaluation.systems import Ours, System
 from evaluation.window_scores import WindowScores
 from modeling.audio_fast_diarization import AudioError
+from modeling.levels_fast_diarization import frame_levels
 from modeling.linking_fast_diarization import Linker
 from modeling.segments_fast_diarization import Segment
 from modeling.settings_fast_diarization import SpeakerCount
@@ -229,7 +230,7 @@ def _segments(
     """
     linker = Linker(system.settings)
     for starts, windows in sliding_windows([shifted(waveform, shift)], system.settings):
-        linker.add(starts, *system.network(windows))
+        linker.add(starts, *system.network(windows), frame_levels(windows))
     for count in counts:
         told = {"unknown": None, "known": len(turns.labels()) or None}.get(count, count)
         yield count, shifted_back(linker.segments(SpeakerCount(num_speakers=told)), shift)

@@ -35,6 +35,7 @@ from diarization.backends import ModelError, open_network
 from diarization.formats import to_annotation
 from evaluation.recording_scores import RecordingScores
 from modeling.audio_fast_diarization import AudioError, load_audio
+from modeling.levels_fast_diarization import frame_levels
 from modeling.linking_fast_diarization import Linker
 from modeling.settings_fast_diarization import CANDIDATES, SAMPLING_RATE, LinkingSettings, SpeakerCount
 from modeling.windows_fast_diarization import Network, sliding_windows
@@ -69,7 +70,7 @@ class Trial:
         self.outputs = []
         for recording in tqdm(recordings, f"{settings.sliding_window_seconds:g} s windows", leave=False):
             batches = sliding_windows([recording.waveform], settings)
-            self.outputs.append([(starts, *network(windows)) for starts, windows in batches])
+            self.outputs.append([(starts, *network(windows), frame_levels(windows)) for starts, windows in batches])
 
     def score(self, settings: LinkingSettings, known: bool) -> tuple[dict, float]:
         """Total scores, and the share of recordings whose number of speakers is right."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from .container_fast_diarization import AudioError
 from .counting_fast_diarization import CountEstimate, Diarization, Speaker
+from .levels_fast_diarization import smoothed_decibels
 from .linking_fast_diarization import Linker
 from .mixing_fast_diarization import Pieces
 from .segments_fast_diarization import Segment, speaker_name, to_segments
@@ -138,11 +139,7 @@ class Levels:
 
     def decibels(self) -> np.ndarray:
         """(frames, channels), averaged over `SMOOTHED_FRAMES`."""
-        powers = np.concatenate([*self.powers, np.zeros((1, len(self.together)))])
-        sums = np.concatenate([np.zeros((1, powers.shape[1])), powers.cumsum(axis=0)])
-        at = np.arange(len(powers))
-        first, last = (np.clip(at + by, 0, len(powers)) for by in (-(SMOOTHED_FRAMES // 2), SMOOTHED_FRAMES // 2 + 1))
-        return 10 * np.log10((sums[last] - sums[first]).clip(min=0) / (last - first)[:, None] + 1e-12)
+        return smoothed_decibels(np.concatenate([*self.powers, np.zeros((1, len(self.together)))]), SMOOTHED_FRAMES)
 
     def check_different(self):
         scale = np.sqrt(self.together.diagonal()) + 1e-12

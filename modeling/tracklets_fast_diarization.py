@@ -7,10 +7,8 @@ import numpy as np
 
 from .clustering_fast_diarization import cluster, group, more_speakers, normalise
 from .settings_fast_diarization import LinkingSettings, SpeakerCount
-from .windows_fast_diarization import agreement, solo_seconds
+from .windows_fast_diarization import agreement, is_present, solo_seconds
 
-MIN_ACTIVE_FRAMES = 8
-"""A local speaker active for less is taken as absent from its window."""
 MIN_SHARED_FRAMES = 10
 MIN_CERTAIN_SECONDS = 0.5
 """A local speaker with less non-overlapped speech says little about who it is."""
@@ -44,7 +42,7 @@ class Tracklets:
             (local speakers,) the tracklet of each, -1 where it is absent.
         """
         solo = solo_seconds(activity)
-        present = (activity > 0.5).sum(axis=0) >= MIN_ACTIVE_FRAMES
+        present = is_present(activity)
         certain = present & (solo >= MIN_CERTAIN_SECONDS)
         tracklets = np.where(present, self._continued(start, activity, vectors, certain), -1)
         # A second is heard in several windows and counts once.

@@ -9,6 +9,8 @@ import numpy as np
 from .settings_fast_diarization import FRAME_SAMPLES, FRAME_SECONDS, MIN_SAMPLES, LinkingSettings
 
 WINDOWS_PER_BATCH = 16
+MIN_ACTIVE_FRAMES = 8
+"""A local speaker active for less is taken as absent from its window."""
 KEPT_BYTES, READ_TOGETHER = 16 * 2**20, 256
 """Bytes of outputs kept in memory, and windows read back at a time."""
 
@@ -55,17 +57,18 @@ class WindowOutputs:
     """The network's outputs for one window after another: in memory while they are few, then in a temporary file.
 
     Iterating gives records of `start` (first frame), `activity` (frames, local speakers), `vectors` (local speakers,
-    dim) and `present` (local speakers,).
+    dim) and `levels` (frames,). Nobody is active in frames quieter than `least_level`.
     """
 
     def __init__(self):
         self.file = SpooledTemporaryFile(max_size=KEPT_BYTES)  # noqa: SIM115 (it lives as long as these outputs)
         self.record: np.ndarray | None = None
+        self.least_level = -np.inf
 
-    def append(self, start: int, activity: np.ndarray, vectors: np.ndarray, present: np.ndarray):
-        values = {"start": np.int64(start), "activity": activity, "vectors": vectors, "present": present}
+    def append(self, start: int, activity: np.ndarray, vectors: np.ndarray, levels: np.ndarray):
+        values = {"start": np.int64(start), "activity": activity, "vectors": vectors, "levels": levels}
         if self.record is None:
-            kept = {"start": np.int64, "activity": np.float16, "vectors": np.float16, "present": bool}
+            kept = {"start": np.int64, "activity": np.float16, "vectors": np.float16, "levels": np.float16}
             self.record = np.zeros((), [(name, kept[name], value.shape) for name, value in values.items()])
         for name, value in values.items():
             self.record[name] = value
@@ -75,7 +78,9 @@ class WindowOutputs:
     def __iter__(self) -> Iterator[np.ndarray]:
         self.file.seek(0)
         while part := self.file.read(READ_TOGETHER * self.record.itemsize):
-            yield from np.frombuffer(part, self.record.dtype)
+            records = np.frombuffer(bytearray(part), self.record.dtype)
+            records["activity"] *= (records["levels"] >= self.least_level)[:, :, None]
+            yield from records
 
 
 def finite(logits: np.ndarray, embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -95,6 +100,11 @@ def finite(logits: np.ndarray, embeddings: np.ndarray) -> tuple[np.ndarray, np.n
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Log-odds to activities in float32; far from overflow."""
     return 1 / (1 + np.exp(-np.clip(np.asarray(logits, np.float32), -30, 30)))
+
+
+def is_present(activity: np.ndarray) -> np.ndarray:
+    """(frames, speakers) activities -> (speakers,) whether each is in the window at all."""
+    return (activity > 0.5).sum(axis=0) >= MIN_ACTIVE_FRAMES
 
 
 def solo_seconds(activity: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ A `turn` is new or, if its id is known, has grown: it replaces the one before. A
 speaker, or a speaker the name of somebody known. After `end` nobody speaks and nothing follows.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +45,7 @@ class LiveEvents:
     Example:
 
     ```python
-    >>> live = LiveEvents(pipe.stream(voices="voices.safetensors"))
+    >>> live = pipe.stream(voices="voices.safetensors").events()
     >>> for samples in microphone:
     ...     for event in live.push(samples):
     ...         print(json.dumps(event))
@@ -171,11 +171,3 @@ def replay(events: Iterable[Mapping]) -> list[Segment]:
         elif event["event"] != "end":
             raise ValueError(f"event must be turn, relabel or end, got {event['event']!r:.60}")
     return join_segments(Segment(**turn) for turn in turns.values())
-
-
-def events_of(diarizer, chunks: Iterable[np.ndarray]) -> Iterator[dict]:
-    """The events of a whole stream of samples, as they come."""
-    live = LiveEvents(diarizer)
-    for samples in chunks:
-        yield from live.push(samples)
-    yield from live.finish()

@@ -6,6 +6,8 @@ import numpy as np
 
 from .counting_fast_diarization import Speaker
 from .enrolment_fast_diarization import LEAST_SECONDS, KnownVoices
+from .events_fast_diarization import LiveEvents
+from .levels_fast_diarization import Loudness, frame_levels
 from .path_fast_diarization import likeliest_names
 from .segments_fast_diarization import Segment, hysteresis, speaker_name, to_confidence
 from .settings_fast_diarization import (
@@ -69,7 +71,7 @@ class StreamingDiarizer:
         if not 1 <= max_speakers <= MOST_SPEAKERS:
             raise ValueError(f"max_speakers must be from 1 to {MOST_SPEAKERS}, got {max_speakers}")
         self.network, self.settings, self.ahead, self.max_speakers = network, settings, ahead, max_speakers
-        self.audio = np.zeros(0, np.float32)
+        self.audio, self.loudness = np.zeros(0, np.float32), Loudness()
         self.heard = 0
         self.seen = 0
         self.decided = 0
@@ -129,6 +131,10 @@ class StreamingDiarizer:
             return self._step(frames)
         return self._decide(self.seen)
 
+    def events(self) -> LiveEvents:
+        """The stream as events that say what changes later too; samples are pushed to it instead, from the first on."""
+        return LiveEvents(self)
+
     def _hear(self, samples: np.ndarray):
         self.audio = np.concatenate([self.audio, samples])[-self.settings.window_frames * FRAME_SAMPLES :]
         self.heard += len(samples)
@@ -140,11 +146,16 @@ class StreamingDiarizer:
         window = self.audio[: len(self.audio) - rest]
         window = window[len(window) % FRAME_SAMPLES :]
         logits, embeddings = self.network(window[None])
-        activity = probabilities(logits[0])
+        activity = self._loud_enough(probabilities(logits[0]), frame_levels(window[None])[0], whole - self.seen)
         mapped = self._match(activity, embeddings[0], whole - self.seen)
         first, self.seen, self.latest = whole - len(mapped), whole, mapped
         self._accumulate(mapped, first)
         return self._decide(until)
+
+    def _loud_enough(self, activity: np.ndarray, levels: np.ndarray, new: int) -> np.ndarray:
+        """The activity without frames far quieter than the speech so far; the last `new` ones were not heard before."""
+        self.loudness.add(activity[-new:], levels[-new:])
+        return activity * (levels >= self.loudness.decibels - self.settings.speech_range_db)[:, None]
 
     def _match(self, activity: np.ndarray, vectors: np.ndarray, shift: int) -> np.ndarray:
         """(frames, local speakers) -> (frames, known speakers)."""
@@ -261,7 +272,7 @@ class StreamingDiarizer:
                 (self.active.add if len(runs) and runs[-1, 1] == frames else self.active.discard)(speaker)
         segments = []
         for first, end, speaker, activity in sorted(found):
-            confidence = to_confidence(activity, self.settings)
+            confidence = float(to_confidence(activity, self.settings))
             self.names.setdefault(speaker, speaker_name(len(self.names)))
             start, stop = (round((self.decided + frame) * FRAME_SECONDS, 3) for frame in (first, end))
             segments.append(Segment(start, stop, self.name_of(speaker), round(confidence, 4)))

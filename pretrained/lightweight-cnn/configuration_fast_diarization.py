@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .events_fast_diarization import LiveEvents  # noqa: F401
     from .headers_fast_diarization import read_header  # noqa: F401
     from .inputs_fast_diarization import to_recording  # noqa: F401
+    from .levels_fast_diarization import frame_levels  # noqa: F401
     from .linking_fast_diarization import Linker  # noqa: F401
     from .mixing_fast_diarization import Mixer  # noqa: F401
     from .path_fast_diarization import best_path  # noqa: F401

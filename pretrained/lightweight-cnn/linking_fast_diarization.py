@@ -15,13 +15,15 @@ A window of the network tells a few speakers apart without knowing them from oth
    come better centroids and from those a better path, as in k-means (Lloyd, 1982), until it stays.
 4. Activities are summed up over windows under the speakers found and thresholded with hysteresis.
 
-Only activities and embeddings are kept, in a temporary file once they are more than 16 MB (some two hours), so a
+Speech far quieter than the rest is left out of all of them: it is of nobody present. Only activities, embeddings and
+levels are kept, in a temporary file once they are more than 16 MB (some two hours), so a
 recording may be of any length. numpy is all this file needs: torch and ONNX Runtime give their outputs to the same
 code.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
@@ -34,6 +36,7 @@ from .counting_fast_diarization import (
     estimate_count,
     least_confidence,
 )
+from .levels_fast_diarization import Loudness, frame_levels
 from .path_fast_diarization import best_path
 from .segments_fast_diarization import Segment, find_runs, segments_of, speaker_name
 from .settings_fast_diarization import LinkingSettings, SpeakerCount
@@ -71,7 +74,7 @@ def link(
     """A `Linker` of a whole recording, given as of `diarize`."""
     linker = Linker(settings)
     for starts, windows in sliding_windows(blocks, settings, windows_per_batch):
-        linker.add(starts, *network(windows))
+        linker.add(starts, *network(windows), frame_levels(windows))
     return linker
 
 
@@ -82,29 +85,41 @@ class Linker:
 
     ```python
     >>> linker = Linker(LinkingSettings())
-    >>> linker.add([0, 50], logits, speaker_embeddings)
+    >>> linker.add([0, 50], logits, speaker_embeddings, frame_levels(windows))
     >>> linker.segments(SpeakerCount(num_speakers=2))
     ```
     """
 
     def __init__(self, settings: LinkingSettings):
         self.settings = settings
-        self.tracklets, self.most_tracklets = Tracklets(settings), MOST_TRACKLETS
-        self.outputs = WindowOutputs()
+        self.outputs, self.loudness = WindowOutputs(), Loudness()
 
-    def add(self, starts: list[int], logits: np.ndarray, embeddings: np.ndarray):
+    def add(self, starts: list[int], logits: np.ndarray, embeddings: np.ndarray, levels: np.ndarray | None = None):
         """
         Args:
             starts: first frame of each window, ascending over all calls.
             logits: (windows, frames, speakers) log-odds.
             embeddings: (windows, speakers, dim) unit vectors.
+            levels: (windows, frames) in dB, as of `frame_levels`; without them all speech counts, however quiet.
         """
-        for start, activity, vectors in zip(starts, probabilities(logits).astype(np.float16), embeddings):
-            present = self.tracklets.follow(start, activity, vectors) >= 0
-            self.outputs.append(start, activity, vectors, present)
-            if len(self.tracklets.sums) > self.most_tracklets:
-                self.tracklets.fold(self.tracklets.speakers(SpeakerCount(), short_ones=True)[0])
-                self.most_tracklets = max(MOST_TRACKLETS, 2 * len(self.tracklets.sums))
+        self.__dict__.pop("tracklets", None)
+        activities = probabilities(logits).astype(np.float16)
+        levels = np.zeros(activities.shape[:2]) if levels is None else levels
+        for start, activity, vectors, level in zip(starts, activities, embeddings, levels):
+            self.outputs.append(start, activity, vectors, level)
+            self.loudness.add(activity, level)
+
+    @cached_property
+    def tracklets(self) -> Tracklets:
+        """Those of all windows added."""
+        self.outputs.least_level = self.loudness.decibels - self.settings.speech_range_db
+        tracklets, most = Tracklets(self.settings), MOST_TRACKLETS
+        for output in self.outputs:
+            tracklets.follow(int(output["start"]), output["activity"], output["vectors"].astype(np.float32))
+            if len(tracklets.sums) > most:
+                tracklets.fold(tracklets.speakers(SpeakerCount(), short_ones=True)[0])
+                most = max(MOST_TRACKLETS, 2 * len(tracklets.sums))
+        return tracklets
 
     def segments(self, count: SpeakerCount = SpeakerCount()) -> list[Segment]:
         """Segments of all speakers by start; speakers are named SPEAKER_00, SPEAKER_01, ... as they appear."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .settings_fast_diarization import FRAME_SECONDS
-from .windows_fast_diarization import WindowOutputs, agreement, solo_seconds
+from .windows_fast_diarization import WindowOutputs, agreement, is_present, solo_seconds
 
 CANDIDATES, BEAM = 8, 64
 """Speakers considered for one local speaker, and ways of naming all local speakers of a window."""
@@ -24,7 +24,7 @@ def best_path(outputs: WindowOutputs, centroids: np.ndarray) -> np.ndarray:
     for output in outputs:
         activity = output["activity"]
         likeness = solo_seconds(activity)[:, None] * (output["vectors"].astype(np.float32) @ centroids.T)
-        here, likely = likeliest_names(likeness, np.flatnonzero(output["present"]))
+        here, likely = likeliest_names(likeness, np.flatnonzero(is_present(activity)))
         if before is not None:
             shift, named = output["start"] - before["start"], states[-1]
             both, _ = agreement(before["activity"][shift:], activity[: len(activity) - shift])

@@ -46,14 +46,15 @@ def find_runs(blocks: Iterable[np.ndarray], settings: LinkingSettings) -> list[R
         runs = np.array([edge for edge, _ in edges[speaker]], int).reshape(-1, 2)
         runs = join_runs(runs, settings.min_duration_off / FRAME_SECONDS)
         for first, end in runs[np.diff(runs)[:, 0] >= settings.min_duration_on / FRAME_SECONDS - 1e-6].tolist():
-            found.append((first, end, speaker, to_confidence((sums[end] - sums[first]) / (end - first), settings)))
+            activity = (sums[end] - sums[first]) / (end - first)
+            found.append((first, end, speaker, float(to_confidence(activity, settings))))
     return sorted(found)
 
 
-def to_confidence(activity: float, settings: LinkingSettings) -> float:
-    """Of a segment with this mean activity, by logistic calibration (Platt, 1999)."""
+def to_confidence(activity: np.ndarray | float, settings: LinkingSettings) -> np.ndarray:
+    """Of segments with these mean activities, by logistic calibration (Platt, 1999)."""
     active = activity**settings.confidence_scale * math.exp(settings.confidence_offset)
-    return active / (active + (1 - min(activity, 1.0)) ** settings.confidence_scale)
+    return active / (active + (1 - np.minimum(activity, 1.0)) ** settings.confidence_scale)
 
 
 def segments_of(runs: Iterable[Run]) -> list[Segment]:

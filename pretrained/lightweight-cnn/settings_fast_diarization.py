@@ -54,6 +54,8 @@ class LinkingSettings:
             mean confidence.
         min_speaker_seconds, min_speaker_share: a cluster with less speech, in seconds or as a share of all of it, is no
             speaker of its own where their number is unknown.
+        speech_range_db: what is quieter by more than the mean of all speech is of nobody present, as talk in another
+            room or on another line.
 
     Raises:
         ValueError: a value outside its range.
@@ -71,6 +73,7 @@ class LinkingSettings:
     full_evidence_seconds: float = 10.0
     min_speaker_seconds: float = 3.0
     min_speaker_share: float = 0.045
+    speech_range_db: float = 25.0
     known_voice_similarity: float = 0.6
     confidence_scale: float = 1.0
     confidence_offset: float = 0.0
@@ -94,6 +97,7 @@ class LinkingSettings:
         check_number("min_speaker_share", self.min_speaker_share, 0, 1)
         for name in (n for n in self.__dataclass_fields__ if n.endswith("similarity")):
             check_number(name, getattr(self, name), -1, 1)
+        check_number("speech_range_db", self.speech_range_db, 0, 200)
         check_number("confidence_scale", self.confidence_scale, 0.01, 100)
         check_number("confidence_offset", self.confidence_offset, -100, 100)
         check_number("sure_margin", self.sure_margin, 0, 2)
@@ -124,6 +128,7 @@ CANDIDATES = {
     "offset": (0.3, 0.4, 0.5),
     "min_duration_on": (0.0, 0.1, 0.2, 0.3),
     "min_duration_off": (0.0, 0.1, 0.2, 0.3, 0.5),
+    "speech_range_db": (20.0, 22.5, 25.0, 27.5, 30.0, 40.0),
 }
 """Values of each setting that `evaluation/tuning.py` tries."""
 
