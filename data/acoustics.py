@@ -69,7 +69,7 @@ class Augmentation:
     noise: float = 0.6
     noise_snr: tuple[float, float] = (0.0, 30.0)
     quiet_snr: tuple[float, float] = (30.0, 50.0)
-    sound: float = 0.7
+    sound: float = 0.4
     sound_in_silence: float = 0.5
     sound_snr: tuple[float, float] = (-5.0, 30.0)
     speaker_level_db: float = 4.0
