@@ -92,8 +92,8 @@ def test_likeness_and_confidence_are_those_of_the_worst():
 
 def test_two_clear_people_are_sure_and_two_alike_are_not():
     turns = [(at, at + 4.5, "ab"[int(at) // 5 % 2]) for at in np.arange(0.0, 60.0, 5.0)]
-    clear = OracleNetwork(turns, 60.0)
-    for margin, most in ((0.05, 2), (0.15, 8)):  # the latter keeps all that are not the same apart
+    clear = OracleNetwork(turns, 60.0, noise=0.02)
+    for margin, most in ((0.05, 2), (0.15, 12)):  # the latter keeps all that are not the same apart
         chosen = LinkingSettings(same_speaker_similarity=0.85, sure_margin=margin)
         assert link(clear, [clear.waveform()], chosen).diarization().count == CountEstimate(2, 2, most)
     near = OracleNetwork(turns, 60.0)

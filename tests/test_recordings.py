@@ -11,7 +11,7 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle_network import OracleNetwork
+from oracle_network import OracleNetwork, equally_loud
 from pyannote.core import Annotation
 from pyannote.core import Segment as Interval
 
@@ -174,7 +174,7 @@ def test_two_names_of_one_voice_become_one_once_more_of_it_is_heard():
 
     settings = LinkingSettings(same_speaker_similarity=0.95)
     diarizer = StreamingDiarizer(network, settings)
-    waveform = np.repeat([0, 1, 2, 3, 3, 3, 1, 2], 8 * 16_000).astype(np.float32)
+    waveform = equally_loud(np.repeat([0, 1, 2, 3, 3, 3, 1, 2], 8 * 16_000).astype(np.float32))
     segments = join_segments(diarizer.push(waveform) + diarizer.flush())
 
     def named(second):
@@ -195,7 +195,7 @@ def test_live_memory_does_not_grow_in_half_an_hour():
         return pattern[int(windows[0, 0]) % 2, None, :frames], embeddings
 
     diarizer = StreamingDiarizer(network, SETTINGS)
-    minute = np.repeat(np.arange(60, dtype=np.float32) // 10, 16_000)
+    minute = equally_loud(np.repeat(np.arange(60, dtype=np.float32) // 10, 16_000))
     held, pieces = [], 0
     for _ in range(30):
         pieces += len(diarizer.push(minute))
