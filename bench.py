@@ -21,6 +21,7 @@ from pathlib import Path
 from benchmark import arguments as flags
 from common.flags import FlagParser
 from common.output import OutputError, make_directory
+from common.packages import ALL, report_missing_packages
 from diarization.providers import NoProvider
 
 COMMANDS = {
@@ -46,7 +47,8 @@ def main() -> int:
         measurement = import_module(f"benchmark.{MODULES.get(arguments.command, arguments.command)}")
     except ModuleNotFoundError as error:
         missing = [name for name in PACKAGES if find_spec(name) is None] or [error.name]
-        print(f"error: bench.py {arguments.command} needs {', '.join(missing)}; not installed here", file=sys.stderr)
+        needed = f"bench.py {arguments.command} needs {', '.join(missing)}; not installed here"
+        print(f"error: {needed}; {ALL}", file=sys.stderr)
         return 1
     try:
         if arguments.json:
@@ -86,4 +88,5 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    report_missing_packages()
     sys.exit(main())

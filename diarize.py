@@ -27,6 +27,11 @@ import sys
 import warnings
 from pathlib import Path
 
+from common.packages import OF_RECORDINGS, report_missing_packages
+
+if __name__ == "__main__":
+    report_missing_packages(OF_RECORDINGS)
+
 from common.addresses import MODEL
 from common.flags import FlagParser, split_flags
 from common.output import make_directory
@@ -52,9 +57,6 @@ from modeling.settings_fast_diarization import SpeakerCount
 from modeling.words_fast_diarization import Word, spoken_turns
 
 KINDS = {AudioWarning: "warning", AudioNotice: "note"}
-NEEDED = (
-    "pip install numpy onnxruntime av is enough for recordings, pip install -r requirements.txt for everything else"
-)
 SHIPPED = Path(__file__).parent / "pretrained" / "lightweight-cnn"
 DEFAULT_MODEL = MODEL if MODEL and not SHIPPED.is_dir() else os.path.relpath(SHIPPED)
 
@@ -70,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             return run(parse(arguments))
         except ImportError as error:
-            report(f"{error}; {NEEDED}")
+            report(f"{error}; {OF_RECORDINGS}")
         except (ValueError, OSError) as error:
             report(error)
     return 2

@@ -14,6 +14,7 @@ import argparse
 
 from common.errors import unknown_argument
 from common.flags import FlagParser
+from common.packages import report_missing_packages
 
 
 def main() -> None:
@@ -42,4 +43,5 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    report_missing_packages()
     main()

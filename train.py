@@ -21,9 +21,11 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from common.packages import report_missing_packages
 from training.flags import show_help
 
 if __name__ == "__main__":
+    report_missing_packages()
     show_help(__doc__, sys.argv[1:])  # before imports that take seconds
 
 import torch

@@ -58,6 +58,7 @@ def test_without_a_gpu_there_is_one_line_and_no_file(tmp_path, monkeypatch, caps
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.process
 def test_a_bare_machine_names_all_that_it_lacks_in_one_line():
     code = """
 import importlib.machinery, sys
@@ -72,7 +73,9 @@ sys.exit(bench.main())
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["error: bench.py gpu needs datasets, soundfile; not installed here"]
+    (line,) = done.stderr.splitlines()
+    missing = "bench.py gpu needs datasets, soundfile; not installed here"
+    assert line == f"error: {missing}; pip install -r requirements.txt"
 
 
 def test_results_of_a_cpu_are_not_written_where_those_of_a_gpu_belong(monkeypatch, capsys):
@@ -82,6 +85,7 @@ def test_results_of_a_cpu_are_not_written_where_those_of_a_gpu_belong(monkeypatc
         gpu_table.section({"device": "cpu"})
 
 
+@pytest.mark.process
 def test_the_whole_course_on_a_cpu(exported, tmp_path, monkeypatch, capsys):
     file = tmp_path / "cpu.json"
     everything = gpu.measurements
@@ -115,6 +119,7 @@ def measurement(function, name: str, **given) -> Measurement:
     return Measurement("group", name, function, given)
 
 
+@pytest.mark.process
 def test_a_failure_or_a_crash_costs_nothing_else(capfd):
     found = {}
     course = [
@@ -131,6 +136,7 @@ def test_a_failure_or_a_crash_costs_nothing_else(capfd):
     assert "not for standard output" not in capfd.readouterr().out
 
 
+@pytest.mark.process
 def test_nothing_outlasts_its_time(tmp_path):
     """What is under way is ended with the processes it started, and the rest is said to be missing."""
     found, begun = {}, tmp_path / "begun"
@@ -202,6 +208,7 @@ def test_the_difference_of_runs_is_that_of_their_weights(tmp_path):
     assert gpu_resume.difference(tmp_path / "whole", tmp_path / "whole", 4) == 0
 
 
+@pytest.mark.process
 def test_a_run_that_ends_too_early_says_its_last_line(tmp_path):
     command = [sys.executable, "-c", "print('first'); print('no such device')"]
     with pytest.raises(ValueError, match="train.py ended before step 2: no such device"):
