@@ -1,6 +1,6 @@
 """What rooms, microphones, backgrounds and telephones do to a conversation, drawn from a generator given by the caller.
 
-A `Scenery` holds a few dozen room responses, equalisers, background tracks and sounds that are nobody, and serves a
+A `Scenery` holds a few dozen room responses, equalisers, background tracks and non-speech sounds, and serves a
 pool of utterances. What a window or a recording takes of them is drawn first, as [`Conditions`], and applied then,
 always in one order:
 
@@ -51,7 +51,7 @@ TOGETHER = 4
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Shares of windows that get a room, an equaliser, a telephone band, a loud background, a sound that is nobody.
+    """Shares of windows that get a room, an equaliser, a telephone band, a loud background, a non-speech sound.
 
     In shares of pools, and of recordings, everybody speaks into one microphone or through one codec. In some windows
     speakers differ by distance, by up to `far_level_db`, and not by `speaker_level_db` (deviation). Every window has

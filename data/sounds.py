@@ -1,4 +1,4 @@
-"""Sound that is nobody: a bank of it for a pool of windows, made by rule and cut from recorded clips.
+"""Non-speech sound: a bank of it for a pool of windows, made by rule and cut from recorded clips.
 
 A network that has heard only speech and steady noise takes a dial tone for a person. Here a few dozen sounds are drawn
 for a pool, at one level each, and every window takes its own at random: alone, under speech, or in its silence.

@@ -5,7 +5,7 @@
     python -m evaluation diarizers-community/ami --config ihm --split test
     python -m evaluation evaluation/sets/demo.json                               # frozen simulated windows
     python -m evaluation evaluation/sets/windows.json --dataset path/to/speech --noise path/to/noise
-    python -m evaluation evaluation/sets/sounds.json --noise path/to/clips        # false speech on sound that is nobody
+    python -m evaluation evaluation/sets/sounds.json --noise path/to/clips        # false speech on non-speech sound
     python -m evaluation voices --dataset path/to/speech                         # equal error rate of embeddings
 
 The oracle knows when anyone speaks and attributes all of it to one speaker. The first window of a recording starts by

@@ -1,4 +1,4 @@
-"""Sounds that are nobody, rendered for scoring alone.
+"""Non-speech sounds, rendered for scoring alone.
 
 Training makes such sounds too (`data/sounds.py`). So that scores do not only tell how well a network knows that
 generator, the sounds here are synthesised in other ways (struck resonators, plucked strings, frequency modulation,

@@ -9,10 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from evaluation.recording_scores import RATES
 from modeling.segments_fast_diarization import Segment
 from modeling.settings_fast_diarization import SAMPLING_RATE, LinkingSettings
-
-PERCENT_RATES = ("diarization_error_rate", "missed_speech", "false_alarm", "confusion", "jaccard_error_rate")
 
 
 def shift_samples(settings: LinkingSettings, shifts: int) -> list[int]:
@@ -49,7 +48,7 @@ def over_shifts(seconds: Sequence[float], results: Sequence[dict]) -> dict:
         "seconds": list(seconds),
         "total": {
             name: [result["total"][name] for result in results]
-            for name in (*PERCENT_RATES, "count_exact", "count_within_one", "false_alarm_seconds")
+            for name in (*RATES, "count_exact", "count_within_one", "false_alarm_seconds")
             if name in total
         },
         "recordings": {

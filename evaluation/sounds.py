@@ -1,4 +1,4 @@
-"""False speech and extra speakers on sound that is nobody: by itself, and in the silence of calls.
+"""False speech and extra speakers on non-speech sound: by itself, and in the silence of calls.
 
 The sounds are those of `evaluation/renderings.py`, and clips of the fifth fold of ESC-50, on which nobody trains, where
 a directory of them is given. Each sounds for a minute, loud, quieter and faint; whatever is called speech is false.

@@ -29,7 +29,7 @@ def of_report(description: str) -> argparse.Namespace:
     parser.add_argument("--dataset", help="corpus the frozen sets were made of")
     parser.add_argument("--noise", metavar="DIR", help="background recordings the frozen sets were made with")
     parser.add_argument(
-        "--clips", metavar="DIR", help="clips of ESC-10, whose fifth fold is scored as sound that is nobody"
+        "--clips", metavar="DIR", help="clips of ESC-10, whose fifth fold is scored as non-speech sound"
     )
     parser.add_argument("--split", default="validation", help="validation (default), or test: once, at the end")
     parser.add_argument("--recordings", metavar="DIR", help="real recordings with RTTM files")

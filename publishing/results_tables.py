@@ -278,7 +278,7 @@ def formats_table(results: Sequence[dict]) -> str:
 
 
 def sounds_tables(results: Sequence[dict]) -> list[str]:
-    """False speech on sound that is nobody, alone and in calls: rows are sounds, columns systems."""
+    """False speech on non-speech sound, alone and in calls: rows are sounds, columns systems."""
     return [one for result in results if result["kind"] == "sounds" for one in sound_tables(result["parts"])]
 
 

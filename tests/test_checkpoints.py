@@ -240,7 +240,7 @@ def test_a_full_and_a_read_only_drive(tmpfs, tmp_path, caplog, cell):
     subprocess.run(["mount", "-o", "remount,rw", tmpfs], check=True)
     keeper.close()
     assert step_of(newest(tmp_path / "at last", drive, None)) == 30, "tried once more at the end"
-    cell("full or read-only", "drive", "said, made up for at the next save")
+    cell("full or read-only", "drive", "reported, repeated at the next save")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ENOTCONN, errno.EIO])
@@ -264,7 +264,7 @@ def test_a_drive_that_fails_in_the_middle_of_a_copy(tmp_path, monkeypatch, caplo
     kept(keeper, write(tmp_path / "run", 40))
     assert step_of(newest(tmp_path / "fresher", drive, None)) == 40
     assert {p.name for p in drive.iterdir()} <= {*SLOTS, *(s.replace("zip", "part") for s in SLOTS)}
-    cell(errno.errorcode[number], "drive", "said, made up for at the next save; the newer slot stays")
+    cell(errno.errorcode[number], "drive", "reported, repeated at the next save; the newer slot stays")
 
 
 def test_a_drive_that_vanishes_is_not_made_anew(tmp_path, caplog):
@@ -354,7 +354,7 @@ def test_a_push_that_fails_is_tried_again_at_the_next_save(hugging, tmp_path, ca
     assert step_of(newest(tmp_path / "one", None, repository.download_checkpoint)) == 10
     kept(keeper, write(tmp_path / "run", 30))
     assert step_of(newest(tmp_path / "two", None, repository.download_checkpoint)) == 30
-    cell(str(options["code"]), "push of a checkpoint", "said, made up for at the next save")
+    cell(str(options["code"]), "push of a checkpoint", "reported, repeated at the next save")
 
 
 @pytest.mark.hub

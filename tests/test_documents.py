@@ -193,6 +193,8 @@ def parse_only(monkeypatch, workplace):
     def run(script: str, arguments: list[str]):
         monkeypatch.setattr(sys, "argv", [script, *arguments])
         as_module = not script.endswith(".py")
+        for module in (script, f"{script}.__main__"):  # a program is a fresh process, and runpy warns otherwise
+            monkeypatch.delitem(sys.modules, module, raising=False)
         try:
             runpy.run_module(script, run_name="__main__") if as_module else runpy.run_path(script, run_name="__main__")
         except Parsed:

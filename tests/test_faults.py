@@ -198,7 +198,7 @@ def test_a_drip_is_said_while_it_happens(hub, clean, shape, caplog, monkeypatch,
     hub.faults.add(FILES[shape], "drip", times=1)
     assert draw(shape, opened).windows == clean[shape].windows
     assert re.search(r"reading \S+ takes long: 0\.\d\d of 0\.\d\d MB in \d+ s, \d+\.\d kB/s", caplog.text)
-    cell("drip", PLACES[shape], "same windows, progress said")
+    cell("drip", PLACES[shape], "same windows, progress reported")
 
 
 @pytest.mark.parametrize("shape", EVERY_SHAPE)
@@ -263,7 +263,7 @@ def test_a_shard_that_vanishes_costs_exactly_its_rows(hub, clean, shape, caplog,
     assert drawn.stream.skipped["lost unit"] == len(units)
     for unit in units:
         assert re.search(rf"lost {re.escape(opened.describe(unit))}: (Remote)?EntryNotFoundError: 404", caplog.text)
-    cell("404", PLACES[shape], "its rows are lost, said and counted")
+    cell("404", PLACES[shape], "its rows are lost, reported and counted")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -275,7 +275,7 @@ def test_wrong_bytes_cost_exactly_the_rows_they_hold_together(hub, clean, reposi
     (unit,) = [u for u in range(len(opened)) if f"lost {opened.describe(u)}: " in caplog.text]
     lost(clean[shape], drawn, {unit})
     assert drawn.stream.skipped["lost unit"] == 1 and not any(pause > 5 for pause in hub.slept), "no waiting for it"
-    cell("wrong bytes for good", PLACES[shape], "their rows are lost, said and counted")
+    cell("wrong bytes for good", PLACES[shape], "their rows are lost, reported and counted")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -314,7 +314,7 @@ def test_giving_up_is_one_line(hub, workers, code, message, cell):
     with pytest.raises(CorpusError, match=message) as error:
         next(iter(PositionedLoader(stream, workers)))
     assert "\n" not in str(error.value) and "Traceback" not in str(error.value)
-    cell(str(code), PLACES["librispeech"], "if for good: saves and ends in one line")
+    cell(str(code), PLACES["librispeech"], "if permanent: saves and ends in one line")
 
 
 def test_a_silent_server_is_given_up(monkeypatch):

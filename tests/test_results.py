@@ -15,6 +15,7 @@ from loopback_clients import run_client
 from loopback_hub import LoopbackHub
 from oracle_network import OracleNetwork
 from pyannote.core import Annotation, Segment
+from pyannote.metrics.binary_classification import det_curve
 
 from common.output import OwnFiles
 from data.corpora import CorpusError, open_corpus
@@ -248,6 +249,14 @@ def test_the_peer_answers_with_the_speakers_of_the_likeliest_set(peer):
 
 
 # Voices
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_error_rate_is_that_of_pyannote_metrics(seed):
+    rng = np.random.default_rng(seed)
+    same, other = rng.normal(1, 1, 60), rng.normal(0, 1, 200)
+    *_, expected = det_curve(np.r_[np.ones(60), np.zeros(200)], np.r_[same, other])
+    assert equal_error_rate(same, other) == pytest.approx(expected, abs=1 / 60)
 
 
 def test_equal_error_rate_by_hand():

@@ -1,4 +1,4 @@
-"""Scores on sounds that are nobody: known answers of detectors that are never and always wrong, and of calls."""
+"""Scores on non-speech sounds: known answers of detectors that are never and always wrong, and of calls."""
 
 import json
 from pathlib import Path

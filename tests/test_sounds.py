@@ -1,4 +1,4 @@
-"""Sounds that are nobody: known spectra and cadences, levels, and that they never depend on anything but the draw."""
+"""Non-speech sounds: known spectra and cadences, levels, and that they never depend on anything but the draw."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -55,7 +55,7 @@ class Arguments:
     noise: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Directories of recorded backgrounds, and of clips of up to 10 s of sounds that are nobody (WAV, "
+            "help": "Directories of recorded backgrounds, and of clips of up to 10 s of non-speech sounds (WAV, "
             "FLAC, OGG), beside synthetic ones."
         },
     )
