@@ -248,7 +248,7 @@ class Results:
 
 def build_voices(elem_id: str) -> gr.File:
     with gr.Column():
-        label = "Known voices, made by diarize.py --enroll"
+        label = "Known voices, of --enroll"
         voices = gr.File(label=label, file_types=[".safetensors"], elem_id=elem_id, height=120)
         about = gr.Markdown(elem_id=f"about-{elem_id}")
     voices.change(lambda file: read_voices(file)[1], voices, about, **AT_ONCE)
@@ -309,7 +309,7 @@ def build_recording() -> None:
 def build_words() -> tuple[gr.File, gr.Markdown]:
     with gr.Column():
         types = [".json", ".srt", ".vtt"]
-        words = gr.File(label="Words of a recogniser: JSON, SRT, WebVTT", file_types=types, elem_id="words", height=120)
+        words = gr.File(label="Words: JSON, SRT or WebVTT", file_types=types, elem_id="words", height=120)
         return words, gr.Markdown(elem_id="about-words")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ("app.py", "requirements.txt", "README.md")
-ASSETS = ("space/player.js", "space/player.css", "space/page.css", "data/sample/call.ogg")
+ASSETS = ("space/player.js", "space/player.css", "space/uploads.js", "space/page.css", "data/sample/call.ogg")
 PROGRAMS = ("space/app.py", "space/worker.py")
 MODEL = ("model.onnx", "config.json")
 MODEL_PLACE = "pretrained/lightweight-cnn"

@@ -200,6 +200,7 @@
         element("i", { style: { width: `${percent}%`, background: colour(speaker) } }));
       const turns = `${speaker.turns} turn${speaker.turns === 1 ? "" : "s"}`;
       const talk = facts(`${percent} % \u00b7 ${clock(speaker.seconds)} \u00b7 ${turns}`);
+      talk.title = "Share of all speech, time, and turns: speech until somebody else speaks";
       return element("div", { className: "heading" }, dot(speaker), name, share, talk);
     }
 
@@ -257,7 +258,8 @@
     }
 
     line(speaker, turn, said) {
-      const style = { color: speaker ? colour(speaker) : "inherit" };
+      const readable = speaker && `color-mix(in srgb, ${colour(speaker)} 75%, var(--body-text-color, #222))`;
+      const style = { color: readable ?? "inherit" };
       const name = element("b", { textContent: speaker?.name ?? "", style });
       const onclick = () => { this.choose(turn); this.playTurn(turn); };
       const textContent = clock(turn[0]), title = "Hear this turn";

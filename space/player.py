@@ -22,8 +22,9 @@ PASS_ON = 'element.addEventListener("edit", (event) => trigger("submit", event.d
 
 def script() -> str:
     """What the head of the page needs."""
-    style = json.dumps((HERE / "player.css").read_text(encoding="utf-8"))
-    return f"<script>{(HERE / 'player.js').read_text(encoding='utf-8').replace('PLAYER_STYLE', style)}</script>"
+    files = ("player.css", "player.js", "uploads.js")
+    style, drawn, uploads = ((HERE / name).read_text(encoding="utf-8") for name in files)
+    return f"<script>{drawn.replace('PLAYER_STYLE', json.dumps(style))}{uploads}</script>"
 
 
 def player(hypothesis: Hypothesis, words: Sequence[Word] | None = None, span: tuple[float, float] | None = None) -> str:

@@ -39,6 +39,12 @@ const wide = (element) => element.scrollWidth > element.clientWidth
 const player = document.querySelector("#timeline diarized-recording").shadowRoot
 return ![document.documentElement, ...player.querySelectorAll(".stage, .strip, .list, .name")].some(wide)
 """
+DROP = """
+const dataTransfer = new DataTransfer();
+dataTransfer.items.add(new File([new Uint8Array(arguments[0])], "call.mkv", {type: "video/x-matroska"}));
+const drop = new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true});
+document.querySelector("#recording .upload-container").dispatchEvent(drop);
+"""
 REMOVE = ":is({0}) :is([aria-label='Clear'], [title='Clear'], [aria-label='Remove this file'])"
 HOSTILE = "<script>document.title = 'owned'</script>"
 
@@ -205,6 +211,21 @@ def test_words_get_speakers_and_seek(browser, page, tmp_path):  # noqa: F811
     player.rename("SPEAKER_01", "Ben")
     wait_for(lambda: player.texts(".line b") == ["SPEAKER_00", "Ben", "SPEAKER_00"])
     assert "[0:06] Ben: " in download(browser, "txt", tmp_path / "downloads")
+
+
+@needs_browser
+@pytest.mark.parametrize("dropped", [False, True])
+def test_a_video_is_a_recording_too(dropped, browser, page, tmp_path):  # noqa: F811
+    video = write_recording(tmp_path / "call.wav").rename(tmp_path / "call.mkv")  # a video by its name
+    browser.get(page)
+    wait_for(lambda: find(browser, "#start"))
+    if dropped:
+        browser.execute_script(DROP, list(video.read_bytes()))
+    else:
+        give_file(browser, "#recording", video)
+    wait_for(lambda: find(browser, REMOVE.format("#recording")))
+    find(browser, "#start").click()
+    wait_for(lambda: text_of(browser, "#summary") == "2 speakers in 3 segments of 0:15")
 
 
 @needs_browser
