@@ -79,6 +79,7 @@ def test_labels_are_the_reference_on_the_frame_grid(drawn, shares, seed):
     assert excerpts.crowded == crowded
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(turns, st.integers(0, 99), st.randoms())
 def test_the_order_of_turns_does_not_matter(drawn, seed, shuffler):
@@ -180,6 +181,7 @@ def test_real_conversations():
 # Streams
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [1, 6, 11])
 def test_a_stream_goes_on_where_it_was(directory, done):
     conversations = open_source(str(directory), "train")

@@ -97,6 +97,7 @@ def test_lengths_are_those_declared(pair):
     assert declared_seconds(recording) == pytest.approx(theirs, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("container", "codec"), [("wav", "pcm_s16le"), ("flac", "flac"), ("webm", "libopus")])
 def test_a_pipe_and_blocks_of_any_length_give_the_same_samples(container, codec):
     rate = 48_000 if codec == "libopus" else RATE
@@ -152,6 +153,7 @@ def test_a_track_that_begins_late_begins_late():
     np.testing.assert_allclose(load_audio(alone), SOUND, atol=1e-3), "a player begins with the first track"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", ["matroska", "mp4", "mpegts"])
 @pytest.mark.parametrize("name", ["hole", "lost", "jitter"])
 def test_stamps_are_followed_as_ffmpeg_does(container, name):
@@ -199,6 +201,7 @@ def test_without_stamps_samples_follow_each_other():
     assert waveform.tolist() == [*range(1, 1001), *[0] * 2000, *range(1001, 2001)]
 
 
+@pytest.mark.slow
 @given(
     gaps=st.lists(
         st.one_of(st.just(0.0), st.floats(-0.09, 0.09), st.floats(0.15, 5), st.floats(-20, 1e7), st.floats(-1e7, 1e7)),
@@ -397,6 +400,7 @@ def test_a_codec_that_nobody_knows_is_one_line():
         load_audio(unknown)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(deadline=None, max_examples=60)
 def test_damaged_bytes_give_an_error_or_sound_of_bounded_length(data):

@@ -140,6 +140,7 @@ def test_a_configuration_of_anything_is_one_line(kind, model, weights, tmp_path)
         assert "\n" not in str(refused.value) and len(str(refused.value)) < 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
@@ -252,6 +253,7 @@ def test_without_torch_the_onnx_file_of_a_hub_id_is_taken(model, weights):
         assert "\n" not in said
 
 
+@pytest.mark.process
 def test_a_revision_is_kept_and_read_without_the_hub(model, tmp_path):
     files = {name: (model / name).read_bytes() for name in ("model.onnx", "config.json")}
     changed = json.loads(files["config.json"]) | {"sliding_window_seconds": 5.0}

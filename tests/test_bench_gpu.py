@@ -175,6 +175,7 @@ def test_the_most_important_comes_first():
     assert places == sorted(places)
 
 
+@pytest.mark.slow
 def test_a_step_trains_and_its_operators_are_counted():
     step = gpu_training.Step("cpu")
     batch = next(gpu_training.batches_of("demo", 2, None))

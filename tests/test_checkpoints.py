@@ -223,6 +223,7 @@ def kept(keeper: Keeper, checkpoint: Path) -> None:
     keeper.thread.join(60)
 
 
+@pytest.mark.process
 def test_a_full_and_a_read_only_drive(tmpfs, tmp_path, caplog, cell):
     drive = tmpfs / "drive"
     open_drive(drive)

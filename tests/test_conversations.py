@@ -284,6 +284,7 @@ def test_labels_have_the_shares_asked_for(pool, scenery):
     assert [shares[k] for k in ("none", "one", "two")] == pytest.approx([0.1, 0.4, 0.5], abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speakers", [1, 3, 4])
 def test_windows_of_another_number_of_speakers(pool, scenery, speakers):
     config = StreamConfig(batch_size=800, num_speakers=speakers, augmentation=CLEAN)

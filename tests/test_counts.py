@@ -26,7 +26,7 @@ from evaluation.calibration import (
     left_out,
     reliability,
 )
-from modeling.clustering_fast_diarization import cluster, more_speakers
+from modeling.clustering_fast_diarization import cluster, dendrogram, more_speakers
 from modeling.counting_fast_diarization import CountEstimate, Speaker, alike, estimate_count, least_confidence
 from modeling.linking_fast_diarization import link
 from modeling.segments_fast_diarization import Segment, to_confidence
@@ -74,9 +74,11 @@ def test_more_speakers_are_those_found_with_higher_similarities(seed, tracklets,
     rng = np.random.default_rng(seed)
     sums, seconds = rng.standard_normal((tracklets, 3)), rng.uniform(0.5, 9, tracklets)
     none, chosen = np.zeros((0, 2), int), LinkingSettings(same_speaker_similarity=0.3, sure_margin=margin)
+    tree = dendrogram(sums, seconds, np.zeros((tracklets, tracklets), bool), chosen)
+    steps = np.r_[0.3, 0.3 + margin, np.nextafter(tree.similarity, 1)]  # all there are
     found = [
         cluster(sums, seconds, none, replace(chosen, same_speaker_similarity=float(s)), SpeakerCount()).max() + 1
-        for s in np.linspace(0.3, 0.3 + margin, 200)
+        for s in steps[(steps >= 0.3) & (steps <= 0.3 + margin)]
     ]
     assert more_speakers(sums, seconds, none, chosen) >= max(found) - found[0]
     assert margin or more_speakers(sums, seconds, none, chosen) == 0

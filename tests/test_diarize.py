@@ -140,6 +140,7 @@ def test_a_name_or_a_tag_that_is_no_unicode_stops_nothing(call, tmp_path):
         assert Path(f"results/{name}.png").stat().st_size > 1000
 
 
+@pytest.mark.process
 def test_a_pipe_is_heard_from_its_beginning(model, tmp_path):
     write_recording(tmp_path / "call.flac")
     command = f"cat call.flac | {sys.executable} {ROOT / 'diarize.py'} /dev/stdin --model {model}"

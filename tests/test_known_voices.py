@@ -143,6 +143,7 @@ def test_a_name_that_cannot_be_used_is_one_line(run, value, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1 and not Path("known.safetensors").exists()
 
 
+@pytest.mark.process
 def test_without_safetensors_the_way_to_it_is_told(tmp_path, model):
     write_recording(tmp_path / "call.wav")
     script = "import runpy, sys; sys.modules['safetensors'] = None; sys.argv[0] = 'diarize.py'\n"

@@ -117,6 +117,7 @@ def waits(directory, monkeypatch, steps: int) -> Counter:
     return Counter({name: launches.counts[name] for name in WAITING})
 
 
+@pytest.mark.slow
 def test_more_steps_wait_no_more_often(tmp_path, monkeypatch):
     """Of the whole step of the Trainer, logging, clipping and optimizer included."""
     assert waits(tmp_path / "short", monkeypatch, 2) == waits(tmp_path / "long", monkeypatch, 5)

@@ -191,6 +191,7 @@ def test_torn_checkpoints_are_its_own_and_those_of_other_runs_stay(tmp_path):
     assert fault_of(tmp_path / "checkpoint-50") == "it was not finished"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["made_by.json", "manifest.json", "trainer_state.json"])
 def test_a_kill_while_a_checkpoint_is_removed_leaves_nothing_foreign(tmp_path, name):
     for step in (10, 20):
@@ -279,6 +280,7 @@ def test_a_drive_that_is_away_is_taken_once_it_is_there(tmp_path):
     assert json.loads((tmp_path / "drive" / RUN).read_text()) == {"run": "one"}
 
 
+@pytest.mark.process
 def test_a_full_disk_does_not_end_a_run_by_its_signs_of_life(tmp_path, monkeypatch):
     place = tmp_path / "mounted"
     place.mkdir()

@@ -52,6 +52,7 @@ def run(installed: Path, where: Path, *arguments: str, absent: tuple[str, ...] =
     return subprocess.run(command, cwd=where, env=variables, capture_output=True, text=True)
 
 
+@pytest.mark.process
 def test_one_name_lands_in_site_packages(installed):
     names = {entry.name for entry in installed.iterdir()}
     assert names == {"fast_diarization", f"fast_diarization-{__version__}.dist-info"}
@@ -64,6 +65,7 @@ def test_one_name_lands_in_site_packages(installed):
     assert "fast-diarization = fast_diarization.common.command:main" in entry
 
 
+@pytest.mark.process
 def test_a_recording_in_another_directory_with_the_light_set_alone(installed, tmp_path):
     write_recording(tmp_path / "call.wav")
     done = run(installed, tmp_path, "call.wav", absent=NOT_LIGHT)
@@ -74,6 +76,7 @@ def test_a_recording_in_another_directory_with_the_light_set_alone(installed, tm
     assert there == (tmp_path / "clone" / "call.rttm").read_text() and there.startswith("SPEAKER call 1 ")
 
 
+@pytest.mark.process
 def test_the_scripts_by_their_names(installed, tmp_path):
     for name in ("train", "export", "bench", "evaluate"):
         done = run(installed, tmp_path, name, "--help")
@@ -82,6 +85,7 @@ def test_the_scripts_by_their_names(installed, tmp_path):
     assert done.returncode and done.stderr == "error: unknown flag --x; see --help\n"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("absent", "flags", "needed"),
     [
@@ -123,6 +127,7 @@ def test_both_stacks_ask_for_the_same_elsewhere():
     assert [line for line in optimum if "onnxruntime-gpu" in line], "both packages at once would share a directory"
 
 
+@pytest.mark.process
 def test_training_imports_neither_evaluate_nor_optimum():
     modules = [path.with_suffix("").relative_to(ROOT) for path in (ROOT / "training").glob("*.py")]
     names = ["train", *sorted(".".join(module.parts) for module in modules if module.name != "__init__")]
@@ -137,6 +142,7 @@ print(json.dumps([importlib.import_module(name).__name__ for name in {names}]))
     assert json.loads(done.stdout.splitlines()[-1]) == names
 
 
+@pytest.mark.process
 def test_evaluate_is_imported_by_its_metric_alone():
     files = subprocess.run(["git", "-C", ROOT, "ls-files", "*.py"], capture_output=True, text=True, check=True).stdout
     importing = []

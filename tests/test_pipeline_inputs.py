@@ -150,6 +150,7 @@ def test_keywords_that_cannot_be_are_one_line(pipe, file, keywords, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [0, 1])
 def test_one_bad_file_among_good_ones_is_a_choice(pipe, file, expected, workers):
     recordings = [file, b"no recording", "absent.wav", WAV]

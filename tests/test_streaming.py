@@ -53,6 +53,7 @@ def test_any_number_of_workers_draws_the_same_sequence(first_hundred, workers):
     assert same(first_hundred, batches(SMALL, workers, 5))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError(), FileNotFoundError(2, "none")])
 def test_a_worker_killed_while_it_hands_a_batch_over_is_replaced(first_hundred, error, monkeypatch, caplog):
     breaks = [error]
