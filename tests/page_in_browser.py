@@ -51,7 +51,8 @@ def serve(folder: Path, uploads: Path, **limits):
         port = free.getsockname()[1]
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "FAST_DIARIZATION_MODEL")}
     settings = {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(uploads)}
-    script = f"from space import jobs; vars(jobs).update({limits}); import app; app.main()"
+    ends = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # ignored behind a shell's &
+    script = f"{ends}; from space import jobs; vars(jobs).update({limits}); import app; app.main()"
     environment = {**kept, **settings, "NO_PROXY": "*"}
     server = psutil.Popen([sys.executable, "-c", script], cwd=folder, env=environment)
     address = f"http://127.0.0.1:{port}/"

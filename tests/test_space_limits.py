@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -21,6 +22,7 @@ from page_in_browser import (  # noqa: F401 (fixtures)
     upload,
     wait_for,
 )
+from test_space import Player
 from two_tones import write_recording
 
 from space import jobs
@@ -104,6 +106,23 @@ def test_uploads_and_answers_are_deleted(folder, tmp_path):  # noqa: F811
         answer = ask(Client(address, verbose=False), write_recording(tmp_path / "call.wav")).result(60)
         assert "2 speakers" in answer[0]
         wait_for(lambda: not [file for file in uploads.rglob("*") if file.is_file()])
+
+
+@needs_browser
+def test_downloads_after_a_new_name_are_deleted_too(browser, folder, tmp_path):  # noqa: F811
+    """As the page ends, when Gradio deletes every file that it would delete by its age."""
+    uploads = tmp_path / "uploads"
+
+    def files() -> list[Path]:
+        return list(uploads.glob("*/*"))
+
+    with serve(folder, uploads) as (address, server):
+        upload(browser, address, write_recording(tmp_path / "call.wav"))
+        Player(browser).rename("SPEAKER_01", "Ben")
+        wait_for(lambda: any(b" Ben " in file.read_bytes() for file in files() if file.suffix == ".rttm"))
+        browser.get("about:blank")
+        server.send_signal(signal.SIGINT)
+        wait_for(lambda: not files())
 
 
 def test_a_file_that_is_too_large_is_refused_while_it_comes(narrow, tmp_path):
