@@ -37,6 +37,12 @@ SPEECH = {
     "vctk": ("VCTK, read English", "CC BY 4.0", "en", None),
     "cmu_arctic": ("CMU ARCTIC, read English", "free with attribution", "en", None),
     "hindi_speech_corpus": ("Hindi speech corpus of A. Yadavally et al.", "MIT", "hi", None),
+    "malayalam_msc": ("MSC, Malayalam read into own phones and laptops", "CC BY-SA 4.0", "ml", None),
+    "alphanumeric_duke": ("alphanumeric speech, accented English, own devices", "MIT", "en", None),
+    "arabic_speech_commands": ("Arabic speech commands, put together with pauses", "CC BY 4.0", "ar", None),
+    "free_spoken_digits": ("Free Spoken Digit Dataset", "CC BY-SA 4.0", "en", None),
+    "harpervalleybank": ("HarperValleyBank, real calls cut out as they are", "CC BY 4.0", "en", None),
+    "ami": ("AMI, real meetings cut out as they are", "CC BY 4.0", "en", None),
 }
 """Name, licence, language and Hub id of the corpora that Parquet files may name in their column `corpus`."""
 HUB_DATASETS = {"ami_dev00": "diarizers-community/ami"}
