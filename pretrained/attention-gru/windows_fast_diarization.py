@@ -77,6 +77,8 @@ class WindowOutputs:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         self.file.seek(0)
+        if self.record is None:
+            return
         while part := self.file.read(READ_TOGETHER * self.record.itemsize):
             records = np.frombuffer(bytearray(part), self.record.dtype)
             records["activity"] *= (records["levels"] >= self.least_level)[:, :, None]
