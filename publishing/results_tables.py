@@ -4,6 +4,7 @@ Every error rate stands beside that of the one-speaker oracle, the *floor*. Deta
 docs/results.json and in the `evaluation.json` of each model.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -53,6 +54,9 @@ class KeyRate:
         """The rate in percent, with its range if there is one."""
         low, high = self.span or (self.rate, self.rate)
         return _percent(self.rate) + (f" [{_percent(low)} to {_percent(high)}]" if high > low else "")
+
+NOT_HEARD = re.compile(r"\| [^|]+(\| (0\.0 \(0\)|0\.0 \(0\.0\); 0\.0) )+\|")
+"""A row of a table of sounds in which no system takes any for speech."""
 
 
 def systems_of(results: Sequence[dict]) -> list[str]:
@@ -278,8 +282,9 @@ def formats_table(results: Sequence[dict]) -> str:
 
 
 def sounds_tables(results: Sequence[dict]) -> list[str]:
-    """False speech on non-speech sound, alone and in calls: rows are sounds, columns systems."""
-    return [one for result in results if result["kind"] == "sounds" for one in sound_tables(result["parts"])]
+    """False speech on non-speech sound, alone and in calls: rows are sounds that any system takes for speech."""
+    tables = [one for result in results if result["kind"] == "sounds" for one in sound_tables(result["parts"])]
+    return ["\n".join(line for line in one.splitlines() if not NOT_HEARD.fullmatch(line)) for one in tables]
 
 
 def embeddings_table(results: Sequence[dict]) -> str:

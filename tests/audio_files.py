@@ -9,11 +9,16 @@ import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
+import soundfile
+
+from modeling.audio_fast_diarization import load_audio
 
 RATE = 16_000
+SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample" / "call.ogg"
 FFMPEG = shutil.which("ffmpeg")
 
 PAIRS = [
@@ -225,3 +230,9 @@ def pipe(content: bytes):
     with os.fdopen(reading, "rb") as file:
         yield file
     thread.join()
+
+
+def write_sample_call(file: Path) -> Path:
+    """The sample call of two synthetic voices as a WAV file: tones are no speech to a published model."""
+    soundfile.write(file, load_audio(str(SAMPLE)), RATE)
+    return file

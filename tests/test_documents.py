@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from two_tones import write_recording
+from audio_files import write_sample_call
 
 from common import addresses
 from diarization.formats import to_rttm
@@ -127,7 +127,7 @@ def workplace(tmp_path_factory):
     for other in models[1:]:
         other.parent.mkdir(exist_ok=True)
         other.symlink_to(models[0])
-    write_recording(place / "call.wav")
+    write_sample_call(place / "call.wav")
     (place / "call.rttm").write_text(to_rttm("call", [Segment(0.0, 4.0, "A", 1.0), Segment(5.0, 9.0, "B", 1.0)]))
     (place / "asr.json").write_text(json.dumps([{"word": "Hello", "start": 1.0, "end": 1.5}]))
     return place
@@ -154,7 +154,7 @@ def test_python_blocks_run(document, workplace, tmp_path):
 
 
 def test_python_blocks_of_readme_run_where_the_repository_is_not(workplace, tmp_path):
-    write_recording(tmp_path / "call.wav")
+    write_sample_call(tmp_path / "call.wav")
     model = (workplace / "pretrained" / "lightweight-cnn").resolve()
     settings = {"FAST_DIARIZATION_MODEL": str(model), "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", "\n".join(code(ROOT / "README.md", "python"))]

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from two_tones import write_recording
+from audio_files import write_sample_call
 
 from common.version import __version__
 
@@ -67,7 +67,7 @@ def test_one_name_lands_in_site_packages(installed):
 
 @pytest.mark.process
 def test_a_recording_in_another_directory_with_the_light_set_alone(installed, tmp_path):
-    write_recording(tmp_path / "call.wav")
+    write_sample_call(tmp_path / "call.wav")
     done = run(installed, tmp_path, "call.wav", absent=NOT_LIGHT)
     assert (done.returncode, done.stderr) == (0, "")
     there = (tmp_path / "results" / "call.rttm").read_text()
@@ -96,7 +96,7 @@ def test_the_scripts_by_their_names(installed, tmp_path):
     ],
 )
 def test_what_is_missing_is_one_line_that_says_what_to_install(installed, absent, flags, needed, tmp_path):
-    write_recording(tmp_path / "call.wav")
+    write_sample_call(tmp_path / "call.wav")
     (tmp_path / "call.rttm").write_text("SPEAKER call 1 0.0 4.0 <NA> <NA> a <NA> <NA>\n")
     done = run(installed, tmp_path, *([] if "--dataset" in flags else ["call.wav"]), *flags, absent=absent)
     assert done.returncode == 2
