@@ -26,6 +26,8 @@ MOST_RECORDINGS = 4
 """Of a set of more real recordings the key rates show the two with the highest error rates and the total."""
 MOST_KEY_RATES = 6
 """In the table of a card."""
+NOT_HEARD = re.compile(r"\| [^|]+(\| (0\.0 \(0\)|0\.0 \(0\.0\); 0\.0) )+\|")
+"""A row of a table of sounds in which no system takes any for speech."""
 CHAIN_CHANGED = "2026-11-27"
 BEFORE_CHANGE = f"scored before the acoustic chain of recordings was changed on {CHAIN_CHANGED}; to be scored anew"
 
@@ -54,9 +56,6 @@ class KeyRate:
         """The rate in percent, with its range if there is one."""
         low, high = self.span or (self.rate, self.rate)
         return _percent(self.rate) + (f" [{_percent(low)} to {_percent(high)}]" if high > low else "")
-
-NOT_HEARD = re.compile(r"\| [^|]+(\| (0\.0 \(0\)|0\.0 \(0\.0\); 0\.0) )+\|")
-"""A row of a table of sounds in which no system takes any for speech."""
 
 
 def systems_of(results: Sequence[dict]) -> list[str]:
