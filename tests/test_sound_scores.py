@@ -23,7 +23,7 @@ class Detector(Ours):
     """Takes every window louder than a threshold for one and the same speaker."""
 
     def __init__(self, threshold: float, name: str = "detector"):
-        self.name, self.settings, self.threshold = name, LinkingSettings(), threshold
+        self.name, self.settings, self.threshold = name, LinkingSettings(speech_range_db=200), threshold
 
     def network(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         frames = windows.shape[1] // FRAME_SAMPLES

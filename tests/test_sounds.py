@@ -244,6 +244,7 @@ def test_sounds_come_in_the_share_of_windows_asked_for():
 @pytest.mark.slow
 def test_labels_are_those_of_the_same_windows_without_sounds():
     corpus, config = open_corpus("demo", "train"), StreamConfig(batch_size=32, lanes=1)
+    config = replace(config, augmentation=replace(config.augmentation, sound=0.7))
     quiet = replace(config, augmentation=replace(config.augmentation, sound=0.0))
     silent = heard = 0
     for (batch, plain), _ in zip(zip(*(ConversationStream(corpus, c) for c in (config, quiet))), range(6)):
