@@ -21,12 +21,10 @@ from evaluation.sources import Reference, SourceError
 from evaluation.systems import Ours, System
 from evaluation.window_scores import WindowScores
 from modeling.audio_fast_diarization import AudioError
-from modeling.levels_fast_diarization import frame_levels
-from modeling.linking_fast_diarization import Linker
+from modeling.linking_fast_diarization import link
 from modeling.segments_fast_diarization import Segment
 from modeling.settings_fast_diarization import SpeakerCount
 from modeling.task_fast_diarization import Task
-from modeling.windows_fast_diarization import sliding_windows
 
 OVERLAP_BANDS = {
     "no overlap": (0.0, 0.0),
@@ -228,9 +226,7 @@ def _segments(
     Args:
         shift: samples of silence before the recording.
     """
-    linker = Linker(system.settings)
-    for starts, windows in sliding_windows([shifted(waveform, shift)], system.settings):
-        linker.add(starts, *system.network(windows), frame_levels(windows))
+    linker = link(system.network, [shifted(waveform, shift)], system.settings)
     for count in counts:
         told = {"unknown": None, "known": len(turns.labels()) or None}.get(count, count)
         yield count, shifted_back(linker.segments(SpeakerCount(num_speakers=told)), shift)

@@ -36,11 +36,9 @@ from common.terminal import report, say
 from diarization.names import MEDIA_SUFFIXES
 from evaluation.systems import open_systems
 from modeling.audio_fast_diarization import load_audio
-from modeling.levels_fast_diarization import frame_levels
-from modeling.linking_fast_diarization import Linker
+from modeling.linking_fast_diarization import link
 from modeling.settings_fast_diarization import SpeakerCount
 from modeling.transcripts_fast_diarization import Passage, Piece, read_transcript
-from modeling.windows_fast_diarization import sliding_windows
 from modeling.words_fast_diarization import Word, assign_words
 
 SUFFIX = ".words.json"
@@ -75,9 +73,7 @@ def run(directory: Path, models: Sequence[str]) -> int:
             failed = True
             continue
         for system in systems:
-            linker = Linker(system.settings)
-            for starts, windows in sliding_windows([waveform], system.settings):
-                linker.add(starts, *system.network(windows), frame_levels(windows))
+            linker = link(system.network, [waveform], system.settings)
             for known, count in (("unknown", None), ("known", len({word.speaker for word in words}))):
                 segments = linker.segments(SpeakerCount(count))
                 for kind, transcript in (("words", by_word(words)), ("segments", by_segment(words))):
