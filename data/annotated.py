@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from common.errors import first_line
 from common.hub_files import open_file
 from common.retry import persist
 from data.annotations import Conversation, annotated_conversations, audio_files
@@ -117,7 +116,7 @@ def _open_directory(directory: Path, split: str) -> AnnotatedConversations:
     try:
         conversations = annotated_conversations(place)
     except (OSError, ValueError) as error:
-        raise CorpusError(f"corpus {corpus.path!r}: {first_line(error)}") from None
+        raise CorpusError(f"corpus {corpus.path!r}: {error}") from None
     if not conversations:
         raise CorpusError(f"corpus {corpus.path!r} has no recording in {place.name}; put audio and RTTM files there")
     names = [{speaker for _, _, speaker in c.turns} for c in conversations]

@@ -88,7 +88,7 @@ def annotated_conversations(directory: Path) -> list[Conversation]:
                 "correct its name, or remove the recording"
             )
         if len(found) > 1:
-            said = ", ".join(str(reference.file) for reference in found)
+            said = ", ".join(str(reference.file.relative_to(directory)) for reference in found)
             raise ValueError(f"{file} has more than one reference, in {said}; keep one of them")
         conversations.append(Conversation(name, file, found[0].turns, regions.get(name)))
     for reference in references:

@@ -1,9 +1,13 @@
 """What tests of several files share, and the kinds they are of."""
 
+import os
 import re
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 KINDS = ("slow", "training", "process", "hub", "page", "documents")
 """Marks of pyproject.toml, for a test or as `pytestmark` for a file. Tests with none of them are unit tests."""

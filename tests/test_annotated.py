@@ -60,6 +60,7 @@ def reference_at(drawn, seconds: float) -> dict[str, bool]:
     return {who: any(s <= seconds < e for s, e, w in drawn if w == who) for who in "ABCD"}
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(turns, st.sampled_from([None, (0.1, 0.4, 0.5)]), st.integers(0, 99))
 def test_labels_are_the_reference_on_the_frame_grid(drawn, shares, seed):

@@ -187,6 +187,7 @@ def test_a_step_trains_and_its_operators_are_counted():
     assert counts["aten::mm"] == gpu_training.PROFILED and times["aten::mm"] > 0
 
 
+@pytest.mark.slow
 def test_percentiles_leave_the_warm_up_out():
     taken = []
 

@@ -158,6 +158,7 @@ def test_the_map_of_confidences_is_found_again_and_off_by_little():
     assert after < 0.03 < 0.1 < before
 
 
+@pytest.mark.slow
 def test_the_count_is_sure_where_it_is_right():
     found = some_found(np.random.default_rng(1))
     chosen = choose(found, replace(LinkingSettings(), sure_confidence=0.0))

@@ -84,6 +84,7 @@ def test_every_format_without_torch(call, model, tmp_path):
     assert "0:10.00      0:14.00  SPEAKER_00  1.00" in done.stdout
 
 
+@pytest.mark.slow
 def test_bad_files_are_one_line_each_and_the_others_go_on(call, tmp_path, capsys):
     good = (tmp_path / "call.wav").read_bytes()
     waveform, rate = soundfile.read("call.wav", dtype="float32")

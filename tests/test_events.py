@@ -86,6 +86,7 @@ def test_somebody_known_is_named_in_what_was_said_before_too():
     assert found == [(0.5, "Known a"), (4.5, "SPEAKER_01"), (8.5, "Known a")]
 
 
+@pytest.mark.slow
 def test_one_person_taken_for_two_at_first_is_one_at_the_end():
     """A voice counts from its first second on: live that second goes to somebody else, and comes back."""
     before = after = 0.0

@@ -64,6 +64,7 @@ def upward(name: str, imported: str) -> bool:
     return there not in ROOMS[: ROOMS.index(here)] or here == "modeling"
 
 
+@pytest.mark.slow
 def test_the_check_sees_what_is_imported():
     assert {"modeling.audio_fast_diarization", "data.rttm"} <= graph()["diarize"] | graph()["data.annotations"]
     assert graph()["modeling.__init__"] == {"modeling.auto_classes"}

@@ -61,6 +61,7 @@ def without_data(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tenso
     return torch.zeros(shape, dtype=dtype, device="meta")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder_type", ENCODERS)
 @pytest.mark.parametrize("speakers", [2, 4])
 def test_a_step_needs_no_data_on_the_host(encoder_type, speakers, monkeypatch):

@@ -51,6 +51,7 @@ def spoken(segments) -> float:
     return sum(segment.end - segment.start for segment in segments)
 
 
+@pytest.mark.slow
 def test_talk_far_in_the_background_before_a_call_is_nobody_of_it(published, call):
     network, settings = published
     behind = call[: 8 * SAMPLING_RATE] * 10 ** (-45 / 20)
@@ -68,6 +69,7 @@ def test_how_loud_a_whole_recording_is_changes_nothing(published, call):
     assert [segment.speaker for segment in quiet] == [segment.speaker for segment in diarize(network, [call], settings)]
 
 
+@pytest.mark.slow
 def test_somebody_12_db_quieter_is_heard(published, call):
     network, settings = published
     loud = np.concatenate([call, call * 10 ** (-12 / 20)])
@@ -75,6 +77,7 @@ def test_somebody_12_db_quieter_is_heard(published, call):
     assert spoken(half) == pytest.approx(spoken(diarize(network, [call], settings)), rel=0.05)
 
 
+@pytest.mark.slow
 def test_live_talk_in_the_background_after_a_call_is_left_out(published, call):
     network, settings = published
     live = StreamingDiarizer(network, settings)

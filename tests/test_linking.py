@@ -285,6 +285,7 @@ def test_memory_does_not_grow_with_the_recording():
         assert peak(2_000) < peak(700) + 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tracks", [3, 4])
 def test_windows_of_three_and_four_tracks_are_linked(tracks):
     """Short turns of six people, three or four of them in a window: two tracks miss some, more do not."""

@@ -78,6 +78,7 @@ def test_silence_and_less_than_a_window_have_a_hypothesis(peer):
     assert FRAMES == 500
 
 
+@pytest.mark.slow
 def test_the_benchmark_gives_rates_and_processor_time_and_a_picture(tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     for name in ("one", "two"):

@@ -53,6 +53,7 @@ def error_rate(turns, segments) -> dict:
     return score_recording(reference, to_annotation("call", segments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speakers", [2, 3, 5])
 def test_a_network_that_knows_the_answer_gives_it_for_the_whole_recording(speakers):
     turns = conversation(180, speakers)

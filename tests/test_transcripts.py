@@ -358,6 +358,7 @@ good = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(st.one_of(trees, st.lists(good, max_size=6), st.lists(good, max_size=6).map(lambda many: {"segments": many})))
 def test_whatever_the_object_says_there_are_words_or_one_error(tree):

@@ -120,6 +120,7 @@ words = st.builds(Piece, st.text("abc", min_size=1, max_size=8), st.none() | tim
 passages = st.builds(Passage, times, st.none() | times, st.lists(words, min_size=1, max_size=8).map(tuple))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(passages, max_size=8), st.lists(turns, max_size=12))
 def test_no_word_is_lost_and_none_is_without_a_speaker(transcript, segments):
