@@ -246,8 +246,12 @@ def _calls(system: Ours, calls: Sequence[tuple[Recording, Recording, list[tuple[
     }
 
 
-def sound_tables(parts: Mapping[str, dict[str, dict]]) -> list[str]:
-    """Tables of `score_sounds`: each sound alone, then the groups of calls; columns are systems."""
+def sound_tables(parts: Mapping[str, dict[str, dict]], heard_only: bool = False) -> list[str]:
+    """Tables of `score_sounds`: each sound alone, then the groups of calls; columns are systems.
+
+    Args:
+        heard_only: leave out the rows of what no system takes for speech; the means are still those of all.
+    """
     alone = {name: systems for name, systems in parts.items() if not _are_calls(systems)}
     calls = {name: systems for name, systems in parts.items() if _are_calls(systems)}
     tables = []
@@ -256,8 +260,12 @@ def sound_tables(parts: Mapping[str, dict[str, dict]]) -> list[str]:
         ("extra speakers a call (without the sounds); false speech in s a minute of them", calls, _calls_cell),
     ):
         if chosen:
-            rows = [[name, *(cell(scores) for scores in systems.values())] for name, systems in chosen.items()]
-            if len(rows) > 1:
+            rows = [
+                [name, *(cell(scores) for scores in systems.values())]
+                for name, systems in chosen.items()
+                if not heard_only or any(_is_heard(scores) for scores in systems.values())
+            ]
+            if len(chosen) > 1:
                 means = zip(*(systems.values() for systems in chosen.values()))
                 rows.append(["mean", *(cell(_mean(scores)) for scores in means)])
             tables.append(table([corner, *next(iter(chosen.values()))], rows))
@@ -266,6 +274,11 @@ def sound_tables(parts: Mapping[str, dict[str, dict]]) -> list[str]:
 
 def _are_calls(systems: Mapping[str, dict]) -> bool:
     return any("calls" in scores for scores in systems.values())
+
+
+def _is_heard(scores: dict) -> bool:
+    """Whether it is taken for speech, as the tables print it."""
+    return round(scores["false_speech"], 1) > 0 or scores.get("extra_speakers", 0) > 0
 
 
 def _alone_cell(scores: dict) -> str:

@@ -4,7 +4,6 @@ Every error rate stands beside that of the one-speaker oracle, the *floor*. Deta
 docs/results.json and in the `evaluation.json` of each model.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -26,8 +25,6 @@ MOST_RECORDINGS = 4
 """Of a set of more real recordings the key rates show the two with the highest error rates and the total."""
 MOST_KEY_RATES = 6
 """In the table of a card."""
-NOT_HEARD = re.compile(r"\| [^|]+(\| (0\.0 \(0\)|0\.0 \(0\.0\); 0\.0) )+\|")
-"""A row of a table of sounds in which no system takes any for speech."""
 CHAIN_CHANGED = "2026-11-27"
 BEFORE_CHANGE = f"scored before the acoustic chain of recordings was changed on {CHAIN_CHANGED}; to be scored anew"
 
@@ -282,8 +279,8 @@ def formats_table(results: Sequence[dict]) -> str:
 
 def sounds_tables(results: Sequence[dict]) -> list[str]:
     """False speech on non-speech sound, alone and in calls: rows are sounds that any system takes for speech."""
-    tables = [one for result in results if result["kind"] == "sounds" for one in sound_tables(result["parts"])]
-    return ["\n".join(line for line in one.splitlines() if not NOT_HEARD.fullmatch(line)) for one in tables]
+    sounds = (result["parts"] for result in results if result["kind"] == "sounds")
+    return [table for parts in sounds for table in sound_tables(parts, heard_only=True)]
 
 
 def embeddings_table(results: Sequence[dict]) -> str:
