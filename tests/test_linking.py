@@ -152,9 +152,12 @@ def test_two_people_of_one_window_are_kept_apart_and_one_voice_heard_as_two_is_n
         assert len(labels) == 40 and len(voices) == expected
 
 
-@pytest.mark.parametrize(("degrees", "count", "expected"), [(25, None, 1), (60, None, 2), (25, 2, 2)])
-def test_voices_alike_over_the_whole_recording_are_one_whatever_one_window_says(degrees, count, expected):
-    """Five windows of a voice, five of one `degrees` away, and one that hears both farther apart than they are."""
+@pytest.mark.parametrize(
+    ("degrees", "together", "count", "expected"),
+    [(25, 1, None, 1), (60, 1, None, 2), (25, 1, 2, 2), (25, 3, None, 1), (25, 4, None, 2)],
+)
+def test_voices_alike_over_the_whole_recording_are_one_whatever_few_windows_say(degrees, together, count, expected):
+    """Five windows of a voice, five of one `degrees` away, and some that hear both farther apart than they are."""
 
     def voice(angle: float) -> list[float]:
         return [np.cos(np.radians(angle)), np.sin(np.radians(angle))]
@@ -164,8 +167,9 @@ def test_voices_alike_over_the_whole_recording_are_one_whatever_one_window_says(
     linker = Linker(LinkingSettings(hop_seconds=3.0, full_evidence_seconds=0))
     for window, angle in enumerate(5 * [0] + 5 * [degrees]):
         linker.add([150 * window], alone[None], np.array([[voice(angle), voice(angle)]]))
-    linker.add([1500], both[None], np.array([[voice(-15), voice(degrees + 15)]]))
-    assert linker.tracklets.conflicts == {(10, 11)} and len(linker.tracklets.speakers(SpeakerCount())[1]) == 2
+    for window in range(together):
+        linker.add([1500 + 150 * window], both[None], np.array([[voice(-15), voice(degrees + 15)]]))
+    assert (10, 11) in linker.tracklets.conflicts and len(linker.tracklets.speakers(SpeakerCount())[1]) == 2
     assert len({s.speaker for s in linker.segments(SpeakerCount(num_speakers=count))}) == expected
 
 
