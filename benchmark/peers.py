@@ -27,9 +27,8 @@ from evaluation.sources import from_directory
 from evaluation.systems import Ours, model_name
 from evaluation.whole_file_peer import WholeFilePeer
 from modeling.audio_fast_diarization import SAMPLING_RATE
-from modeling.linking_fast_diarization import Linker
+from modeling.linking_fast_diarization import link
 from modeling.settings_fast_diarization import SpeakerCount
-from modeling.windows_fast_diarization import sliding_windows
 
 Diarize = Callable[[str, np.ndarray, dict[str, int | None]], dict[str, Annotation]]
 """Name, waveform and numbers of speakers by their words -> a hypothesis for each of these."""
@@ -87,9 +86,7 @@ def open_systems(arguments: argparse.Namespace) -> dict[str, Diarize]:
 
 def _ours(system: Ours) -> Diarize:
     def diarize(name: str, waveform: np.ndarray, counts: dict[str, int | None]) -> dict[str, Annotation]:
-        linker = Linker(system.settings)
-        for starts, windows in sliding_windows([waveform], system.settings):
-            linker.add(starts, *system.network(windows))
+        linker = link(system.network, [waveform], system.settings)
         return {
             words: to_annotation(name, linker.segments(SpeakerCount(num_speakers=count)))
             for words, count in counts.items()
@@ -125,12 +122,18 @@ def plot(result: dict, file: str) -> None:
     for name, system in result["systems"].items():
         rate = 100 * system["unknown"]["total"]["diarization_error_rate"]
         axes.scatter(system["cpu_seconds_per_hour"], rate, s=60)
-        axes.annotate(name, (system["cpu_seconds_per_hour"], rate), (6, 6), textcoords="offset points")
+        axes.annotate(
+            name,
+            (system["cpu_seconds_per_hour"], rate),
+            (0, 8),
+            textcoords="offset points",
+            horizontalalignment="center",
+        )
     floor = 100 * next(iter(result["systems"].values()))["unknown"]["total"]["floor_diarization_error_rate"]
     axes.axhline(floor, color="grey", linestyle=":", label="one-speaker oracle")
     axes.set(xscale="log", xlabel="CPU seconds for an hour of audio, one thread", ylabel="DER in %, lower is better")
     axes.set_ylim(bottom=0)
     axes.margins(x=0.3)
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower left")
     figure.savefig(file, dpi=120)
     plt.close(figure)

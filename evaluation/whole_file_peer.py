@@ -39,7 +39,7 @@ class WholeFilePeer:
         self,
         segmentation: str,
         embed: Callable[[np.ndarray], np.ndarray],
-        threshold: float = 0.6,
+        threshold: float = THRESHOLD,
         smallest: float = 0.1,
     ):
         self.segmentation, self.embed = Segmentation3(segmentation), embed

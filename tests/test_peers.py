@@ -71,6 +71,12 @@ def test_a_known_number_of_speakers_joins_the_nearest(peer):
     assert len(peer.diarize("call", spoken(TURNS), {"known": 1})["known"].labels()) == 1
 
 
+@pytest.mark.parametrize(("distance", "clusters"), [(0.4, 1), (0.5, 2)])
+def test_clusters_are_joined_up_to_the_threshold(peer, distance, clusters):
+    one, other = [1.0, 0.0], [1 - distance, (1 - (1 - distance) ** 2) ** 0.5]
+    assert len(set(peer.cluster(np.array([one, one, other, other]), None))) == clusters
+
+
 def test_silence_and_less_than_a_window_have_a_hypothesis(peer):
     assert not peer.diarize("call", np.zeros(RATE, np.float32), {"unknown": None})["unknown"]
     short = spoken(TURNS)[: 4 * RATE]
