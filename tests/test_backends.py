@@ -249,7 +249,7 @@ def test_without_torch_the_onnx_file_of_a_hub_id_is_taken(model, weights):
             absent, "user/weights", hub
         )
         said = said_without(absent, "user/none", hub)
-        assert said.startswith("model user/none: no such directory here, and not to be had from the Hub (")
+        assert said.startswith("model user/none: no such directory here, and it could not be fetched from the Hub (")
         assert "\n" not in said
 
 
@@ -271,7 +271,7 @@ def test_a_revision_is_kept_and_read_without_the_hub(model, tmp_path):
 
         assert opened(first) == "opened 3.0"
         assert opened(None) == opened("main") == "opened 5.0"
-        assert "no such directory here, and not to be had from the Hub (" in opened("nowhere")
+        assert "no such directory here, and it could not be fetched from the Hub (" in opened("nowhere")
         hub.forget_requests()
         assert [opened(name, HF_HUB_OFFLINE="1") for name in (first, None)] == ["opened 3.0", "opened 5.0"]
         assert not hub.requests()
