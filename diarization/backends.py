@@ -108,8 +108,8 @@ def download_model(model: str, files: Sequence[str], revision: str | None = None
     except Exception as error:  # of whichever HTTP library huggingface_hub uses
         reason = "the Hub cannot be reached" if isinstance(error, LocalEntryNotFoundError) else first_line(error)
         raise ModelError(
-            f"model {model}: no such directory here, and it could not be fetched from the Hub ({reason}); check the name "
-            "and the connection"
+            f"model {model}: no such directory here, and it could not be fetched from the Hub ({reason}); check the "
+            "name and the connection"
         ) from error
 
 

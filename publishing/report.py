@@ -128,6 +128,7 @@ def render(directory: Path, results: Sequence[dict], split: str, ablation: dict)
         split_words=SPLIT_WORDS.get(split, ""),
         real=real and tables.recordings_table(real),
         real_parts=real and tables.parts_table(real),
+        peers=peers(directory),
         simulated=simulated and tables.simulated_table(simulated),
         before_change=tables.scored_before_change(results) and tables.BEFORE_CHANGE,
         windows=tables.windows_table(results),
@@ -145,6 +146,15 @@ def render(directory: Path, results: Sequence[dict], split: str, ablation: dict)
         f"{' --ablation runs/ablation/ablation.json' if ablation else ''}",
         commands="\n".join(result["command"] for result in results),
     )
+
+
+def peers(directory: Path) -> dict | None:
+    """What RESULTS.md says of `python bench.py peers`, where its result is kept with its picture."""
+    result = read_json(directory / "performance/peers.json")
+    if not result or not (directory / "pictures/peers.png").is_file():
+        return None
+    recordings = next(iter(result["systems"].values()))["unknown"]["recordings"]
+    return {"recordings": len(recordings), "minutes": f"{result['minutes']:.0f}", "table": tables.peers_table(result)}
 
 
 def read_report(file: Path) -> dict:

@@ -313,3 +313,18 @@ def ablation_table(ablation: dict) -> str:
 
 def _percent(rate: float | None) -> str:
     return "-" if rate is None else f"{100 * rate:.1f}"
+
+
+def peers_table(result: dict) -> str:
+    """Our models beside other systems, as of `python bench.py peers`."""
+    parts = ("diarization_error_rate", "missed_speech", "false_alarm", "confusion")
+    rows = []
+    for name, system in result["systems"].items():
+        unknown, known = system["unknown"]["total"], system["known"]["total"]
+        given = "-" if known == unknown else _percent(known["diarization_error_rate"])
+        rates = [_percent(unknown[rate]) for rate in (*parts, "count_exact")]
+        rows.append([name, *rates, given, f"{system['cpu_seconds_per_hour']:.0f}"])
+    floor = [_percent(unknown[f"floor_{rate}"]) for rate in parts]
+    rows.append(["one-speaker oracle (floor)", *floor, "-", "-", "-"])
+    columns = ("DER", "missed", "false alarm", "confusion", "number right", "DER, number given", "CPU s per hour")
+    return table(["%", *columns], rows)

@@ -320,6 +320,25 @@ def test_the_report_has_every_section_filled(tmp_path):
     assert kept["results"] == json.loads(json.dumps(results()))
 
 
+def test_other_systems_are_in_the_report_where_they_were_measured(tmp_path):
+    rates = dict.fromkeys(("diarization_error_rate", "missed_speech", "false_alarm", "confusion", "count_exact"), 0.25)
+    total = rates | {f"floor_{rate}": 0.5 for rate in rates}
+    ours = {count: {"recordings": {"a": {}, "b": {}}, "total": total} for count in ("unknown", "known")}
+    given = {"known": {"total": total | {"diarization_error_rate": 0.125}}}
+    systems = {"mine": ours | given | {"cpu_seconds_per_hour": 33.4}, "other": ours | {"cpu_seconds_per_hour": 250.0}}
+    (tmp_path / "performance").mkdir()
+    (tmp_path / "performance/peers.json").write_text(json.dumps({"systems": systems, "minutes": 7.6}))
+    report = {"split": "test", "results": results(), "ablation": {}}
+    assert "Beside other systems" not in render(tmp_path, **report)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/peers.png").touch()
+    text = render(tmp_path, **report)
+    assert "2 real recordings that none of our models was trained on, 8 minutes" in text
+    assert "| mine | 25.0 | 25.0 | 25.0 | 25.0 | 25.0 | 12.5 | 33 |" in text
+    assert "| other | 25.0 | 25.0 | 25.0 | 25.0 | 25.0 | - | 250 |" in text
+    assert "| one-speaker oracle (floor) | 50.0 | 50.0 | 50.0 | 50.0 | - | - | - |" in text
+
+
 def test_a_report_without_results_says_so(tmp_path):
     write_report(tmp_path, {"split": "validation", "results": [], "ablation": {}})
     text = (tmp_path / "RESULTS.md").read_text()
