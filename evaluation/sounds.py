@@ -250,7 +250,8 @@ def sound_tables(parts: Mapping[str, dict[str, dict]], heard_only: bool = False)
     """Tables of `score_sounds`: each sound alone, then the groups of calls; columns are systems.
 
     Args:
-        heard_only: leave out the rows of what no system takes for speech; the means are still those of all.
+        heard_only: leave out the rows of what no system takes for a second of speech a minute, nor for a speaker in
+            calls; the means are still those of all.
     """
     alone = {name: systems for name, systems in parts.items() if not _are_calls(systems)}
     calls = {name: systems for name, systems in parts.items() if _are_calls(systems)}
@@ -277,8 +278,7 @@ def _are_calls(systems: Mapping[str, dict]) -> bool:
 
 
 def _is_heard(scores: dict) -> bool:
-    """Whether it is taken for speech, as the tables print it."""
-    return round(scores["false_speech"], 1) > 0 or scores.get("extra_speakers", 0) > 0
+    return scores["false_speech"] >= 1 or scores.get("extra_speakers", 0) > 0
 
 
 def _alone_cell(scores: dict) -> str:
