@@ -121,14 +121,9 @@ def plot(result: dict, file: str) -> None:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for name, system in result["systems"].items():
         rate = 100 * system["unknown"]["total"]["diarization_error_rate"]
-        axes.scatter(system["cpu_seconds_per_hour"], rate, s=60)
-        axes.annotate(
-            name,
-            (system["cpu_seconds_per_hour"], rate),
-            (0, 8),
-            textcoords="offset points",
-            horizontalalignment="center",
-        )
+        point = system["cpu_seconds_per_hour"], rate
+        axes.scatter(*point, s=60)
+        axes.annotate(name, point, (0, 8), textcoords="offset points", horizontalalignment="center")
     floor = 100 * next(iter(result["systems"].values()))["unknown"]["total"]["floor_diarization_error_rate"]
     axes.axhline(floor, color="grey", linestyle=":", label="one-speaker oracle")
     axes.set(xscale="log", xlabel="CPU seconds for an hour of audio, one thread", ylabel="DER in %, lower is better")

@@ -278,9 +278,9 @@ def formats_table(results: Sequence[dict]) -> str:
 
 
 def sounds_tables(results: Sequence[dict]) -> list[str]:
-    """False speech on non-speech sound, alone and in calls: rows are sounds that any system takes for speech."""
+    """False speech on non-speech sound, alone and in calls: rows are sounds that some system takes for speech."""
     sounds = (result["parts"] for result in results if result["kind"] == "sounds")
-    return [table for parts in sounds for table in sound_tables(parts, heard_only=True)]
+    return [one for parts in sounds for one in sound_tables(parts, heard_only=True)]
 
 
 def embeddings_table(results: Sequence[dict]) -> str:
@@ -311,10 +311,6 @@ def ablation_table(ablation: dict) -> str:
     return table(["%", *rates.values(), "frame accuracy", "flags"], rows)
 
 
-def _percent(rate: float | None) -> str:
-    return "-" if rate is None else f"{100 * rate:.1f}"
-
-
 def peers_table(result: dict) -> str:
     """Our models beside other systems, as of `python bench.py peers`."""
     parts = ("diarization_error_rate", "missed_speech", "false_alarm", "confusion")
@@ -328,3 +324,7 @@ def peers_table(result: dict) -> str:
     rows.append(["one-speaker oracle (floor)", *floor, "-", "-", "-"])
     columns = ("DER", "missed", "false alarm", "confusion", "number right", "DER, number given", "CPU s per hour")
     return table(["%", *columns], rows)
+
+
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.1f}"

@@ -229,8 +229,9 @@ EXPECTED = {
     "ring_then_call.ogg": (75.0, None, ""),
     "tone.flac": (20.0, None, ""),
 }
-"""Length, the most DER with the number of speakers given that is no fault of the decoder (DER of the same sound alone
-varies with its shift), notice."""
+"""Length, the most DER that is no fault of the decoder (DER of the same sound alone varies with its shift), notice."""
+TAKEN_FOR_TWO = "two_microphones.mkv"
+"""Where one person is taken for two unless the number of speakers is given."""
 
 
 @pytest.mark.slow
@@ -246,6 +247,7 @@ def test_files_of_real_tools(name, published):
     if most is not None:
         network, linking = published
         (reference,) = read_rttm((CASES / name).with_suffix(".rttm")).values()
-        segments = diarize(network, [waveform], linking, SpeakerCount(len(reference.labels())))
-        assert score_recording(reference, to_annotation(Path(name).stem, segments))["missed_speech"] < 0.1
-        assert score_recording(reference, to_annotation(Path(name).stem, segments))["diarization_error_rate"] < most
+        for count in (len(reference.labels()), *([None] if name != TAKEN_FOR_TWO else [])):
+            segments = diarize(network, [waveform], linking, SpeakerCount(count))
+            rates = score_recording(reference, to_annotation(Path(name).stem, segments))
+            assert rates["missed_speech"] < 0.1 and rates["diarization_error_rate"] < most
