@@ -23,9 +23,12 @@ SCRIPTS = {
 
 
 def main() -> None:
+    sys.path.insert(0, str(ROOT))
+    from common.flags import FlagParser  # by the name that the scripts know it by
+
+    FlagParser.program = "fast-diarization"
     script = SCRIPTS.get(sys.argv[1]) if len(sys.argv) > 1 else None
     if script:
-        del sys.argv[1]
-    sys.path.insert(0, str(ROOT))
+        FlagParser.program += f" {sys.argv.pop(1)}"
     os.environ.setdefault("FAST_DIARIZATION_MODEL", str(ROOT / "pretrained" / "lightweight-cnn"))  # of the page
     runpy.run_module(script or "diarize", run_name="__main__", alter_sys=True)

@@ -14,8 +14,12 @@ TOKEN = re.compile(r"hf_\w+")
 class FlagParser(argparse.ArgumentParser):
     """A parser whose flags may be written with hyphens too, and whose description is shown as it is."""
 
+    program: str | None = None
+    """What the usage line calls the program; `None` for the name of the script."""
+
     def __init__(self, **keywords):
-        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False} | keywords)
+        shown = {"formatter_class": argparse.RawDescriptionHelpFormatter, "prog": self.program}
+        super().__init__(**shown | {"allow_abbrev": False} | keywords)
 
     def parse_known_args(self, args=None, namespace=None):
         args = list(sys.argv[1:] if args is None else args)

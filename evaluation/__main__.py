@@ -78,7 +78,7 @@ def open_output(arguments: argparse.Namespace) -> OwnFiles:
 
 
 def parse() -> argparse.Namespace:
-    parser = FlagParser(prog="python -m evaluation", description=__doc__)
+    parser = FlagParser(prog=FlagParser.program or "python -m evaluation", description=__doc__)
     add = parser.add_argument
     add(
         "source",

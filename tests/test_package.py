@@ -78,9 +78,11 @@ def test_a_recording_in_another_directory_with_the_light_set_alone(installed, tm
 
 @pytest.mark.process
 def test_the_scripts_by_their_names(installed, tmp_path):
-    for name in ("train", "export", "bench", "evaluate"):
+    programs = {name: f"fast-diarization {name}" for name in ("export", "bench", "evaluate")}
+    for name, program in {"train": "accelerate launch train.py", **programs}.items():
         done = run(installed, tmp_path, name, "--help")
-        assert done.returncode == 0 and "usage: " in done.stdout, done.stderr
+        assert done.returncode == 0 and done.stdout.startswith(f"usage: {program} "), done.stdout + done.stderr
+    assert run(installed, tmp_path, "--help").stdout.startswith("usage: fast-diarization [")
     done = run(installed, tmp_path, "train", "--config", str(installed / "fast_diarization/configs/demo.yaml"), "--x")
     assert done.returncode and done.stderr == "error: unknown flag --x; see --help\n"
 
