@@ -47,7 +47,7 @@ from modeling import (
     FastDiarizationForAudioFrameClassification,
 )
 from publishing.card import write_card
-from training.anchor import EmbeddingAnchor
+from training.anchor import EmbeddingAnchor, freeze_embeddings
 from training.arguments import Arguments, Training, UsageError, network_of, parse
 from training.checkpoints import SLOTS, CheckpointError, Keeper, newest, newest_local, open_drive
 from training.curves import plot_curves
@@ -91,6 +91,8 @@ def run(arguments: Arguments, training: Training) -> None:
         directory, drive = hold_places(arguments, training, held)
         checkpoint = find_checkpoint(arguments, training, directory, drive, hub)
         model = make_model(arguments, checkpoint)
+        if arguments.freeze_embeddings:
+            freeze_embeddings(model)
         settings = settings_of(arguments, training)
         if checkpoint:
             compare_settings(checkpoint, settings)

@@ -1,4 +1,4 @@
-"""Embeddings that are held: the distance by hand, what it does to a network, and a run that is resumed to the bit."""
+"""Embeddings that are held or frozen: the distance by hand, what it does to a network, runs resumed to the bit."""
 
 import json
 import sys
@@ -64,7 +64,8 @@ def test_embeddings_that_moved_are_drawn_back(weights, batch):
     assert distances[-1].item() < 0.2 * distances[0].item()
 
 
-def test_a_run_with_it_is_resumed_to_the_bit(weights, tmp_path, monkeypatch):
+@pytest.fixture
+def run(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(train.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
     small = SMALL.replace("--hidden_size 16", "--lr_scheduler_type constant --save_steps 4")
 
@@ -74,8 +75,27 @@ def test_a_run_with_it_is_resumed_to_the_bit(weights, tmp_path, monkeypatch):
         train.main()
         return tmp_path / name / f"checkpoint-{steps}"
 
+    return run
+
+
+def test_a_run_with_it_is_resumed_to_the_bit(run):
     held = run("held", "--keep_embeddings", "2")
     log = json.loads((held / "trainer_state.json").read_text())["log_history"]
     assert any("loss_anchor" in entry for entry in log)
     run("on", "--keep_embeddings", "2", steps=4)
     assert_same(run("on", "--keep_embeddings", "2", "--resume"), held)
+
+
+@pytest.mark.parametrize("norms", ["false", "true"])
+def test_frozen_embeddings_are_the_same_and_their_run_is_resumed_to_the_bit(run, weights, batch, norms):
+    flags = ["--freeze_embeddings", "true", "--freeze_norms", norms]
+    trained = run("frozen", *flags)
+    before, after = (FastDiarizationForAudioFrameClassification.from_pretrained(d).eval() for d in (weights, trained))
+    states = [model.fast_diarization(batch["input_values"]).speaker_states for model in (before, after)]
+    vectors = [model.embed(s, batch["labels"], None) for model, s in zip((before, after), states)]
+    assert torch.equal(*states) and torch.equal(*vectors)
+    changed = {n for n, value in after.state_dict().items() if not torch.equal(value, before.state_dict()[n])}
+    assert {"classifier.weight", "fast_diarization.affinity.scale", "fast_diarization.fuse.conv.weight"} < changed
+    assert "fast_diarization.fuse.norm.running_mean" in changed
+    run("on", *flags, steps=4)
+    assert_same(run("on", *flags, "--resume"), trained)

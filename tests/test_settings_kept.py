@@ -36,6 +36,7 @@ REFUSED = {
     "--adam_beta1": ("adam_beta1", "0.8", "0.9", "0.8"),
     "--adam_beta2": ("adam_beta2", "0.8", "0.999", "0.8"),
     "--adam_epsilon": ("adam_epsilon", "1e-6", "1e-08", "1e-06"),
+    "--freeze_embeddings": ("freeze_embeddings", "true", "False", "True"),
     "--freeze_norms": ("freeze_norms", "true", "False", "True"),
 }
 
@@ -45,8 +46,9 @@ def test_what_the_steps_depend_on_is_refused_by_name_and_both_values(checkpoint,
     name, value, before, now = REFUSED[flag]
     if flag == "--optim":
         before = repr(told()["same"]["optim"])
+    start = ["--start_from", "weights"] if flag == "--freeze_embeddings" else []
     with pytest.raises(CheckpointError) as error:
-        compare_settings(checkpoint, told(flag, value))
+        compare_settings(checkpoint, told(flag, value, *start))
     assert str(error.value) == (
         f"the checkpoint was made with {name} {before} and this run has {now}; resume with the same, or start a new "
         "run from its weights with --start_from"

@@ -333,6 +333,11 @@ def wrong(tmp_path_factory) -> Path:
         (["--lanes", "0"], "--lanes must be at least 1, got 0"),
         (["--lanes", "1", "--long_window_seconds", "4"], "--long_window_seconds is for every other lane"),
         (["--keep_embeddings", "1"], "--keep_embeddings holds those of --start_from; name its weights"),
+        (["--freeze_embeddings", "true"], "--freeze_embeddings keeps those of --start_from; name its weights"),
+        (
+            ["--freeze_embeddings", "true", "--start_from", "{tmp}", "--keep_embeddings", "1"],
+            "--keep_embeddings changes embeddings and --freeze_embeddings does not; leave one of them out",
+        ),
         (["--keep_embeddings=-1"], "--keep_embeddings must be at least 0, got -1"),
         (["--tune_linking", "true"], "--tune_linking needs annotated recordings"),
         (["--dataset", "demo", "{tmp}/calls"], "has 1 recording; at least 2 are needed, 1 of them held out"),

@@ -1,15 +1,24 @@
-"""Embeddings held near those of the weights that a training starts from, so that it does not forget other people.
+"""Embeddings held to those of the weights that a training starts from, so that it does not forget other people.
 
 Fine-tuned on the few people of a few recordings, a network hears better when somebody speaks and tells strangers apart
 worse. So the embeddings of all windows, simulated ones too, are drawn to those that the network had for them at the
-start (Li and Hoiem, Learning without Forgetting, ECCV 2016).
+start (Li and Hoiem, Learning without Forgetting, ECCV 2016), or the layers that they come from are not trained at all.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from modeling import FastDiarizationForAudioFrameClassification
 from modeling.loss_fast_diarization import has_solo_speech
+
+
+def freeze_embeddings(model: FastDiarizationForAudioFrameClassification) -> None:
+    """Train only what comes after the embeddings: of the same frames of a speaker they stay the same, to the bit."""
+    network = model.fast_diarization
+    for layer in (network.input_norm, network.background, network.stem, network.local, network.down):
+        layer.requires_grad_(False)
+    model.speaker_projection.requires_grad_(False)
 
 
 class EmbeddingAnchor:

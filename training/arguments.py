@@ -129,6 +129,13 @@ class Arguments:
             "help": "Weight that holds embeddings near those of --start_from, to fine-tune on recordings of few people."
         },
     )
+    freeze_embeddings: bool = field(
+        default=False,
+        metadata={
+            "help": "Train only the layers after the speaker embeddings, which stay those of --start_from, so that "
+            "known voices need no new enrolment."
+        },
+    )
     freeze_norms: bool = field(
         default=False,
         metadata={
@@ -322,6 +329,12 @@ def check(arguments: Arguments, training: Training) -> None:
         raise UsageError("--hidden_size is given by the weights of --start_from; leave one of the two out")
     if arguments.keep_embeddings and not arguments.start_from:
         raise UsageError("--keep_embeddings holds those of --start_from; name its weights, or leave it out")
+    if arguments.freeze_embeddings:
+        if not arguments.start_from:
+            raise UsageError("--freeze_embeddings keeps those of --start_from; name its weights, or leave it out")
+        for name in ("keep_embeddings", "teacher_voices"):
+            if getattr(arguments, name):
+                raise UsageError(f"--{name} changes embeddings and --freeze_embeddings does not; leave one of them out")
     for name in ("learning_rate", "adam_epsilon"):
         if not getattr(training, name) > 0:
             raise UsageError(f"--{name} must be above 0, got {getattr(training, name)}")

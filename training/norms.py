@@ -17,12 +17,14 @@ from data.streaming import LanedStream
 BATCHES = 100
 
 
-def norms_of(model: nn.Module) -> Iterator[nn.BatchNorm2d]:
-    return (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+def norms_of(model: nn.Module, trained: bool = True) -> Iterator[nn.BatchNorm2d]:
+    """The batch normalisations of the layers that are trained, or of those that are not."""
+    norms = (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    return (norm for norm in norms if norm.weight.requires_grad == trained)
 
 
 def measure_norms(model: nn.Module, stream: LanedStream, batches: int = BATCHES) -> None:
-    """Set the running statistics of a network to their means over `batches` batches from many pools.
+    """Set the running statistics of the layers to be trained to their means over `batches` batches from many pools.
 
     Each utterance is used for one window only, so that a pool fills few batches. Dropout is off.
     """
@@ -41,7 +43,11 @@ def measure_norms(model: nn.Module, stream: LanedStream, batches: int = BATCHES)
         norm.momentum = momentum
 
 
-def freeze_norms(model: nn.Module) -> None:
-    """Normalise by the running statistics, without updating them, until the next `model.train()`."""
-    for norm in norms_of(model):
-        norm.eval()
+def freeze_norms(model: nn.Module, trained: bool) -> None:
+    """Normalise by the running statistics, without updating them, until the next `model.train()`.
+
+    Layers that are not trained always do; those that are, only if `trained`.
+    """
+    for frozen in (False, True) if trained else (False,):
+        for norm in norms_of(model, frozen):
+            norm.eval()

@@ -37,6 +37,7 @@ def settings_of(arguments: Arguments, training: Training) -> dict:
     return {
         "same": {name: _plain(getattr(training, name, None)) for name in SAME}
         | {
+            "freeze_embeddings": arguments.freeze_embeddings,
             "freeze_norms": arguments.freeze_norms,
             "keep_embeddings": arguments.keep_embeddings,
             "teacher_voices": hashlib.sha256(voices.read_bytes()).hexdigest()[:12] if voices.is_file() else None,

@@ -91,8 +91,7 @@ class StreamingTrainer(Trainer):
         if self.voices:
             rows = self.voices.rows_of(inputs["speaker_labels"])
             inputs = inputs | {"voice_labels": rows, "voices": self.voices.voices}
-        if self.frozen_norms:
-            freeze_norms(model)
+        freeze_norms(model, self.frozen_norms)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         if self.anchor:
             outputs["losses"]["anchor"] = distance = self.anchor.distance(outputs["speaker_embeddings"], inputs)
