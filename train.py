@@ -91,8 +91,6 @@ def run(arguments: Arguments, training: Training) -> None:
         directory, drive = hold_places(arguments, training, held)
         checkpoint = find_checkpoint(arguments, training, directory, drive, hub)
         model = make_model(arguments, checkpoint)
-        if arguments.freeze_embeddings:
-            freeze_embeddings(model)
         settings = settings_of(arguments, training)
         if checkpoint:
             compare_settings(checkpoint, settings)
@@ -221,10 +219,14 @@ def make_model(arguments: Arguments, checkpoint: Path | None) -> FastDiarization
                 raise CheckpointError(
                     f"{checkpoint} has {name} {getattr(config, name)!r} and this run {value!r}; resume with the same"
                 )
-        return FastDiarizationForAudioFrameClassification(config)
-    if arguments.start_from:
-        return load_weights(arguments.start_from, given)
-    return FastDiarizationForAudioFrameClassification(FastDiarizationConfig(**given))
+        model = FastDiarizationForAudioFrameClassification(config)
+    elif arguments.start_from:
+        model = load_weights(arguments.start_from, given)
+    else:
+        model = FastDiarizationForAudioFrameClassification(FastDiarizationConfig(**given))
+    if arguments.freeze_embeddings:
+        freeze_embeddings(model)
+    return model
 
 
 def make_anchor(arguments: Arguments, training: Training) -> EmbeddingAnchor | None:
