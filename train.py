@@ -116,7 +116,7 @@ def run(arguments: Arguments, training: Training) -> None:
             run=directory,
             settings=settings,
             voices=TeacherVoices(arguments.teacher_voices, training.device) if arguments.teacher_voices else None,
-            frozen_norms=arguments.freeze_norms,
+            freeze_norms=arguments.freeze_norms,
             anchor=make_anchor(arguments, training),
         )
         trainer.train(resume_from_checkpoint=checkpoint)

@@ -17,10 +17,8 @@ from data.streaming import LanedStream
 BATCHES = 100
 
 
-def norms_of(model: nn.Module, trained: bool = True) -> Iterator[nn.BatchNorm2d]:
-    """The batch normalisations of the layers that are trained, or of those that are not."""
-    norms = (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
-    return (norm for norm in norms if norm.weight.requires_grad == trained)
+def norms_of(model: nn.Module) -> Iterator[nn.BatchNorm2d]:
+    return (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
 def measure_norms(model: nn.Module, stream: LanedStream, batches: int = BATCHES) -> None:
@@ -31,23 +29,19 @@ def measure_norms(model: nn.Module, stream: LanedStream, batches: int = BATCHES)
     device = next(model.parameters()).device
     many_pools = stream.afresh(windows_per_utterance=1)
     model.eval()
-    momenta = [norm.momentum for norm in norms_of(model)]
-    for norm in norms_of(model):
+    norms = [norm for norm in norms_of(model) if norm.weight.requires_grad]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
     with torch.no_grad():
         for _, batch in zip(tqdm(range(batches), "measuring normalisation", disable=None), many_pools):
             model(input_values=torch.from_numpy(batch["input_values"]).to(device))
-    for norm, momentum in zip(norms_of(model), momenta):
+    for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
 
 
-def freeze_norms(model: nn.Module, trained: bool) -> None:
-    """Normalise by the running statistics, without updating them, until the next `model.train()`.
-
-    Layers that are not trained always do; those that are, only if `trained`.
-    """
-    for frozen in (False, True) if trained else (False,):
-        for norm in norms_of(model, frozen):
-            norm.eval()
+def frozen_norms(model: nn.Module, trained: bool) -> list[nn.BatchNorm2d]:
+    """Those that normalise by the running statistics: of layers that are not trained, and if `trained` of all."""
+    return [norm for norm in norms_of(model) if trained or not norm.weight.requires_grad]

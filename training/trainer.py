@@ -22,7 +22,7 @@ from evaluation.window_scores import WindowScores, speaker_group
 from training.anchor import EmbeddingAnchor
 from training.checkpoints import Keeper, discard_old
 from training.divergence import DivergenceGuard, refuse_divergence
-from training.norms import freeze_norms
+from training.norms import frozen_norms
 from training.ownership import RunDirectory
 from training.progress import ProgressLines, evaluation_lines, place, write
 from training.restoring import read_trainer_state, restoring, stream_state_file
@@ -61,12 +61,13 @@ class StreamingTrainer(Trainer):
         run: RunDirectory | None,
         settings: dict,
         voices: TeacherVoices | None = None,
-        frozen_norms: bool = False,
+        freeze_norms: bool = False,
         anchor: EmbeddingAnchor | None = None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
-        self.keeper, self.voices, self.frozen_norms, self.anchor = keeper, voices, frozen_norms, anchor
+        self.keeper, self.voices, self.anchor = keeper, voices, anchor
+        self.frozen_norms = frozen_norms(self.model, freeze_norms)
         self.run, self.settings = run, settings
         self.loader = PositionedLoader(self.train_dataset, workers)
         self.eval_windows = {
@@ -91,7 +92,8 @@ class StreamingTrainer(Trainer):
         if self.voices:
             rows = self.voices.rows_of(inputs["speaker_labels"])
             inputs = inputs | {"voice_labels": rows, "voices": self.voices.voices}
-        freeze_norms(model, self.frozen_norms)
+        for norm in self.frozen_norms:  # which the Trainer sets to training before each step
+            norm.eval()
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         if self.anchor:
             outputs["losses"]["anchor"] = distance = self.anchor.distance(outputs["speaker_embeddings"], inputs)
