@@ -12,7 +12,7 @@ TRANSIENT = {
     "500": ("status", {"code": 500}),
     "503": ("status", {"code": 503}),
     "reset": ("reset", {"at": 0.6}),
-    "stall": ("stall", {"at": 0.4, "seconds": 4.0}),
+    "stall": ("stall", {"at": 0.4, "seconds": 60.0}),
     "closed early": ("truncated", {"at": 0.7}),
     "closed early, no length": ("unannounced", {"at": 0.7}),
     "HTML with 200": ("html", {}),
