@@ -76,6 +76,7 @@ MARKERS = ("# needs the network", "# needs a GPU", "# needs a microphone", "# ta
 ENTRY_POINTS = ("parse_args", "parse_known_args", "parse_intermixed_args", "parse_known_intermixed_args")
 OTHER_PROGRAMS = (
     "cd",
+    "ffmpeg",
     "hf",
     "git",
     "pip",
