@@ -20,6 +20,7 @@ from data.corpora import CorpusError, open_corpus
 from data.simulated_recordings import SimulatedRecordings
 from diarization.backends import ModelError, open_network
 from diarization.formats import to_annotation
+from evaluation.rates import beside_floor
 from evaluation.recording_scores import RecordingScores
 from evaluation.sources import of_simulated
 from modeling.events_fast_diarization import LiveEvents
@@ -80,9 +81,12 @@ def main() -> None:
     rows = []
     for name in names:
         true, offline = (scores[name].result()["total"] for scores in (against_reference, against_offline))
-        rates = (true["diarization_error_rate"], true["confusion"], offline["diarization_error_rate"])
-        rows.append([name, *(f"{100 * rate:.1f}" for rate in rates), f"{true['speaker_count_error']:.1f}"])
-    print(table(["%", "DER", "confusion", "distance from offline", "speakers off by"], rows))
+        rates = (true["missed_speech"], true["false_alarm"], true["confusion"], offline["diarization_error_rate"])
+        percent = (f"{100 * rate:.1f}" for rate in rates)
+        rows.append(
+            [name, beside_floor(true, "diarization_error_rate"), *percent, f"{true['speaker_count_error']:.1f}"]
+        )
+    print(table(["%", "DER (floor)", "missed", "false alarm", "confusion", "from offline", "speakers off by"], rows))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from .enrolment_fast_diarization import LEAST_SECONDS, KnownVoices
 from .events_fast_diarization import LiveEvents
 from .levels_fast_diarization import Loudness, frame_levels
 from .path_fast_diarization import likeliest_names
-from .segments_fast_diarization import Segment, hysteresis, speaker_name, to_confidence
+from .segments_fast_diarization import Segment, hysteresis, join_runs, speaker_name, to_confidence
 from .settings_fast_diarization import (
     FRAME_SAMPLES,
     FRAME_SECONDS,
@@ -258,12 +258,27 @@ class StreamingDiarizer:
         windows[len(total) - len(pending) :] += 1
         self.total, self.windows = total, windows
 
+    def _runs(self, track: np.ndarray, active: bool, frames: int) -> np.ndarray:
+        """(runs, 2) of a speaker in the next `frames`, given all activity that is known, the frames after them too.
+
+        Pauses and runs that are too short are left out, but for a run that may go on and, having come out, one that is
+        `active`.
+        """
+        runs = hysteresis(track, self.settings.onset, self.settings.offset, active)
+        before = np.zeros((int(active), 2), int)
+        runs = join_runs(np.concatenate([before, runs]), self.settings.min_duration_off / FRAME_SECONDS)
+        long_enough = runs[:, 1] - runs[:, 0] >= self.settings.min_duration_on / FRAME_SECONDS - 1e-6
+        goes_on = (runs[:, 1] == len(track)) & (not self.finished)
+        came_out = (runs[:, 0] == 0) & active
+        runs = np.minimum(runs[long_enough | goes_on | came_out], frames)
+        return runs[runs[:, 1] > runs[:, 0]]
+
     def _decide(self, until: int) -> list[Segment]:
         frames = max(until - self.decided, 0)
-        track = self.total[:frames] / np.maximum(self.windows[:frames], 1)
+        track = self.total / np.maximum(self.windows, 1)
         found = []
         for speaker in range(track.shape[1]):
-            runs = hysteresis(track[:, speaker], self.settings.onset, self.settings.offset, speaker in self.active)
+            runs = self._runs(track[:, speaker], speaker in self.active, frames)
             found += [
                 (int(a), int(b), speaker, to_confidence(float(track[a:b, speaker].mean()), self.settings))
                 for a, b in runs
