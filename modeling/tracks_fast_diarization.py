@@ -11,8 +11,8 @@ from .timeline_fast_diarization import Frame, Timeline
 
 SAMPLING_RATE = 16_000
 LARGEST = 2.0**31  # of a float sample; files with the scale of integers exist
-LONGEST_LAG = 600.0
-"""Seconds that one track may lie behind another in the file; kept in memory meanwhile."""
+HELD_SECONDS = 1200.0
+"""Of all tracks together, in memory while another track lies behind them in the file."""
 OTHER_VERSIONS = ("dub", "comment", "karaoke", "hearing_impaired", "visual_impaired", "clean_effects", "descriptions")
 """FFmpeg's dispositions of a track that repeats another one's speech or talks about it."""
 MIX, SEPARATE = "mix", "separate"
@@ -175,10 +175,12 @@ class Track:
 class SideBySide:
     """Rows of several tracks, each pushed as it comes in the file, to rows of all of them of one length.
 
-    What comes more than `LONGEST_LAG` later in the file than the same second of another track is lost.
+    What comes later in the file than the same second of another track, by more than `HELD_SECONDS` over the number of
+    tracks, is lost.
     """
 
     def __init__(self, tracks: int):
+        self.longest_lag = round(HELD_SECONDS * SAMPLING_RATE / tracks)
         self.queues: list[deque[np.ndarray]] = [deque() for _ in range(tracks)]
         self.lengths = [0] * tracks
         self.rows = [1] * tracks
@@ -190,32 +192,38 @@ class SideBySide:
         self.missed[track] -= late
         self.lost += late / SAMPLING_RATE
         self._append(track, rows[:, late:])
-        ready = max(min(self.lengths), max(self.lengths) - round(LONGEST_LAG * SAMPLING_RATE))
+        ready = max(min(self.lengths), max(self.lengths) - self.longest_lag)
         if ready >= SAMPLING_RATE:
-            yield self._take(ready)
+            yield from self._take(ready)
 
     def flush(self) -> Iterator[np.ndarray]:
         """What is left, tracks that end early followed by silence."""
-        if max(self.lengths):
-            yield self._take(max(self.lengths))
+        yield from self._take(max(self.lengths))
 
     def _append(self, track: int, rows: np.ndarray):
         self.queues[track].append(rows)
         self.lengths[track] += rows.shape[1]
         self.rows[track] = len(rows)
 
-    def _take(self, size: int) -> np.ndarray:
-        taken = []
-        for track, queue in enumerate(self.queues):
-            missing = max(size - self.lengths[track], 0)
-            self.missed[track] += missing
-            self._append(track, np.zeros((self.rows[track], missing), np.float32))
-            joined = np.concatenate(queue, axis=1)
-            taken.append(joined[:, :size])
-            queue.clear()
-            queue.append(joined[:, size:])
-            self.lengths[track] -= size
-        return np.concatenate(taken)
+    def _take(self, size: int) -> Iterator[np.ndarray]:
+        """The next rows of all tracks, a second at a time: tracks that lie behind are filled up with silence."""
+        for at in range(0, size, SAMPLING_RATE):
+            second = min(SAMPLING_RATE, size - at)
+            yield np.concatenate([self._take_of(track, second) for track in range(len(self.queues))])
+
+    def _take_of(self, track: int, size: int) -> np.ndarray:
+        missing = max(size - self.lengths[track], 0)
+        self.missed[track] += missing
+        self._append(track, np.zeros((self.rows[track], missing), np.float32))
+        self.lengths[track] -= size
+        queue, pieces = self.queues[track], []
+        while size:
+            piece = queue.popleft()
+            pieces.append(piece[:, :size])
+            if piece.shape[1] > size:
+                queue.appendleft(piece[:, size:])
+            size -= pieces[-1].shape[1]
+        return np.concatenate(pieces, axis=1)
 
 
 def to_float(channels: np.ndarray) -> tuple[np.ndarray, int]:

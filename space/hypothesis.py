@@ -3,10 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from modeling.counting_fast_diarization import CountEstimate
-from modeling.segments_fast_diarization import Segment
+from modeling.segments_fast_diarization import Segment, join_segments
 from modeling.transcripts_fast_diarization import Passage
 from modeling.words_fast_diarization import Word, assign_words
 
@@ -95,7 +93,7 @@ class Hypothesis:
         slots = dict(self.slots)
         if name not in self.speakers:
             slots[name] = slots[speaker] if edit["do"] == "rename" else 1 + max(slots[there] for there in self.speakers)
-        segments = united(given(self.segments, speaker, start, end, name))
+        segments = tuple(join_segments(given(self.segments, speaker, start, end, name)))
         earlier = (*self.earlier, (self.segments, self.slots))[-MOST_UNDONE:]
         return replace(self, segments=segments, slots=slots, earlier=earlier)
 
@@ -132,17 +130,3 @@ def given(segments: Sequence[Segment], speaker: str, start: float, end: float, t
         pieces = (s.start, first, speaker), (first, last, to), (last, s.end, speaker)
         found += [replace(s, start=round(a, 3), end=round(b, 3), speaker=name) for a, b, name in pieces if b - a > 5e-4]
     return found
-
-
-def united(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """Segments by start; those of one speaker that overlap or touch are one, with their mean confidence."""
-    found: dict[str, list[Segment]] = {}
-    for segment in sorted(segments, key=lambda s: (s.start, s.end)):
-        turns = found.setdefault(segment.speaker, [])
-        if turns and segment.start <= turns[-1].end:
-            last = turns.pop()
-            lengths = last.end - last.start, segment.end - segment.start
-            confidence = float(np.average([last.confidence, segment.confidence], weights=np.maximum(lengths, 1e-6)))
-            segment = replace(last, end=max(last.end, segment.end), confidence=round(confidence, 4))
-        turns.append(segment)
-    return tuple(sorted((s for turns in found.values() for s in turns), key=lambda s: (s.start, s.end, s.speaker)))

@@ -265,6 +265,14 @@ def test_sizes_of_streamed_wav_are_no_damage(name, through):
     np.testing.assert_allclose(waveform, WHOLE, atol=1e-4)
 
 
+def test_thousands_of_chunks_after_the_data_are_no_damage():
+    recording = wav(WHOLE) + 5_000 * (b"abcd" + bytes(4))
+    with said() as messages:
+        np.testing.assert_allclose(load_audio(recording), WHOLE, atol=1e-4)
+    assert messages == []
+    np.testing.assert_allclose(decode(recording), WHOLE, atol=1e-4)
+
+
 @pytest.mark.parametrize("through", ["file", "pipe"])
 @pytest.mark.parametrize("size", [2 * len(WHOLE) // 3, 2 * len(WHOLE) // 3 + 1, 2])
 def test_a_header_shorter_than_the_data_is_overruled_and_said(size, through):

@@ -21,6 +21,7 @@ from modeling.linking_fast_diarization import diarize
 from modeling.mixing_fast_diarization import mix
 from modeling.separate_fast_diarization import diarize_channels
 from modeling.settings_fast_diarization import FRAME_SAMPLES, LinkingSettings, SpeakerCount
+from modeling.tracks_fast_diarization import SideBySide
 
 ROOT = Path(__file__).resolve().parent.parent
 CASES, CALLS = ROOT / "../shared/cases/audio", ROOT / "../shared/conversations"
@@ -134,6 +135,27 @@ def test_a_track_that_ends_early_or_begins_late_stays_where_it_is():
     assert waveform.shape == (2, len(SPEECH))
     np.testing.assert_allclose(waveform[1, : 5 * RATE], OTHER[: 5 * RATE], atol=1e-4)
     assert not waveform[1, 5 * RATE :].any()
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 40_000)), min_size=1, max_size=20))
+@settings(deadline=None)
+def test_tracks_come_out_side_by_side_a_second_at_a_time(pieces):
+    side, expected, blocks = SideBySide(3), [[np.zeros(0)] for _ in range(3)], []
+    for number, (track, length) in enumerate(pieces, 1):
+        expected[track].append(np.full(length, number))
+        blocks += side.push(track, np.full((1, length), number, np.float32))
+    blocks += side.flush()
+    assert max(block.shape[1] for block in blocks) <= RATE
+    whole = [np.concatenate(of_track) for of_track in expected]
+    longest = max(map(len, whole))
+    padded = np.stack([np.pad(track, (0, longest - len(track))) for track in whole])
+    assert np.array_equal(np.concatenate(blocks, axis=1), padded)
+
+
+def test_a_track_far_ahead_of_many_is_not_kept_whole():
+    side, minute = SideBySide(30), np.zeros((1, 60 * RATE), np.float32)
+    given_out = sum(block.shape[1] for _ in range(5) for block in side.push(0, minute))
+    assert given_out == (300 - 40) * RATE and max(side.lengths) == 40 * RATE
 
 
 def test_of_the_languages_of_a_film_one_is_heard():

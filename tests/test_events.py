@@ -19,7 +19,8 @@ from modeling.audio_fast_diarization import load_audio
 from modeling.counting_fast_diarization import Speaker
 from modeling.enrolment_fast_diarization import KnownVoices
 from modeling.events_fast_diarization import LiveEvents, replay
-from modeling.segments_fast_diarization import join_segments
+from modeling.linking_fast_diarization import diarize
+from modeling.segments_fast_diarization import Segment, join_segments
 from modeling.settings_fast_diarization import LinkingSettings
 from modeling.streaming_fast_diarization import StreamingDiarizer
 
@@ -84,6 +85,28 @@ def test_somebody_known_is_named_in_what_was_said_before_too():
     assert first["speaker"] == "SPEAKER_00" and named["speaker"] == "Known a" and first["id"] in named["ids"]
     found = [(round(s.start, 1), s.speaker) for s in replay(events)]
     assert found == [(0.5, "Known a"), (4.5, "SPEAKER_01"), (8.5, "Known a")]
+
+
+pieces = st.tuples(st.integers(0, 50), st.integers(1, 20), st.sampled_from("ab"))
+
+
+@given(st.lists(pieces, max_size=20))
+def test_joined_segments_hold_what_each_speaker_said(found):
+    """Also where two turns that became one person's end together."""
+    segments = [Segment(start / 2, (start + length) / 2, speaker, 0.9) for start, length, speaker in found]
+    expected = to_annotation("call", segments).support()
+    joined = [(s.start, s.end, s.speaker) for s in join_segments(segments)]
+    assert joined == sorted((turn.start, turn.end, name) for turn, _, name in expected.itertracks(yield_label=True))
+
+
+def test_confidence_is_calibrated_once():
+    chosen = LinkingSettings(confidence_scale=0.5, confidence_offset=-0.5)
+    oracle = OracleNetwork([(0.0, 6.0, "a")], 8.0, log_odds=2.0)
+    live = StreamingDiarizer(oracle, chosen).events()
+    live.push(oracle.waveform())
+    live.finish()
+    (offline,) = diarize(oracle, [oracle.waveform()], chosen)
+    assert live.segments[0].confidence == pytest.approx(offline.confidence, abs=1e-3)
 
 
 @pytest.mark.slow

@@ -11,6 +11,8 @@ WAVE = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 PLAIN_WAVE_FORMATS = (1, 3, 6, 7, 0xFFFE)
 """Tags of PCM, float, A-law, mu-law and extensible: as many bytes a second as the header says."""
 CHUNKS_AFTER_DATA = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"cue ", b"JUNK", b"PAD ", b"iXML", b"_PMX", b"smpl", b"fact")
+MOST_CHUNKS = 1000
+"""Looked at in a WAV, of which sound programs write a handful."""
 QUICKTIME_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
@@ -118,7 +120,10 @@ def is_chunk(ahead: bytes) -> bool:
 def _wave(file: BinaryIO, head: bytes, read_at: Callable[[int, int], bytes], file_size: int | None) -> Header:
     order = ">" if head[:4] == b"RIFX" else "<"
     at, bytes_a_second, long_size = 12, 0, None
-    while len(chunk := read_at(at, 8)) == 8:
+    for _ in range(MOST_CHUNKS):
+        chunk = read_at(at, 8)
+        if len(chunk) < 8:
+            return Header(file)
         name, size = chunk[:4], struct.unpack(f"{order}I", chunk[4:])[0]
         if name == b"fmt " and len(values := read_at(at + 8, 16)) == 16:
             tag, _, _, rate, _, _ = struct.unpack(f"{order}HHIIHH", values)
@@ -147,19 +152,18 @@ def _wave(file: BinaryIO, head: bytes, read_at: Callable[[int, int], bytes], fil
 
 def _ends_in_chunks(read_at: Callable[[int, int], bytes], at: int) -> bool:
     """Whether from there on a WAV has only chunks, or nothing."""
-    ahead = read_at(at, 9)
-    if ahead[:1] == b"\0" and at % 2:
-        return _ends_in_chunks(read_at, at + 1)
-    if len(ahead) < 8 or is_chunk(ahead):
-        return True
-    size = struct.unpack("<I", ahead[4:8])[0]
-    end = at + 8 + size
-    return (
-        ahead[:4].isascii()
-        and ahead[:4].decode().isprintable()
-        and bool(read_at(end - 1, 1))
-        and (_ends_in_chunks(read_at, end + size % 2))
-    )
+    for _ in range(MOST_CHUNKS):
+        ahead = read_at(at, 9)
+        if ahead[:1] == b"\0" and at % 2:
+            at, ahead = at + 1, read_at(at + 1, 9)
+        if len(ahead) < 8 or is_chunk(ahead):
+            return True
+        size = struct.unpack("<I", ahead[4:8])[0]
+        at += 8 + size
+        if not (ahead[:4].isascii() and ahead[:4].decode().isprintable() and read_at(at - 1, 1)):
+            return False
+        at += size % 2
+    return True
 
 
 def _counts_its_frames(read_at: Callable[[int, int], bytes]) -> bool:

@@ -78,16 +78,17 @@ def renamed(segments: Iterable[Segment], names: Mapping[str, str]) -> list[Segme
 
 
 def join_segments(segments: Iterable[Segment]) -> list[Segment]:
-    """Segments by start, with those of a speaker that touch put together, as the live diarizer's pieces do."""
-    joined: dict[tuple[str, float], Segment] = {}
+    """Segments by start; those of one speaker that overlap or touch are one, with their mean confidence."""
+    found: dict[str, list[Segment]] = {}
     for segment in sorted(segments, key=lambda s: (s.start, s.end)):
-        before = joined.pop((segment.speaker, segment.start), None)
-        if before is not None:
-            lengths = before.end - before.start, segment.end - segment.start
-            confidence = float(np.average([before.confidence, segment.confidence], weights=lengths))
-            segment = Segment(before.start, segment.end, segment.speaker, round(confidence, 4))
-        joined[segment.speaker, segment.end] = segment
-    return sorted(joined.values(), key=lambda s: (s.start, s.end))
+        turns = found.setdefault(segment.speaker, [])
+        if turns and segment.start <= turns[-1].end:
+            last = turns.pop()
+            lengths = np.maximum([last.end - last.start, segment.end - segment.start], 1e-6)
+            confidence = float(np.average([last.confidence, segment.confidence], weights=lengths))
+            segment = replace(last, end=max(last.end, segment.end), confidence=round(confidence, 4))
+        turns.append(segment)
+    return sorted((s for turns in found.values() for s in turns), key=lambda s: (s.start, s.end, s.speaker))
 
 
 def exclusive_segments(segments: Iterable[Segment]) -> list[Segment]:

@@ -279,10 +279,7 @@ class StreamingDiarizer:
         found = []
         for speaker in range(track.shape[1]):
             runs = self._runs(track[:, speaker], speaker in self.active, frames)
-            found += [
-                (int(a), int(b), speaker, to_confidence(float(track[a:b, speaker].mean()), self.settings))
-                for a, b in runs
-            ]
+            found += [(int(a), int(b), speaker, float(track[a:b, speaker].mean())) for a, b in runs]
             if frames:
                 (self.active.add if len(runs) and runs[-1, 1] == frames else self.active.discard)(speaker)
         segments = []
