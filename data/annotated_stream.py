@@ -97,7 +97,7 @@ class AnnotatedStream(ConversationStream):
             except (AudioError, AudioWarning) as error:
                 self._skip(str(error).removeprefix("audio: "), conversation.name)
             except ValueError:
-                self._skip("references past the end of the audio", conversation.name)
+                self._skip("references that do not fit the audio", conversation.name)
 
     def _count_crowded(self, chosen: Excerpts, name: str) -> None:
         before = len(str(self.crowded))

@@ -12,6 +12,7 @@ from modeling.audio_fast_diarization import Source, declared_seconds
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".m4a", ".mp3"}
 SLACK_SECONDS = 1.0
 """How far a reference may reach beyond the end of its recording: times are rounded, and some codecs cut the end."""
+LONGEST_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,29 @@ class Conversation:
     def last_turn_ends(self) -> float:
         return max((end for _, end, _ in self.turns), default=0.0)
 
+    def check_turns(self) -> None:
+        """
+        Raises:
+            ValueError: a turn has no speaker, or its times are not seconds of less than a day.
+        """
+        for start, end, speaker in self.turns:
+            seconds = all(isinstance(at, float | int) and abs(at) <= LONGEST_SECONDS for at in (start, end))
+            if not (seconds and isinstance(speaker, str)):
+                raise ValueError(
+                    f"the reference of {self.name!r} has a turn from {start} to {end} by {speaker!r}; every turn needs "
+                    f"a speaker, and times in seconds, {LONGEST_SECONDS:.0f} at most"
+                )
+
     def annotated_regions(self) -> tuple[tuple[float, float], ...]:
         """`regions`, or the whole recording, as long as it says it is.
 
         Raises:
-            ValueError: the reference goes on after the end of the recording.
+            ValueError: the reference goes on after the end of the recording, which lasts no longer than a day.
         """
+        self.check_turns()
         seconds = declared_seconds(self.audio)
+        if seconds is not None and seconds > LONGEST_SECONDS:
+            raise ValueError(f"{self.name!r} lasts {seconds / 3600:.0f} hours; cut it into parts of a day or less")
         last = self.last_turn_ends()
         if seconds is not None and last > seconds + SLACK_SECONDS:
             raise ValueError(

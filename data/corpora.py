@@ -367,10 +367,13 @@ def solo_speech_of(conversation: Conversation) -> Iterator[tuple[bytes, str, str
     name, audio = conversation.name, conversation.audio
     encoded = audio if isinstance(audio, bytes) else Path(audio).read_bytes()
     try:
+        conversation.check_turns()
         for utterance, speaker in cut(encoded, solo_stretches(*zip(*conversation.turns))) if conversation.turns else ():
             yield utterance, f"{name}, {speaker}", name
     except AudioError:
         yield encoded, name, name  # skipped and counted when it is decoded
+    except ValueError:
+        yield encoded, "", name  # the same, as one without a speaker
 
 
 @dataclass

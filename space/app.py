@@ -38,7 +38,7 @@ from space.hypothesis import EditError, Hypothesis
 from space.live import Live
 from space.player import PASS_ON, player, script
 
-MODEL = Path(os.environ.get("FAST_DIARIZATION_MODEL", "pretrained/lightweight-cnn"))
+MODEL = Path(os.environ.get("FAST_DIARIZATION_MODEL", "pretrained/lightweight-cnn")).resolve()
 EXAMPLE = jobs.ROOT / "data" / "sample" / "call.ogg"
 NETWORK, SETTINGS = open_network(str(MODEL / ONNX_FILE))
 AUTOMATIC = "automatic"
@@ -49,7 +49,7 @@ EDIT = ("do", "speaker", "to", "start", "end")
 LIVE_SECONDS, NOW_SECONDS, LATE_SECONDS = 40.0, 1.5, 1.0
 """What is shown while the microphone is on; how lately somebody was active who speaks now, for turns come a second
 late; and the time in which the last pieces of sound come after the microphone is off."""
-PRIVATE = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+PRIVATE = {"concurrency_limit": jobs.PLACES, "show_progress": "hidden", "api_visibility": "private"}
 """Of events that only make sense on the page, and that nobody waits for."""
 AT_ONCE = {"queue": False, **PRIVATE}
 
@@ -156,6 +156,8 @@ def read_words(file: str | None) -> tuple[tuple[Passage, ...] | None, str]:
     except (WordsError, OSError) as error:
         return None, f"**error:** {plain(str(error).replace(file, path.name))}"
     count = sum(len(passage.words) for passage in passages)
+    if count > jobs.MOST_WORDS:
+        return None, f"**error:** {plain(path.name)} has more than {jobs.MOST_WORDS} words; cut it into parts"
     return passages, f"{count} word{'s' * (count != 1)} in {plain(path.name)}"
 
 

@@ -15,7 +15,7 @@ from threading import Thread
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 512 * 2**20
-MOST_WORDS_BYTES = MOST_VOICES_BYTES = 16 * 2**20
+MOST_VOICES_BYTES, MOST_WORDS_BYTES, MOST_WORDS = 16 * 2**20, 8 * 2**20, 60_000
 MOST_SECONDS = 4 * 3600
 JOB_SECONDS = 600.0
 PLACES, WAITING = 4, 40

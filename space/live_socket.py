@@ -5,11 +5,14 @@
 
 Binary messages are samples, 16 bit little-endian mono at 16 kHz, as many at a time as come together; the text `end`
 ends the stream. What comes back is one event a message, JSON as docs/LIVE.md describes it. With
-FAST_DIARIZATION_VOICES, a file of known voices, people who are in it have their names.
+FAST_DIARIZATION_VOICES, a file of known voices, people who are in it have their names. A stream on which nothing is sent,
+or taken, for a minute is closed.
 """
 
+import asyncio
 import json
 import os
+from collections.abc import Awaitable
 
 import numpy as np
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
@@ -22,7 +25,8 @@ from modeling.streaming_fast_diarization import StreamingDiarizer
 
 MOST_STREAMS = 8
 """At once; further ones are closed with code 1013, try again later."""
-TRY_AGAIN, UNSUPPORTED = 1013, 1003
+TRY_AGAIN, UNSUPPORTED, GIVEN_UP = 1013, 1003, 1008
+SILENT_SECONDS = 60.0
 
 NETWORK, SETTINGS = open_network(os.environ.get("FAST_DIARIZATION_MODEL", "pretrained/lightweight-cnn"))
 VOICES = os.environ.get("FAST_DIARIZATION_VOICES")
@@ -40,6 +44,8 @@ async def live(socket: WebSocket) -> None:
     app.state.streams += 1
     try:
         await _answer(socket, LiveEvents(StreamingDiarizer(NETWORK, SETTINGS, voices=KNOWN)))
+    except TimeoutError:
+        await socket.close(GIVEN_UP, f"nothing was sent or taken for {SILENT_SECONDS:g} s")
     except WebSocketDisconnect:
         pass
     finally:
@@ -47,11 +53,11 @@ async def live(socket: WebSocket) -> None:
 
 
 async def _answer(socket: WebSocket, events: LiveEvents) -> None:
-    while (message := await socket.receive())["type"] == "websocket.receive":
+    while (message := await _soon(socket.receive()))["type"] == "websocket.receive":
         sound, text = message.get("bytes"), message.get("text")
         if text == "end":
             for event in await run_in_threadpool(events.finish):
-                await socket.send_text(json.dumps(event))
+                await _soon(socket.send_text(json.dumps(event)))
             await socket.close()
             return
         if sound is None or len(sound) % 2:
@@ -59,4 +65,8 @@ async def _answer(socket: WebSocket, events: LiveEvents) -> None:
             return
         samples = np.frombuffer(sound, "<i2").astype(np.float32) / 32768
         for event in await run_in_threadpool(events.push, samples):
-            await socket.send_text(json.dumps(event))
+            await _soon(socket.send_text(json.dumps(event)))
+
+
+def _soon(action: Awaitable) -> Awaitable:
+    return asyncio.wait_for(action, SILENT_SECONDS)

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import astuple
 from pathlib import Path
 from threading import Thread
@@ -21,6 +21,7 @@ from modeling.settings_fast_diarization import SpeakerCount
 from space.sound import SoundCopy
 
 BLOCK_SECONDS = 10.0
+MOST_MEMORY = 3 * 2**30
 
 
 def main(model: str, recording: str, num_speakers: str, most_seconds: str, copy: str, voices: str) -> None:
@@ -39,6 +40,7 @@ def main(model: str, recording: str, num_speakers: str, most_seconds: str, copy:
         return text.replace(voices, Path(voices).name) if voices else text
 
     leave_with_the_page()
+    limit_memory()
     if hasattr(os, "nice"):
         os.nice(5)  # the page and its live visitors go first
     warnings.simplefilter("always", AudioWarning)
@@ -76,6 +78,14 @@ def leave_with_the_page() -> None:
         os._exit(1)
 
     Thread(target=wait, daemon=True).start()
+
+
+def limit_memory() -> None:
+    """A recording that a decoder expands without end ends this process, and leaves the machine its memory."""
+    with suppress(ImportError, ValueError, OSError):  # where the system has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
 
 
 def bounded(file: Path, most_seconds: float) -> Iterator[np.ndarray]:

@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from loopback_hub import LoopbackHub
 from data.annotated import open_source
 from data.annotated_stream import AnnotatedStream
 from data.annotations import annotated_conversations
-from data.corpora import CorpusError
+from data.corpora import CorpusError, open_corpus
 from data.decoding import decode
 from data.excerpts import choose_excerpts
 
@@ -187,8 +189,19 @@ def test_rows_of_no_use_are_counted_among_good_ones(tmp_path, made, caplog):
     with caplog.at_level(logging.WARNING):
         made_of = list(itertools.islice((b for _, b in stream.block_batches(0)), 6))
     assert len(made_of) == 6
-    assert stream.skipped["references past the end of the audio"] >= 1
+    assert stream.skipped["references that do not fit the audio"] >= 1
     assert sum(stream.skipped.values()) >= 2 and any("the last one" in m for m in caplog.messages)
+
+
+@pytest.mark.parametrize("end", [math.inf, math.nan, 8.64e7, None])
+def test_times_that_are_not_seconds_cost_one_row(tmp_path, made, end):
+    wrong = replace(made[0], waveform=np.zeros(0, np.float32), turns=[*made[0].turns, (1.0, end, "A")])
+    write_hub_set(tmp_path, [wrong, *made[1:]], shards=1)
+    stream = AnnotatedStream(open_source(str(tmp_path), "train"), CONFIG)
+    assert len(list(itertools.islice((b for _, b in stream.block_batches(0)), 6))) == 6
+    assert stream.skipped["references that do not fit the audio"] >= 1
+    speakers = {row.speaker for row in open_corpus(str(tmp_path), "train").read(0)}
+    assert "" in speakers and {s.rpartition(", ")[0][-5:] for s in speakers if s} == {"row 1"}
 
 
 def test_everybody_with_one_name_on_the_hub(tmp_path, made):

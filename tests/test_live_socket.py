@@ -48,3 +48,11 @@ def test_no_more_streams_than_there_are_places(server, monkeypatch):
     monkeypatch.setattr(server, "MOST_STREAMS", 0)
     with testclient.TestClient(server.app).websocket_connect("/live") as socket:
         assert socket.receive()["code"] == server.TRY_AGAIN
+
+
+def test_a_place_is_not_held_in_silence(server, monkeypatch):
+    monkeypatch.setattr(server, "SILENT_SECONDS", 0.2)
+    with testclient.TestClient(server.app).websocket_connect("/live") as socket:
+        closed = socket.receive()
+    assert (closed["code"], closed["reason"]) == (server.GIVEN_UP, "nothing was sent or taken for 0.2 s")
+    assert server.app.state.streams == 0

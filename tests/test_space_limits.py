@@ -1,5 +1,6 @@
 """The page under attack: hostile, large and endless recordings, visitors of one file, a queue, Stop, leaving."""
 
+import importlib
 import json
 import shutil
 import signal
@@ -28,6 +29,7 @@ from two_tones import write_recording
 from space import jobs
 
 pytestmark = pytest.mark.page
+ROOT = Path(__file__).resolve().parent.parent
 
 HANGING = """
 import sys
@@ -209,6 +211,23 @@ def test_a_job_has_its_time(patient, tmp_path, monkeypatch):
 def test_what_is_too_large_or_too_long_is_not_begun(limits, message, patient, tmp_path, monkeypatch):
     with pytest.raises(jobs.JobError, match=message):
         work(patient, monkeypatch, write_recording(tmp_path / "call.wav"), **limits)
+
+
+def test_words_are_counted_before_they_are_shown(tmp_path, monkeypatch):
+    app = importlib.import_module("space.app")
+    monkeypatch.setattr(jobs, "MOST_WORDS", 3)
+    (tmp_path / "asr.json").write_text(json.dumps([{"text": "one two three", "start": 0, "end": 2}]))
+    assert app.read_words(str(tmp_path / "asr.json"))[1] == "3 words in asr.json"
+    (tmp_path / "asr.json").write_text(json.dumps([{"text": "one two three four", "start": 0, "end": 2}]))
+    too_many = "**error:** asr.json has more than 3 words; cut it into parts"
+    assert app.read_words(str(tmp_path / "asr.json")) == (None, too_many)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits what a process allocates")
+def test_a_job_has_its_memory():
+    code = "from space.worker import MOST_MEMORY, limit_memory; limit_memory(); bytes(MOST_MEMORY)"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stderr.splitlines()[-1] == "MemoryError"
 
 
 def test_what_is_longer_than_it_says_is_not_heard_to_its_end(tmp_path):
