@@ -91,7 +91,8 @@ def run(arguments: Arguments, training: Training) -> None:
         directory, drive = hold_places(arguments, training, held)
         checkpoint = find_checkpoint(arguments, training, directory, drive, hub)
         model = make_model(arguments, checkpoint)
-        settings = settings_of(arguments, training)
+        anchor = make_anchor(arguments, training)
+        settings = settings_of(arguments, training, anchor)
         if checkpoint:
             compare_settings(checkpoint, settings)
         state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
@@ -117,7 +118,7 @@ def run(arguments: Arguments, training: Training) -> None:
             settings=settings,
             voices=TeacherVoices(arguments.teacher_voices, training.device) if arguments.teacher_voices else None,
             freeze_norms=arguments.freeze_norms,
-            anchor=make_anchor(arguments, training),
+            anchor=anchor,
         )
         trainer.train(resume_from_checkpoint=checkpoint)
         if leave.signal:
@@ -327,7 +328,17 @@ def tune_linking(model: Path, corpora: list[str]) -> None:
     """Write the linking settings into a model's configuration that suit held-out recordings best."""
     settings = json.loads((model / "config.json").read_text())
     flags = ["--windows", settings["sliding_window_seconds"], "--hops", settings["hop_seconds"], "--write"]
-    command = [sys.executable, "-m", "evaluation.tuning", "--model", model, "--recordings", *corpora, *flags]
+    recordings = [Path(corpus).resolve() if Path(corpus).is_dir() else corpus for corpus in corpora]
+    command = [
+        sys.executable,
+        "-m",
+        "evaluation.tuning",
+        "--model",
+        model.resolve(),
+        "--recordings",
+        *recordings,
+        *flags,
+    ]
     if subprocess.run(list(map(str, command)), cwd=Path(__file__).parent).returncode:
         logging.error("linking settings could not be chosen (see above); those of the weights are kept")
 

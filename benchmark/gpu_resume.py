@@ -70,7 +70,7 @@ def run_until(command: list[str], output: Path, step: int) -> int:
     """
     log = output.with_suffix(".log")
     with log.open("a") as said:
-        run = subprocess.Popen([*command, "--output_dir", str(output)], stdout=said, stderr=said, cwd=ROOT)
+        run = subprocess.Popen([*command, "--output_dir", str(output)], stdout=said, stderr=said)
         while True:
             ended = run.poll() is not None
             whole = [step_of(c) for c in local_checkpoints(output) if step_of(c) >= step and fault_of(c) is None]

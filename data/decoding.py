@@ -23,6 +23,9 @@ MAX_SECONDS = 60.0
 LONGEST = 2**40
 """Samples: libsndfile takes the 0 of a FLAC that was written into a pipe for the largest number there is."""
 
+MOST_A_SECOND = 4 * 96_000
+"""Samples of all channels: more of them are decoded in pieces instead of at once."""
+
 
 class RowError(ValueError):
     """A corpus row whose audio cannot be used; the message is the reason in a few words."""
@@ -68,7 +71,8 @@ def open_with_libsndfile(audio: bytes) -> soundfile.SoundFile | None:
         file = soundfile.SoundFile(io.BytesIO(audio))
     except soundfile.LibsndfileError:
         return None
-    if 0 < file.frames < LONGEST and LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+    rate = file.samplerate
+    if 0 < file.frames < LONGEST and LOWEST_RATE <= rate <= HIGHEST_RATE and rate * file.channels <= MOST_A_SECOND:
         return file
     file.close()
     return None

@@ -1,6 +1,5 @@
 """Other names for speakers in files that were written before, without diarizing again."""
 
-import html
 import json
 import os
 import re
@@ -12,6 +11,7 @@ from common.terminal import say
 from common.text import read_text
 from diarization.formats import csv_field, rttm_field
 from diarization.names import listed
+from diarization.subtitles import vtt_field
 from modeling.enrolment_fast_diarization import LONGEST_NAME
 
 LINES = {
@@ -22,7 +22,7 @@ LINES = {
     ".txt": r"^([\d.]+\t[\d.]+\t|\[[\d:]+\] )([^\n]+?)()(?=: |$)",
 }
 """What is before a speaker's name in a file of each suffix, the name, and what is behind it."""
-WRITTEN: dict[str, Callable[[str], str]] = {".rttm": rttm_field, ".csv": csv_field, ".vtt": html.escape}
+WRITTEN: dict[str, Callable[[str], str]] = {".rttm": rttm_field, ".csv": csv_field, ".vtt": vtt_field}
 """How a name is written, where not as it is."""
 
 

@@ -38,11 +38,15 @@ def to_vtt(name: str, segments: Sequence[Segment], words: Sequence[Word] | None 
     """WebVTT (W3C) with the speaker as voice of each cue; without words the name is the text too."""
     lines = ["WEBVTT\n\n"]
     for cue in to_cues(segments, words):
-        speaker = html.escape(_one_line(cue.speaker), quote=False)
-        text = html.escape(_wrapped(cue.text), quote=False) if cue.text else speaker
+        speaker = vtt_field(_one_line(cue.speaker))
+        text = vtt_field(_wrapped(cue.text)) if cue.text else speaker
         voice = f"<v {speaker}>" if speaker else ""
         lines.append(f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{voice}{text}\n\n")
     return "".join(lines)
+
+
+def vtt_field(text: str) -> str:
+    return html.escape(text, quote=False)
 
 
 def to_cues(segments: Sequence[Segment], words: Sequence[Word] | None = None) -> list[Cue]:

@@ -99,12 +99,14 @@ def find(
     rows = []
     for segment in diarization.segments:
         turns = reference.label_timeline(person.get(segment.speaker, "")).support()
-        right = turns.crop(Interval(segment.start, segment.end)).duration()
-        seconds = segment.end - segment.start
-        rows.append((segment.confidence, seconds, right / seconds, names.index(segment.speaker)))
+        scored = Timeline([Interval(segment.start, segment.end)])
+        scored = scored if regions is None else scored.crop(regions)
+        if seconds := scored.duration():
+            right = turns.crop(scored).duration()
+            rows.append((segment.confidence, seconds, right / seconds, names.index(segment.speaker)))
     true = sum(reference.label_duration(name) >= LEAST_SPOKEN for name in reference.labels())
     segments = np.array(rows).reshape(-1, 4)
-    return Found(group, true, len(names), more, alike(diarization.speakers), segments)
+    return Found(group, true, len(hypothesis.labels()), more, alike(diarization.speakers), segments)
 
 
 def calibrate(found: Sequence[Found], settings: LinkingSettings) -> LinkingSettings:

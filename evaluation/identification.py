@@ -110,14 +110,14 @@ def spoken_seconds(recording: Recording) -> dict[str, float]:
 
 
 def who_is_who(diarization: Diarization, recording: Recording) -> dict[str, str]:
-    """The person who speaks most in the segments of each speaker found."""
+    """The person who speaks most in the segments of each speaker found, if anybody does."""
     together: dict[str, dict[str, float]] = {}
     for segment in diarization.segments:
         of_speaker = together.setdefault(segment.speaker, {})
         for start, end, name in recording.turns:
             shared = max(min(end, segment.end) - max(start, segment.start), 0.0)
             of_speaker[name] = of_speaker.get(name, 0.0) + shared
-    return {speaker: max(shares, key=shares.get) for speaker, shares in together.items()}
+    return {speaker: max(shares, key=shares.get) for speaker, shares in together.items() if any(shares.values())}
 
 
 def rates(trials: Sequence[Trial], threshold: float) -> dict[str, float]:

@@ -34,7 +34,7 @@ from data.simulated_recordings import Recording, SimulatedRecordings
 from diarization.backends import ModelError, open_network
 from diarization.formats import to_annotation
 from evaluation.recording_scores import RecordingScores
-from modeling.audio_fast_diarization import AudioError, load_audio
+from modeling.audio_fast_diarization import load_audio
 from modeling.levels_fast_diarization import frame_levels
 from modeling.linking_fast_diarization import Linker
 from modeling.settings_fast_diarization import CANDIDATES, SAMPLING_RATE, LinkingSettings, SpeakerCount
@@ -72,10 +72,9 @@ class Trial:
             batches = sliding_windows([recording.waveform], settings)
             self.outputs.append([(starts, *network(windows), frame_levels(windows)) for starts, windows in batches])
 
-    def score(self, settings: LinkingSettings, known: bool) -> tuple[dict, float]:
-        """Total scores, and the share of recordings whose number of speakers is right."""
+    def score(self, settings: LinkingSettings, known: bool) -> dict:
+        """The total scores of all recordings, with their number of speakers given or not."""
         scores = RecordingScores()
-        right = 0
         for reference, batches, scored in zip(self.references, self.outputs, self.regions):
             linker = Linker(settings)
             for batch in batches:
@@ -83,24 +82,23 @@ class Trial:
             speakers = len(reference.labels())
             segments = linker.segments(SpeakerCount(num_speakers=speakers if known else None))
             scores.add(reference, to_annotation(reference.uri, segments), scored)
-            right += len({s.speaker for s in segments}) == speakers
-        return scores.result()["total"], right / len(self.references)
+        return scores.result()["total"]
 
 
 def tune(trial: Trial, settings: LinkingSettings) -> LinkingSettings:
     """Coordinate descent over `CANDIDATES`."""
-    best = cost(*trial.score(settings, known=False))
+    best = cost(trial.score(settings, known=False))
     for _, name in tqdm(list(product(range(ROUNDS), CANDIDATES)), "settings", leave=False):
         for tried in _changed(settings, name):
-            tried_cost = cost(*trial.score(tried, known=False))
+            tried_cost = cost(trial.score(tried, known=False))
             if tried_cost < best - 1e-4:
                 best, settings = tried_cost, tried
     return settings
 
 
-def cost(total: dict, right: float) -> float:
+def cost(total: dict) -> float:
     """The cost that tuning minimises."""
-    return total["diarization_error_rate"] + COUNT_WEIGHT * (1 - right)
+    return total["diarization_error_rate"] + COUNT_WEIGHT * (1 - total["count_exact"])
 
 
 def _changed(settings: LinkingSettings, name: str) -> Iterator[LinkingSettings]:
@@ -134,8 +132,9 @@ def real_recordings(names: list[str]) -> tuple[list[Recording], list[Timeline | 
             if seconds >= MOST_SECONDS:
                 break
             try:
+                conversation.check_turns()
                 waveform = load_audio(conversation.audio)
-            except AudioError as error:
+            except ValueError as error:
                 print(f"warning: left out: {error}", file=sys.stderr)
                 continue
             seconds += len(waveform) / SAMPLING_RATE
@@ -190,10 +189,10 @@ def main() -> None:
     for start in starts:
         trial = Trial(network, recordings, start, regions)
         settings = tune(trial, start)
-        unknown, right = trial.score(settings, known=False)
-        known, _ = trial.score(settings, known=True)
-        found.append((cost(unknown, right), settings))
-        rates = (unknown["diarization_error_rate"], known["diarization_error_rate"], right, known["confusion"])
+        unknown, known = (trial.score(settings, known=given) for given in (False, True))
+        found.append((cost(unknown), settings))
+        rates = [scores["diarization_error_rate"] for scores in (unknown, known)]
+        rates += [unknown["count_exact"], known["confusion"]]
         window, hop = start.sliding_window_seconds, start.hop_seconds
         rows.append([f"{window:g}", f"{hop:g}", *(f"{100 * rate:.1f}" for rate in rates)])
         print(f"{window:g} s windows every {hop:g} s: {rows[-1][2:]} {settings}", flush=True)

@@ -5,8 +5,9 @@ import numpy as np
 from .settings_fast_diarization import FRAME_SECONDS
 from .windows_fast_diarization import WindowOutputs, agreement, is_present, solo_seconds
 
-CANDIDATES, BEAM = 8, 64
-"""Speakers considered for one local speaker, and ways of naming all local speakers of a window."""
+CANDIDATES, FOLLOWED, BEAM = 8, 4096, 64
+"""Speakers considered for one local speaker, and ways of naming local speakers: while they are named one after another,
+and of all of a window."""
 AGREEMENT_WEIGHT = 0.5
 """What a second of agreement between windows weighs beside a second of likeness within them."""
 
@@ -61,15 +62,16 @@ def likeliest_names(likeness: np.ndarray, present: np.ndarray) -> tuple[np.ndarr
         likeness: (local speakers, speakers).
         present: indices of local speakers; the others are -1.
     """
-    likeliest = [np.argsort(-likeness[local], kind="stable")[:CANDIDATES] for local in present]
-    ways = (
-        np.stack(np.meshgrid(*likeliest, indexing="ij"), -1).reshape(-1, len(present))
-        if len(present)
-        else np.zeros((1, 0), int)
-    )
-    distinct = (np.diff(np.sort(ways, axis=1), axis=1) > 0).all(axis=1)
-    if distinct.any():  # it is not where fewer speakers are looked for than a window has
-        ways = ways[distinct]
+    ways = np.zeros((1, 0), int)
+    enough = likeness.shape[1] >= len(present)  # not where fewer speakers are looked for than a window has
+    for count, local in enumerate(present, 1):
+        likeliest = np.argsort(-likeness[local], kind="stable")[:CANDIDATES]
+        ways = np.column_stack([np.repeat(ways, len(likeliest), axis=0), np.tile(likeliest, len(ways))])
+        if enough:
+            ways = ways[(ways[:, :-1] != ways[:, -1:]).all(axis=1)]
+        if len(ways) > FOLLOWED:
+            total = likeness[present[:count], ways].sum(axis=1)
+            ways = ways[np.sort(np.argsort(-total, kind="stable")[:FOLLOWED])]
     total = likeness[present, ways].sum(axis=1)
     best = np.argsort(-total, kind="stable")[:BEAM]
     states = np.full((len(best), len(likeness)), -1)

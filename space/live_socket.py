@@ -5,8 +5,8 @@
 
 Binary messages are samples, 16 bit little-endian mono at 16 kHz, as many at a time as come together; the text `end`
 ends the stream. What comes back is one event a message, JSON as docs/LIVE.md describes it. With
-FAST_DIARIZATION_VOICES, a file of known voices, people who are in it have their names. A stream on which nothing is sent,
-or taken, for a minute is closed.
+FAST_DIARIZATION_VOICES, a file of known voices, people who are in it have their names. A stream on which nothing is
+sent or taken for a minute is closed.
 """
 
 import asyncio

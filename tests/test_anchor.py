@@ -86,6 +86,13 @@ def test_a_run_with_it_is_resumed_to_the_bit(run):
     assert_same(run("on", "--keep_embeddings", "2", "--resume"), held)
 
 
+def test_a_run_goes_on_with_the_embeddings_that_it_keeps(run):
+    other = run("other")
+    run("held", "--keep_embeddings", "2", steps=4)
+    with pytest.raises(SystemExit, match="the checkpoint was made with weights of start_from '.* and this run has '"):
+        run("held", "--keep_embeddings", "2", "--start_from", other, "--resume")
+
+
 @pytest.mark.parametrize("norms", ["false", "true"])
 def test_frozen_embeddings_are_the_same_and_their_run_is_resumed_to_the_bit(run, weights, batch, norms):
     flags = ["--freeze_embeddings", "true", "--freeze_norms", norms]

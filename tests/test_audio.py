@@ -324,9 +324,9 @@ def flac_from_a_pipe(waveform: np.ndarray) -> bytes:
     return bytes(flac)
 
 
-def written(waveform: np.ndarray, **options) -> bytes:
+def written(waveform: np.ndarray, rate: int = RATE, **options) -> bytes:
     file = io.BytesIO()
-    soundfile.write(file, waveform.T, RATE, **options)
+    soundfile.write(file, waveform.T, rate, **options)
     return file.getvalue()
 
 
@@ -354,7 +354,8 @@ def test_the_fast_path_of_training_gives_what_the_decoder_gives(options, toleran
 @pytest.mark.slow
 def test_what_libsndfile_reads_otherwise_goes_the_slow_way():
     lossy = encode("ogg", "libopus", speech_like(12, 48_000), rate=48_000, move=MOVES["lost"][0])
-    for recording in (flac_from_a_pipe(WHOLE), wav(WHOLE, 0), encode("mp3", "libmp3lame", WHOLE), lossy):
+    many = written(np.tile(WHOLE, (8, 1)), format="FLAC", rate=96_000)
+    for recording in (flac_from_a_pipe(WHOLE), wav(WHOLE, 0), encode("mp3", "libmp3lame", WHOLE), lossy, many):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AudioNotice)
             np.testing.assert_array_equal(decode(recording), load_audio(recording))

@@ -1,6 +1,7 @@
 """Corpora of every kind: what they give, who is held out, and what is said when one cannot be used."""
 
 import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from data import corpora
 from data.corpora import CORPORA, Corpus, CorpusError, Utterances, is_held_out, open_corpus
 from data.decoding import decode
 from data.solo_speech import LONGEST_SECONDS, MOST_PER_CONVERSATION, SHORTEST_SECONDS, cut, solo_stretches
+from data.webdataset import samples
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +162,21 @@ def test_webdataset_layout(tmp_path, spoken, monkeypatch):
     assert {row.speaker for row in train} | {row.speaker for row in validation} == expected
     assert {row.speaker for row in validation} == {speaker for speaker in expected if is_held_out(speaker)} != set()
     assert sorted(row.audio for row in train + validation) == sorted(row["m4a"] for row in written)
+
+
+def test_a_sparse_member_of_a_tar_is_left_out(tmp_path):
+    """Ten kilobytes that stand for a gigabyte of zeros."""
+    member = tarfile.TarInfo("row.flac")
+    member.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = 2 * b"00000000000\0"
+    header[483:495] = b"%011o\0" % 2**30
+    header[148:155] = b"%06o\0" % tarfile.calc_chksums(bytes(header))[0]
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        archive.fileobj.write(header)
+        archive.offset += len(header)
+        archive.addfile(tarfile.TarInfo("row.txt"))
+    assert list(samples(str(tmp_path / "shard.tar"))) == [{"__key__": "row", "txt": b""}]
 
 
 def test_without_a_validation_split_speakers_are_held_out_by_name(tmp_path, spoken):

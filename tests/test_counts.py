@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_network import OracleNetwork
+from pyannote.core import Segment as Interval
+from pyannote.core import Timeline
 from two_tones import write_model, write_recording
 
 import diarize
@@ -178,5 +180,10 @@ def test_segments_are_right_for_the_time_their_speaker_speaks(tmp_path):
     found = find(oracle, LinkingSettings(), Recording("call", oracle.waveform(), said), "g")
     assert found.true == 2 and set(found.more) == set(MARGINS)
     np.testing.assert_allclose(found.segments[:3, 2], [1.0, 0.5, 1.0], atol=0.03)
+    in_region = find(
+        oracle, LinkingSettings(), Recording("call", oracle.waveform(), said), "g", Timeline([Interval(0, 3)])
+    )
+    assert (in_region.true, in_region.speakers) == (1, 1)
+    np.testing.assert_allclose(in_region.segments[:, 1:3], [[3.0, 1.0]], atol=0.03)
     draw(tmp_path / "curve.png", [found], LinkingSettings())
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

@@ -18,12 +18,14 @@ from two_tones import TONES, write_model, write_recording
 
 import diarize
 from data.rttm import read_rttm
+from data.simulated_recordings import Recording
 from diarization.backends import open_network
 from diarization.renaming import rename_files
+from diarization.subtitles import to_vtt
 from diarization.talk_time import TalkTime, talk_times
-from evaluation.identification import Trial, choose_threshold, equal_error, rates
+from evaluation.identification import Trial, choose_threshold, equal_error, rates, who_is_who
 from modeling import FastDiarizationConfig, FastDiarizationForAudioFrameClassification
-from modeling.counting_fast_diarization import Speaker
+from modeling.counting_fast_diarization import CountEstimate, Diarization, Speaker
 from modeling.enrolment_fast_diarization import KnownVoices, VoicesError, assign, check_name, fingerprint_of
 from modeling.pipeline_fast_diarization import FastDiarizationPipeline, torch_network
 from modeling.segments_fast_diarization import Segment
@@ -239,6 +241,13 @@ def test_false_rejects_and_accepts_are_counted_as_defined():
 # Names given afterwards
 
 
+def test_who_is_heard_in_noise_alone_is_nobody():
+    segments = [Segment(0.0, 4.0, "SPEAKER_00", 0.9), Segment(6.0, 7.0, "SPEAKER_01", 0.9)]
+    found = Diarization(segments, {}, CountEstimate(2, 1, 2))
+    recording = Recording("call", np.zeros(16_000, np.float32), [(0.0, 1.0, "a"), (1.0, 4.0, "b")])
+    assert who_is_who(found, recording) == {"SPEAKER_00": "b"}
+
+
 def test_speakers_are_renamed_in_every_format(run, tmp_path):
     assert run("call.wav", "--format", "rttm,json,csv,srt,audacity") == 0
     files = sorted(map(str, (tmp_path / "results").glob("call.*")))
@@ -269,6 +278,12 @@ def test_cues_with_words_keep_their_words(tmp_path):
     assert "<v Al &amp; co>Al &amp; co\n" in vtt.read_text()
     assert "Al & co: A: B\n" in srt.read_text() and srt.read_text().endswith("B: A\n")
     assert txt.read_text() == "[0:00] Al & co: A\n\n[0:01] B: [0:00] A\n"
+
+
+def test_names_with_quotes_are_renamed_as_they_are_written(tmp_path):
+    (file := tmp_path / "call.vtt").write_text(to_vtt("call", [Segment(0.0, 1.0, "O'Brien", 0.9)]))
+    assert rename_files(["O'Brien=O\"Hara", str(file)]) == 0
+    assert file.read_text() == to_vtt("call", [Segment(0.0, 1.0, 'O"Hara', 0.9)])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
-import scipy
+import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_network import OracleNetwork
@@ -309,6 +309,30 @@ def test_windows_of_three_and_four_tracks_are_linked(tracks):
         found = to_annotation("call", diarize(network, [network.waveform()], LinkingSettings()))
         rates[told_apart] = score_recording(reference, found)["diarization_error_rate"]
     assert rates[tracks] < 0.01 and rates[2] > 0.05
+
+
+@pytest.mark.parametrize("present", [6, 8])
+def test_naming_many_tracks_at_once_is_cheap(present):
+    likeness = np.random.default_rng(1).random((8, 12))
+    heard = np.arange(present)
+    tracemalloc.start()
+    states, total = likeliest_names(likeness, heard)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    _, best = scipy.optimize.linear_sum_assignment(-likeness[heard])
+    assert tuple(states[0][:present]) == tuple(best) and total[0] == pytest.approx(likeness[heard, best].sum())
+    assert (states[:, present:] == -1).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.integers(1, 9))
+def test_all_ways_of_naming_a_few_tracks_are_weighed(seed, present, speakers):
+    likeness = np.random.default_rng(seed).random((4, speakers)).round(1)
+    ways = list(product(range(speakers), repeat=present))
+    if speakers >= present:
+        ways = [way for way in ways if len(set(way)) == present]
+    expected = sorted((float(likeness[np.arange(present), list(way)].sum()) for way in ways), reverse=True)
+    _, total = likeliest_names(likeness, np.arange(present))
+    np.testing.assert_allclose(total[:8], expected[:8][: len(total)], atol=1e-9)
 
 
 def test_of_four_tracks_at_once_few_ways_of_naming_them_are_kept():

@@ -95,7 +95,8 @@ def run(monkeypatch, *flags) -> None:
 
 def test_a_run_beside_true_labels_says_whose_labels_it_used(monkeypatch, teacher, audio, tmp_path):
     monkeypatch.setattr(train.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 0}))
-    run(monkeypatch, "--dataset", "demo", audio, "--teacher", teacher, "--output_dir", tmp_path / "run")
+    taught = ["--dataset", "demo", audio, "--teacher", teacher, "--freeze_norms", "true"]
+    run(monkeypatch, *taught, "--output_dir", tmp_path / "run")
     assert json.loads((tmp_path / "run/model/training.json").read_text())["teacher"] == LICENCE
     assert "MIT" in LICENCE
     assert "corpora" not in json.loads((tmp_path / "run/model/windows.json").read_text()), "it is not scored on"

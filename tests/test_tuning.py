@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 from annotated_fixtures import talks, write_directory
 from oracle_network import OracleNetwork
+from pyannote.core import Segment as Interval
+from pyannote.core import Timeline
 from two_tones import write_model
 
 from data.annotated import open_source
@@ -27,16 +29,25 @@ def test_settings_that_hide_a_speaker_of_half_a_minute_are_left(monkeypatch):
     network = OracleNetwork(TURNS, 30.0)
     hiding = LinkingSettings(min_speaker_seconds=20.0)
     trial = tuning.Trial(network, [Recording("half a minute", network.waveform(), TURNS)], hiding)
-    assert trial.score(hiding, known=False)[1] == 0
+    assert trial.score(hiding, known=False)["count_exact"] == 0
     chosen = tuning.tune(trial, hiding)
     assert chosen == replace(hiding, min_speaker_seconds=3.0)
-    assert tuning.cost(*trial.score(chosen, known=False)) < 0.01
+    assert tuning.cost(trial.score(chosen, known=False)) < 0.01
 
 
 def test_of_two_equal_errors_the_right_number_of_speakers_is_cheaper():
-    total = {"diarization_error_rate": 0.1}
-    assert tuning.cost(total, right=0.9) < tuning.cost(total, right=0.5)
-    assert tuning.cost(total, right=1.0) == 0.1
+    costs = [tuning.cost({"diarization_error_rate": 0.1, "count_exact": exact}) for exact in (1.0, 0.9, 0.5)]
+    assert costs == sorted(costs) and costs[0] == 0.1
+
+
+def test_who_speaks_outside_the_annotated_regions_is_not_counted():
+    network = OracleNetwork(TURNS, 30.0)
+    recording = Recording("call", network.waveform(), TURNS[:1])
+    whole, region = (
+        tuning.Trial(network, [recording], LinkingSettings(), [regions]).score(LinkingSettings(), known=False)
+        for regions in (None, Timeline([Interval(0, 9.5)]))
+    )
+    assert (whole["count_exact"], region["count_exact"]) == (0, 1)
 
 
 @pytest.mark.parametrize(

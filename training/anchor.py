@@ -5,6 +5,8 @@ worse. So the embeddings of all windows, simulated ones too, are drawn to those 
 start (Li and Hoiem, Learning without Forgetting, ECCV 2016), or the layers that they come from are not trained at all.
 """
 
+import hashlib
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -26,10 +28,15 @@ class EmbeddingAnchor:
     Args:
         model: the network at the start, not trained any more.
         weight: of the distance in the loss.
+
+    Attributes:
+        digest: of the network's weights.
     """
 
     def __init__(self, model: nn.Module, weight: float):
         self.model, self.weight = model.eval().requires_grad_(False), weight
+        weights = [tensor.cpu().numpy().tobytes() for tensor in model.state_dict().values()]
+        self.digest = hashlib.sha256(b"".join(weights)).hexdigest()[:12]
 
     def distance(self, embeddings: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean of 1 - cosine to the embeddings at the start, over the speakers with 0.4 s of non-overlapped speech.

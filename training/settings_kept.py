@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from common.version import __version__
+from training.anchor import EmbeddingAnchor
 from training.arguments import Arguments, Training
 from training.checkpoints import CheckpointError
 from training.sealing import made_by
@@ -31,7 +32,7 @@ MAY_CHANGE = ("max_steps", "warmup_steps", "warmup_ratio", "lr_scheduler_type", 
 """What holds from the next step on as the command has it; transformers 5 has no warmup_ratio."""
 
 
-def settings_of(arguments: Arguments, training: Training) -> dict:
+def settings_of(arguments: Arguments, training: Training, anchor: EmbeddingAnchor | None = None) -> dict:
     """What is kept of the command: what a continuation must have too, what may change, and the code."""
     voices = Path(arguments.teacher_voices or "")
     return {
@@ -40,6 +41,7 @@ def settings_of(arguments: Arguments, training: Training) -> dict:
             "freeze_embeddings": arguments.freeze_embeddings,
             "freeze_norms": arguments.freeze_norms,
             "keep_embeddings": arguments.keep_embeddings,
+            "weights of start_from": anchor and anchor.digest,
             "teacher_voices": hashlib.sha256(voices.read_bytes()).hexdigest()[:12] if voices.is_file() else None,
         },
         "may change": {name: _plain(getattr(training, name)) for name in MAY_CHANGE if hasattr(training, name)}

@@ -9,6 +9,7 @@ train activity alone, no embedding.
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -52,6 +53,9 @@ class TaughtStream(AnnotatedStream):
     def teacher(self) -> Segmentation3:
         """Opened where it is first asked: in each data worker."""
         return Segmentation3(self.file)
+
+    def afresh(self, **changes) -> "TaughtStream":
+        return type(self)(self.utterances, replace(self.config, **changes), teacher=self.file)
 
     def identity(self) -> dict:
         return super().identity() | {"teacher": self.digest}
