@@ -37,6 +37,7 @@ from transformers.utils import logging as transformers_logging
 from common.errors import first_line
 from common.hub_http import limit_silence
 from common.output import OutputError, make_directory
+from common.retry import GaveUp
 from common.version import __version__
 from data.corpora import CORPORA, Corpus, CorpusError
 from diarization.backends import CONFIG_FILE, WEIGHTS_FILE, ModelError, download_model, of_run
@@ -72,7 +73,7 @@ def main():
     transformers_logging.disable_progress_bar()
     try:
         run(*parse(__doc__))
-    except (CorpusError, CheckpointError, OutputError, UsageError, Diverged, FileNotFoundError) as error:
+    except (CorpusError, CheckpointError, OutputError, UsageError, Diverged, GaveUp, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from None
 
 
@@ -258,7 +259,9 @@ def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassifi
                 "--num_speakers out, or train from scratch without --start_from"
             )
         return FastDiarizationForAudioFrameClassification.from_pretrained(place, **given)
-    except (ModelError, OSError, SafetensorError) as error:
+    except UsageError:
+        raise
+    except (ModelError, OSError, SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise UsageError(f"--start_from {name} cannot be loaded ({first_line(error)}); {remedy}") from None
 
 

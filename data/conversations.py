@@ -19,7 +19,6 @@ GRID = 160
 FADE = np.linspace(0, 1, 80, dtype=np.float32)
 LEVEL = 0.05
 TURN_TAKING = json.loads((Path(__file__).parent / "turn_taking.json").read_text())
-QUANTILES = np.array(TURN_TAKING["quantiles_percent"]) / 100
 STYLES = ("primock57", "voxconverse_2spk", "lively")
 """Two measured styles, and `lively`: short turns, most of whose changes overlap by 0.3 to 2.5 s."""
 LENGTHS = {

@@ -31,7 +31,6 @@ from modeling.audio_fast_diarization import AudioError
 AUDIO_COLUMNS = ("audio", "m4a", "wav", "flac", "mp3", "ogg", "opus")
 SPEAKER_COLUMNS = ("speaker_id", "speaker", "speaker_name", "client_id", "spk_id", "label")
 TURN_COLUMNS = ("timestamps_start", "timestamps_end", "speakers")
-AUDIO_FILES = AUDIO_SUFFIXES
 HELD_OUT_PERCENT = 3
 READABLE_AMONG = 3
 """A run starts only if one of this many first tars can be read."""

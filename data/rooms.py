@@ -221,6 +221,8 @@ def measured_room(rng: np.random.Generator, response: np.ndarray, decay: float, 
 
 def reverberation_time(response: np.ndarray) -> float:
     """Seconds in which a response falls by 60 dB: from -5 to -25 dB of its energy decay curve (Schroeder, 1965)."""
+    if not response.any():
+        return 3 / SAMPLING_RATE
     energy = np.cumsum(np.square(response[::-1], dtype=np.float64))[::-1]
     level = 10 * np.log10(energy / energy[0] + 1e-12)
     begin, end = np.argmax(level < -5), np.argmax(level < -25)

@@ -103,11 +103,11 @@ def window_shares(labels: np.ndarray) -> dict[str, float]:
     return shares | {"speech": (talking > 0).mean(), "overlap": overlap}
 
 
-def fill_pool(utterances: Utterances, size: int) -> Pool:
+def fill_pool(utterances: Utterances, size: int, speakers: int) -> Pool:
     """Decode up to `size` utterances from units spread over the corpus.
 
     Raises:
-        CorpusError: they have fewer than two speakers.
+        CorpusError: they have fewer speakers than are needed.
     """
     pool = Pool()
     for unit in np.random.default_rng(0).permutation(len(utterances))[:16]:
@@ -118,8 +118,9 @@ def fill_pool(utterances: Utterances, size: int) -> Pool:
                 continue
         if len(pool.audio) >= size:
             break
-    if len(pool.speakers) < 2:
-        raise CorpusError(f"corpus {utterances.corpus.path!r} has fewer than two speakers in its first units")
+    if len(pool.speakers) < speakers:
+        found = f"{len(pool.speakers)} speakers in its first units; {speakers} are needed"
+        raise CorpusError(f"corpus {utterances.corpus.path!r} has {found}")
     return pool
 
 
@@ -173,7 +174,7 @@ def main() -> None:
         raise SystemExit(f"error: --windows must be at least 1, got {arguments.windows}")
     try:
         task = Task(arguments.num_speakers)
-        pool = fill_pool(open_corpus(arguments.dataset, "train"), 200)
+        pool = fill_pool(open_corpus(arguments.dataset, "train"), 200, max(PEOPLE, task.num_speakers))
     except (CorpusError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     print(report(pool, arguments.windows, task))

@@ -4,11 +4,13 @@ By default each worker makes one of its own in the temporary directory, which st
 """
 
 import multiprocessing
+import os
 import shutil
 import tempfile
 from contextlib import suppress
 from multiprocessing.util import Finalize
 from pathlib import Path
+from typing import TextIO
 
 try:
     import fcntl
@@ -28,11 +30,20 @@ def share_folder() -> None:
         with suppress(OSError), (left / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held as long as the run or a worker of it lives
             shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-    lock = (folder / "lock").open("a")
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    folder, lock = _locked_folder()
     settings["tempdir"] = str(folder)
     Finalize(None, _remove, (folder, lock), exitpriority=-100)
+
+
+def _locked_folder() -> tuple[Path, TextIO]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        with suppress(FileNotFoundError):  # another run took the new folder for one that was left behind
+            lock = (folder / "lock").open("a")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock.fileno()).st_nlink:
+                return folder, lock
+            lock.close()
 
 
 def _remove(folder: Path, lock) -> None:

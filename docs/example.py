@@ -39,7 +39,7 @@ def simulate(
     Raises:
         CorpusError: the corpus cannot be read, or has too few speakers.
     """
-    pool = fill_pool(open_corpus(dataset, "train"), UTTERANCES)
+    pool = fill_pool(open_corpus(dataset, "train"), UTTERANCES, num_speakers)
     rng = np.random.default_rng(seed)
     turns = plan_turns(rng, PLANNED, EXCERPTS_FROM + seconds, num_speakers)
     inside = np.minimum(turns.end, EXCERPTS_FROM + seconds) - np.maximum(turns.start, EXCERPTS_FROM)

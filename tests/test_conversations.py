@@ -11,7 +11,6 @@ from data.conversations import (
     FADE,
     GRID,
     LEVEL,
-    QUANTILES,
     SAMPLING_RATE,
     STYLES,
     TURN_TAKING,
@@ -90,7 +89,7 @@ def test_planned_lengths_are_those_measured_on_real_conversations(number):
     style = STYLES[number]
     planned = measure(plan_turns(np.random.default_rng(5), 150, 300, 2, np.eye(3)[number]), 300)
     for quantity in QUANTITIES:
-        reference = np.interp([0.25, 0.5, 0.75], QUANTILES, TURN_TAKING[style][quantity])
+        reference = np.interp([25, 50, 75], TURN_TAKING["quantiles_percent"], TURN_TAKING[style][quantity])
         found = np.quantile(planned[quantity], [0.25, 0.5, 0.75])
         tolerance = 0.45 if "overlap" in quantity else 0.2
         np.testing.assert_allclose(found, reference, rtol=tolerance, atol=0.03, err_msg=quantity)

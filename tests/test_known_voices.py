@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import scipy.optimize
 import soundfile
 import torch
@@ -112,6 +113,7 @@ def without_a_number(model: Path, file: str) -> None:
         (lambda model, file: Path(file).mkdir(), "Is a directory"),
         (lambda model, file: safetensors.numpy.save_file({"Anna": np.ones(2)}, file), "not a file of known voices"),
         (damaged, "not a file of known voices"),
+        (lambda model, file: safetensors.torch.save_file({"A": torch.ones(2).bfloat16()}, file), "not a file of known"),
         (without_a_number, "not a file of known voices"),
         (others_embeddings, "its embeddings are another network's; enrol everybody anew"),
     ],

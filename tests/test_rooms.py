@@ -168,6 +168,14 @@ def test_a_measured_room_begins_with_its_direct_sound_and_decays_no_slower_than_
     np.testing.assert_allclose(rest, rest[0], rtol=0.05)  # only the direct sound falls with the distance
 
 
+@pytest.mark.parametrize("samples", [1, 32, 100])
+def test_a_measured_room_may_be_its_direct_sound_alone(samples):
+    dirac = np.zeros(samples, np.float32)
+    dirac[0] = 1
+    responses = measured_room(np.random.default_rng(6), dirac, 0.3, 3, 12_000)
+    assert (responses[:, 0] > 0).all() and not responses[:, 1:].any()
+
+
 def test_recorded_responses_are_read_and_bad_ones_refused(tmp_path):
     with pytest.raises(CorpusError, match="has no .flac"):
         load_rooms(str(tmp_path))

@@ -213,3 +213,33 @@ def test_no_folder_is_left_by_workers_that_were_killed(tmp_path):
     (left,) = run("kill")
     assert left.startswith("fdw-")
     assert run("leave") == [], "it removes its own and that of the killed run"
+
+
+RACE = """
+import os
+import subprocess
+import sys
+import tempfile
+
+from data.worker_folder import share_folder
+
+make, others = tempfile.mkdtemp, [[sys.executable, "-c", "from data.worker_folder import share_folder; share_folder()"]]
+
+def make_and_wait_for_another_run(*args, **kwargs):
+    made = make(*args, **kwargs)
+    if others:
+        subprocess.run(others.pop(), check=True)
+    return made
+
+tempfile.mkdtemp = make_and_wait_for_another_run
+share_folder()
+print(os.listdir(tempfile.gettempdir()))
+"""
+
+
+@pytest.mark.process
+def test_a_folder_that_another_run_took_for_one_left_behind_is_made_again(tmp_path):
+    root = Path(__file__).resolve().parent.parent
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(root)}
+    ended = subprocess.run([sys.executable, "-c", RACE], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0 and ended.stdout.count("fdw-") == 1, ended.stderr

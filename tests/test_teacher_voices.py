@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from data.conversations import speaker_number
 from data.corpora import CorpusError, open_corpus
@@ -35,7 +35,7 @@ def test_a_number_beyond_the_last_one_is_a_stranger(table):
 
 
 def test_a_file_that_is_no_table_is_named(tmp_path):
-    for content in (b"", b"no safetensors"):
+    for content in (b"", b"no safetensors", save({"speaker": torch.tensor([1])})):
         file = tmp_path / "broken"
         file.write_bytes(content)
         with pytest.raises(

@@ -320,9 +320,10 @@ def wrong(tmp_path_factory) -> Path:
     (directory / "texts").mkdir()
     (directory / "texts" / "text.wav").write_text("Dear recording,\n" * 100)
     pq.write_table(pa.table({"audio": [b"RIFF"], "text": ["hello"]}), directory / "nameless" / "train.parquet")
-    for name, kind in (("other/model", "wavlm"), ("torn", "fast-diarization")):
+    ours = {"model_type": "fast-diarization"}
+    for name, config in (("other/model", {"model_type": "wavlm"}), ("torn", ours), ("odd", ours | {"auto_map": None})):
         (directory / name).mkdir(parents=True)
-        (directory / name / "config.json").write_text(json.dumps({"model_type": kind}))
+        (directory / name / "config.json").write_text(json.dumps(config))
     (directory / "torn" / "model.safetensors").write_bytes(b"\x00" * 20)
     return directory
 
@@ -382,6 +383,7 @@ def wrong(tmp_path_factory) -> Path:
         (["--start_from", "{tmp}/empty"], "empty holds no model; give a model directory that train.py wrote"),
         (["--start_from", "{tmp}/other/model"], "holds a model of type 'wavlm'; give"),
         (["--start_from", "{tmp}/torn"], "torn cannot be loaded"),
+        (["--start_from", "{tmp}/odd"], "odd cannot be loaded"),
         (["--teacher_voices", "{tmp}/none"], "none"),
     ],
 )

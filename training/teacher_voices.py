@@ -46,13 +46,14 @@ class TeacherVoices:
         try:
             table = load_file(file)
             numbers, order = table["speaker"].sort()
+            voices = table["voice"][order]
         except Exception as error:  # safetensors has no base class for what it raises
             reason = str(error).splitlines()[0]
             raise CorpusError(
                 f"{file} is not a table of speaker embeddings ({reason}); make one with "
                 "python -m training.teacher_voices"
             ) from None
-        self.numbers, self.voices = numbers.to(device), table["voice"][order].to(device)
+        self.numbers, self.voices = numbers.to(device), voices.to(device)
 
     def rows_of(self, speaker_labels: torch.Tensor) -> torch.Tensor:
         """Numbers of speakers to their rows in `voices`; -1 for speakers that are not in the table."""
