@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmark import arguments as flags
 from common.flags import FlagParser
 from common.output import OutputError, make_directory
-from common.packages import ALL, report_missing_packages
+from common.program import ALL, end_quietly
 from diarization.providers import NoProvider
 
 COMMANDS = {
@@ -88,5 +88,5 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    report_missing_packages()
+    end_quietly()
     sys.exit(main())

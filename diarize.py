@@ -27,10 +27,10 @@ import sys
 import warnings
 from pathlib import Path
 
-from common.packages import OF_RECORDINGS, report_missing_packages
+from common.program import OF_RECORDINGS, end_quietly
 
 if __name__ == "__main__":
-    report_missing_packages(OF_RECORDINGS)
+    end_quietly(OF_RECORDINGS)
 
 from common.addresses import MODEL
 from common.flags import FlagParser, split_flags
@@ -49,6 +49,7 @@ from diarization.renaming import rename_files
 from diarization.timeline import MOST_LISTED, text_timeline
 from diarization.words import find_words, read_words, with_speakers
 from modeling.audio_fast_diarization import MIX, SAMPLING_RATE, SEPARATE, AudioNotice, AudioWarning, check_choice
+from modeling.counting_fast_diarization import CountEstimate
 from modeling.enrolment_fast_diarization import KnownVoices, name_speakers
 from modeling.linking_fast_diarization import link
 from modeling.segments_fast_diarization import Segment, exclusive_segments
@@ -72,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             return run(parse(arguments))
         except ImportError as error:
-            report(f"{error}; {OF_RECORDINGS}")
+            report(f"{f'{error.name} is not installed' if error.name else error}; {OF_RECORDINGS}")
         except (ValueError, OSError) as error:
             report(error)
     return 2
@@ -130,9 +131,7 @@ def diarize_files(arguments: argparse.Namespace, count: SpeakerCount, output: Pa
             continue
         found[name] = segments, seconds
         say(f"{file} -> {', '.join(map(str, targets))}\n{summary(segments, words)}")
-        if not diarization.count.sure:
-            say(f"  {count_sentence(diarization.count)}\n")
-        check_count(file, len({s.speaker for s in segments}), count)
+        say_count(file, diarization.count, count)
     found = {name: one for share in gather(found, world_size) for name, one in share.items()}
     if references and found and rank == 0:
         print_scores(references, {name: found[name] for name in recordings if name in found})
@@ -310,12 +309,14 @@ def asked(count: SpeakerCount) -> dict[str, int]:
     return {f"{name}_requested": value for name, value in vars(count).items() if value is not None}
 
 
-def check_count(file: str, speakers: int, count: SpeakerCount) -> None:
-    """Warn of a number of speakers other than asked for."""
+def say_count(file: str, found: CountEstimate, count: SpeakerCount) -> None:
+    """Say how many speakers there may be, or warn that they are not as many as asked for."""
     fewest = count.num_speakers or count.min_speakers or 0
-    if not fewest <= speakers <= count.most:
+    if not fewest <= found.found <= count.most:
         asked_for = f"--num_speakers {fewest}" if count.num_speakers else f"--min_speakers {fewest}"
-        warn(f"{file}: {speakers} speakers found, {asked_for} asked for")
+        warn(f"{file}: {found.found} speakers found, {asked_for} asked for")
+    elif not found.sure:
+        say(f"  {count_sentence(found)}\n")
 
 
 def find_references(arguments: argparse.Namespace, names: list[str]) -> dict:
@@ -341,7 +342,4 @@ def to_segments(turns) -> list[Segment]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

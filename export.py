@@ -14,7 +14,7 @@ import argparse
 
 from common.errors import unknown_argument
 from common.flags import FlagParser
-from common.packages import report_missing_packages
+from common.program import end_quietly
 
 
 def main() -> None:
@@ -43,5 +43,5 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    report_missing_packages()
+    end_quietly()
     main()

@@ -21,11 +21,11 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from common.packages import report_missing_packages
+from common.program import end_quietly
 from training.flags import show_help
 
 if __name__ == "__main__":
-    report_missing_packages()
+    end_quietly()
     show_help(__doc__, sys.argv[1:])  # before imports that take seconds
 
 import torch

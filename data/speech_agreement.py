@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 from itertools import islice
 
+from common.program import end_quietly
 from data.flags import of_speech_agreement
 
 if __name__ == "__main__":
+    end_quietly()
     of_speech_agreement(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np

@@ -6,9 +6,11 @@ python -m data.turn_statistics --dataset demo --windows 1024
 from dataclasses import replace
 from itertools import islice
 
+from common.program import end_quietly
 from data.flags import of_turn_statistics
 
 if __name__ == "__main__":
+    end_quietly()
     of_turn_statistics(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np

@@ -5,9 +5,11 @@
 writes `conversation.wav`, its reference `conversation.rttm`, and a picture of the turns, `conversation.png`.
 """
 
+from common.program import end_quietly
 from docs.flags import of_example
 
 if __name__ == "__main__":
+    end_quietly()
     of_example(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np

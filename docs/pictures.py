@@ -6,9 +6,11 @@ python -m docs.pictures --model pretrained/lightweight-cnn    # and the hypothes
 
 from pathlib import Path
 
+from common.program import end_quietly
 from docs.flags import of_pictures
 
 if __name__ == "__main__":
+    end_quietly()
     of_pictures(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np

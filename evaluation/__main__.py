@@ -25,6 +25,7 @@ from pathlib import Path
 
 from common.flags import FlagParser
 from common.output import OwnFiles, make_directory
+from common.program import end_quietly
 from common.terminal import report, say, warn
 
 FLAGS = {"counts": "--num_speakers", "hop_seconds": "--hop"}
@@ -141,7 +142,5 @@ def _seconds(value: str) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    end_quietly()
+    sys.exit(main())

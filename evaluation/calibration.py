@@ -16,9 +16,11 @@ from dataclasses import dataclass, replace
 from itertools import cycle, product
 from pathlib import Path
 
+from common.program import end_quietly
 from evaluation.flags import of_calibration
 
 if __name__ == "__main__":
+    end_quietly()
     of_calibration(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np

@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.program import end_quietly
 from evaluation.flags import of_identification
 
 if __name__ == "__main__":
+    end_quietly()
     of_identification(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np

@@ -6,9 +6,11 @@ Both are scored against the reference, and the live hypothesis also against the 
 and as `relabel` events had it at the end.
 """
 
+from common.program import end_quietly
 from evaluation.flags import of_live
 
 if __name__ == "__main__":
+    end_quietly()
     of_live(__doc__)  # --help and wrong usage, before imports that take seconds
 
 

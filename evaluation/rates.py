@@ -14,4 +14,4 @@ HEADINGS = {
 
 def beside_floor(rates: Mapping[str, float], name: str) -> str:
     """`rates[name]` with its floor in brackets, in percent with one decimal."""
-    return f"{100 * rates[name]:.1f} ({100 * rates['floor_' + name]:.1f})"
+    return f"{100 * rates[name]:z.1f} ({100 * rates['floor_' + name]:z.1f})"

@@ -6,6 +6,7 @@ of it to one speaker.
 """
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 
@@ -13,6 +14,7 @@ import numpy as np
 from pyannote.core import Annotation, Timeline
 
 from common.markdown import table
+from data.annotations import SLACK_SECONDS
 from evaluation.rates import HEADINGS, beside_floor
 from evaluation.turn_errors import Turns, to_spans, turn_errors
 
@@ -75,6 +77,7 @@ class RecordingScores:
         whole = np.array([[spans.min(initial=math.inf), spans.max(initial=0.0)]][: len(spans)]).reshape(-1, 2)
         regions = whole if uem is None else to_spans(uem.support())
         scored = float(np.diff(regions).sum() if uem is not None else max(seconds or 0.0, spans.max(initial=0.0)))
+        _warn_beyond(reference.uri, true.spans, None if uem is None else regions, seconds)
         errors = {
             prefix: turn_errors(true, turns, regions, **self._settings)
             for prefix, turns in (("", found), ("floor_", true.of_anyone()))
@@ -107,6 +110,18 @@ class RecordingScores:
             alarm = self._totals[""]["false_alarm"]
             total |= {"false_alarm_seconds": alarm, "scored_seconds": sum(self._scored.values())}
         return {**self._settings, "recordings": dict(self._recordings), "total": total}
+
+
+def _warn_beyond(name: str, turns: np.ndarray, regions: np.ndarray | None, seconds: float | None) -> None:
+    """Warn where a reference, or what is to be scored, goes on after the end of the recording."""
+    for what, spans in (("reference", turns), ("UEM", regions)):
+        last = 0.0 if spans is None else spans.max(initial=0.0)
+        if seconds is not None and last > seconds + SLACK_SECONDS:
+            warnings.warn(
+                f"the {what} of {name!r} goes on to {last:.1f} s, its audio ends at {seconds:.1f} s; is it of a longer "
+                "recording?",
+                stacklevel=3,
+            )
 
 
 def score_recording(

@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+from common.program import end_quietly
 from evaluation.flags import of_sets
 
 if __name__ == "__main__":
+    end_quietly()
     of_sets(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np

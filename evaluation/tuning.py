@@ -17,9 +17,11 @@ from dataclasses import replace
 from itertools import cycle, product
 from pathlib import Path
 
+from common.program import end_quietly
 from evaluation.flags import of_tuning
 
 if __name__ == "__main__":
+    end_quietly()
     of_tuning(__doc__)  # --help and wrong usage, before imports that take seconds
 
 from pyannote.core import Annotation, Timeline

@@ -23,9 +23,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from common.program import end_quietly
 from evaluation.flags import of_words
 
 if __name__ == "__main__":
+    end_quietly()
     of_words(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np
@@ -194,7 +196,4 @@ def _by_speaker(speakers: Sequence, texts: Sequence[str]) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

@@ -152,7 +152,7 @@ def _rows(recording: Recording, track: int | None, channels: Channels) -> Iterat
     streams = choose_tracks(recording, track, channels)
     tracks = [Track(recording, stream, channels) for stream in streams]
     if track is None:
-        _say_tracks(recording, streams)
+        _say_tracks(recording, streams, channels)
     rows = _decoded(recording, streams, tracks)
     side_by_side = SideBySide(len(tracks))
     mixer = Mixer(len(tracks), SAMPLING_RATE) if channels == MIX and len(tracks) > 1 else None
@@ -195,10 +195,11 @@ def _decoded(recording: Recording, streams: list, tracks: list[Track]) -> Iterat
         yield from ((place, rows) for rows in track.flush())
 
 
-def _say_tracks(recording: Recording, heard: list):
+def _say_tracks(recording: Recording, heard: list, channels: Channels):
     count = len(recording.container.streams.audio)
     if 1 < count == len(heard):
-        _notice(f"{recording.name}: {count} audio tracks, heard together; track (--track) picks one")
+        used = "kept separate" if channels == SEPARATE else "mixed"
+        _notice(f"{recording.name}: {count} audio tracks, {used}; track (--track) selects one")
     elif count > 1:
         numbers = ", ".join(str(recording.container.streams.audio.index(stream) + 1) for stream in heard)
         _notice(f"{recording.name}: audio track {numbers} of {count} is heard; track (--track) picks another")

@@ -149,8 +149,6 @@ class Linker:
         return Diarization(segments, speakers, self._estimate(segments, speakers, count))
 
     def _estimate(self, segments: list[Segment], speakers: dict[str, Speaker], count: SpeakerCount) -> CountEstimate:
-        if count.num_speakers:
-            return CountEstimate(len(speakers), len(speakers), len(speakers))
         likeness, confidence = alike(speakers), least_confidence(segments)
         estimate = estimate_count(len(speakers), self.tracklets.more_speakers(), likeness, confidence, self.settings)
         return estimate.within(count)

@@ -1,6 +1,7 @@
 """Settings of linking, and what is known of the number of speakers."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Integral, Real
 
 SAMPLING_RATE = 16_000
@@ -138,7 +139,7 @@ class SpeakerCount:
     """How many speakers are looked for: exactly `num_speakers`, or from `min_speakers` to `max_speakers`.
 
     Raises:
-        ValueError: a number below 1 or above 100, or a minimum above the maximum.
+        ValueError: a number below 1 or above 100, or one that contradicts another.
     """
 
     num_speakers: int | None = None
@@ -149,8 +150,12 @@ class SpeakerCount:
         for name, value in vars(self).items():
             if value is not None:
                 check_number(name, value, 1, MOST_SPEAKERS, whole=True)
-        if self.fewest > self.most:
-            raise ValueError(f"min_speakers is {self.fewest}, more than max_speakers, which is {self.most}")
+        names = [name for name in ("min_speakers", "num_speakers", "max_speakers") if getattr(self, name) is not None]
+        for lower, upper in pairwise(names):
+            if getattr(self, lower) > getattr(self, upper):
+                raise ValueError(
+                    f"{lower} is {getattr(self, lower)}, more than {upper}, which is {getattr(self, upper)}"
+                )
 
     @property
     def fewest(self) -> int:

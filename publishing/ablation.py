@@ -14,9 +14,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from common.program import end_quietly
 from publishing.flags import VARIANTS, of_ablation
 
 if __name__ == "__main__":
+    end_quietly()
     of_ablation(__doc__)  # --help and wrong usage, before imports that take seconds
 
 from data.corpora import CorpusError

@@ -12,9 +12,11 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+from common.program import end_quietly
 from publishing.flags import of_card
 
 if __name__ == "__main__":
+    end_quietly()
     of_card(__doc__)  # --help and wrong usage, before imports that take seconds
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData

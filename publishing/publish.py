@@ -18,9 +18,11 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from common.program import end_quietly
 from publishing.flags import of_publish
 
 if __name__ == "__main__":
+    end_quietly()
     of_publish(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np

@@ -18,9 +18,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from common.program import end_quietly
 from publishing.flags import of_report
 
 if __name__ == "__main__":
+    end_quietly()
     of_report(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import jinja2

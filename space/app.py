@@ -17,14 +17,17 @@ from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from common.program import OF_PAGE, end_quietly
+
 if __name__ == "__main__":  # for --help, before imports that take seconds
+    end_quietly(OF_PAGE)
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
 
 import gradio as gr
 import numpy as np
 
 from data.names import recording_name
-from diarization.backends import ONNX_FILE, open_network
+from diarization.backends import ONNX_FILE, ModelError, open_network
 from diarization.counts import count_facts, other_counts
 from diarization.formats import FORMATS, WITH_WORDS
 from diarization.names import listed, recording_stem
@@ -40,7 +43,10 @@ from space.player import PASS_ON, player, script
 
 MODEL = Path(os.environ.get("FAST_DIARIZATION_MODEL", "pretrained/lightweight-cnn")).resolve()
 EXAMPLE = jobs.ROOT / "data" / "sample" / "call.ogg"
-NETWORK, SETTINGS = open_network(str(MODEL / ONNX_FILE))
+try:
+    NETWORK, SETTINGS = open_network(str(MODEL / ONNX_FILE))
+except ModelError as error:
+    raise SystemExit(f"error: {error}") from None
 AUTOMATIC = "automatic"
 DOWNLOADS = ("txt", "srt", "vtt", "rttm", "csv", "json")
 NO_FILES = (None,) * len(DOWNLOADS)

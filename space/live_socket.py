@@ -18,8 +18,8 @@ import numpy as np
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from starlette.concurrency import run_in_threadpool
 
-from diarization.backends import open_network
-from modeling.enrolment_fast_diarization import KnownVoices
+from diarization.backends import ModelError, open_network
+from modeling.enrolment_fast_diarization import KnownVoices, VoicesError
 from modeling.events_fast_diarization import LiveEvents
 from modeling.streaming_fast_diarization import StreamingDiarizer
 
@@ -28,9 +28,13 @@ MOST_STREAMS = 8
 TRY_AGAIN, UNSUPPORTED, GIVEN_UP = 1013, 1003, 1008
 SILENT_SECONDS = 60.0
 
-NETWORK, SETTINGS = open_network(os.environ.get("FAST_DIARIZATION_MODEL", "pretrained/lightweight-cnn"))
+MODEL = os.environ.get("FAST_DIARIZATION_MODEL", "pretrained/lightweight-cnn")
 VOICES = os.environ.get("FAST_DIARIZATION_VOICES")
-KNOWN = KnownVoices.load(VOICES, NETWORK) if VOICES else None
+try:
+    NETWORK, SETTINGS = open_network(MODEL)
+    KNOWN = KnownVoices.load(VOICES, NETWORK) if VOICES else None
+except (ModelError, VoicesError) as error:
+    raise SystemExit(f"error: {error}") from None
 app = FastAPI()
 app.state.streams = 0
 

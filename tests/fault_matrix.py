@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common.flags import FlagParser
+
 TESTS = Path(__file__).resolve().parent
 
 
@@ -30,6 +34,7 @@ class Cells:
 
 
 def main() -> int:
+    FlagParser(description=__doc__).parse_args()
     cells = Cells()
     files = [str(TESTS / name) for name in ("test_faults.py", "test_checkpoints.py")]
     pytest.main(["-q", "-p", "no:cacheprovider", *files], plugins=[cells])

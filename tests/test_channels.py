@@ -116,7 +116,7 @@ def test_two_microphones_in_one_file_are_both_heard(interleave):
         waveform = load_audio(recording)
     np.testing.assert_allclose(waveform, (SPEECH + OTHER) / 2, atol=1e-4)
     ((kind, message),) = messages
-    assert kind is AudioNotice and "2 audio tracks, heard together" in message
+    assert kind is AudioNotice and "2 audio tracks, mixed" in message
     np.testing.assert_allclose(load_audio(recording, track=2), OTHER, atol=1e-4)
     np.testing.assert_allclose(load_audio(recording, channels="separate"), np.stack([SPEECH, OTHER]), atol=1e-4)
     blocks = [np.concatenate(list(audio_blocks(recording, seconds))) for seconds in (0.3, 2.0)]
@@ -244,7 +244,7 @@ def test_on_real_calls_separate_is_better_than_the_mix(published):
 EXPECTED = {
     "late_track.mkv": (34.0, 1.0, ""),
     "lost_packets.webm": (30.0, 1.0, "6.0 s in 1 hole"),
-    "two_microphones.mkv": (60.0, 0.2, "2 audio tracks, heard together"),
+    "two_microphones.mkv": (60.0, 0.2, "2 audio tracks, mixed"),
     "inverted_channel.flac": (24.0, 0.4, "channel 2 is the inverse"),
     "streamed.wav": (10.0, 0.6, ""),
     "piped.flac": (6.0, None, ""),

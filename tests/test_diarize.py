@@ -51,6 +51,12 @@ def assert_true_turns(turns):
 
 
 @pytest.mark.process
+def test_numbers_of_speakers_that_contradict_each_other_are_wrong_usage(capsys):
+    flags = {"--num_speakers": 2, "--min_speakers": 3}
+    assert diarize.main(["call.wav", *(str(word) for pair in flags.items() for word in pair)]) == 2
+    assert capsys.readouterr().err == "error: min_speakers is 3, more than num_speakers, which is 2\n"
+
+
 def test_every_format_without_torch(call, model, tmp_path):
     # The two-tone model answers on exact frames, so every format has one right text.
     script = WITHOUT_TORCH.replace('"diarize.py"', repr(str(ROOT / "diarize.py")))

@@ -61,6 +61,9 @@ def test_one_name_lands_in_site_packages(installed):
     left_out = ("tests/", "docs/", "notebooks/", "pretrained/", "data/demo/")
     assert inside >= {name for name in here.split() if not name.startswith(left_out)}
     assert not any(name.startswith(left_out) for name in inside)
+    assert {path.name for path in (installed / "fast_diarization/space").iterdir()} >= {
+        file.name for file in (ROOT / "space").iterdir() if file.suffix in (".css", ".js")
+    }
     entry = (installed / f"fast_diarization-{__version__}.dist-info" / "entry_points.txt").read_text()
     assert "fast-diarization = fast_diarization.common.command:main" in entry
 
@@ -93,8 +96,8 @@ def test_the_scripts_by_their_names(installed, tmp_path):
     [
         (("av",), [], "pip install numpy onnxruntime av is enough for recordings"),
         (("onnxruntime",), [], "pip install numpy onnxruntime av is enough for recordings"),
-        (("pyannote",), ["--reference", "call.rttm"], "-r requirements.txt for everything else"),
-        (("datasets",), ["--dataset", "user/name"], "-r requirements.txt for everything else"),
+        (("pyannote",), ["--reference", "call.rttm"], "training need pip install -r requirements.txt"),
+        (("datasets",), ["--dataset", "user/name"], "training need pip install -r requirements.txt"),
     ],
 )
 def test_what_is_missing_is_one_line_that_says_what_to_install(installed, absent, flags, needed, tmp_path):

@@ -1,6 +1,7 @@
 """Whole recordings: scores computed by hand, by frames, and published floors of real ones."""
 
 import json
+import warnings
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,17 @@ def annotation(uri: str, *turns: tuple[float, float, str]) -> Annotation:
     for track, (start, end, speaker) in enumerate(turns):
         result[Segment(start, end), track] = speaker
     return result
+
+
+def test_a_reference_of_a_longer_recording_is_said():
+    reference = annotation("call", (0, 10, "a"), (60, 90, "b"))
+    with pytest.warns(UserWarning, match=r"the reference of 'call' goes on to 90.0 s, its audio ends at 49.0 s; is it"):
+        RecordingScores().add(reference, reference, seconds=49.0)
+    with pytest.warns(UserWarning, match="the UEM of 'other' goes on to 200.0 s"):
+        RecordingScores().add(annotation("other"), annotation("other"), Timeline([Segment(100, 200)]), seconds=49.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        RecordingScores().add(reference, reference, Timeline([Segment(0, 90)]), seconds=89.5)
 
 
 def test_known_scores_of_one_recording():

@@ -7,9 +7,11 @@ python -m training.curves --run runs/first runs/second      # the second run sta
 import json
 from pathlib import Path
 
+from common.program import end_quietly
 from training.flags import of_curves
 
 if __name__ == "__main__":
+    end_quietly()
     of_curves(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np

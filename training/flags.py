@@ -43,6 +43,7 @@ def of_curves(description: str) -> argparse.Namespace:
 
 
 def main() -> None:
+    FlagParser(description=__doc__).parse_args()
     from training.arguments import Parser
 
     os.environ["COLUMNS"] = str(WIDTH)

@@ -11,9 +11,11 @@ speakers. Training reads these vectors, less than 1 kB per speaker, and no other
 
 from collections import defaultdict
 
+from common.program import end_quietly
 from training.flags import of_teacher_voices
 
 if __name__ == "__main__":
+    end_quietly()
     of_teacher_voices(__doc__)  # --help and wrong usage, before imports that take seconds
 
 import numpy as np

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import soundfile
 from pyannote.core import Annotation, Segment
 
+from common.flags import FlagParser
 from data.decoding import decode
 from data.rttm import write_rttm
 from data.speech_activity import speech_segments
@@ -46,6 +47,7 @@ def make() -> tuple[np.ndarray, Annotation]:
 
 
 def main() -> None:
+    FlagParser(description=__doc__).parse_args()
     call, turns = make()
     encoded = io.BytesIO()
     soundfile.write(encoded, call, RATE, format="OGG", subtype="OPUS")

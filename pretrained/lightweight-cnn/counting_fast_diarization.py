@@ -30,8 +30,8 @@ class CountEstimate:
         return self.fewest == self.most
 
     def within(self, count: SpeakerCount) -> "CountEstimate":
-        """No fewer and no more than asked for, but what is found."""
-        fewest, most = max(self.fewest, count.fewest), min(self.most, count.most)
+        """No fewer and no more than asked for, but what is found; what was asked for and not found is possible."""
+        fewest, most = (min(max(number, count.fewest), count.most) for number in (self.fewest, self.most))
         return CountEstimate(self.found, min(fewest, self.found), max(most, self.found))
 
 

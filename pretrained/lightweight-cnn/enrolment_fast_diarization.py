@@ -63,7 +63,7 @@ class KnownVoices:
             people = {name: Speaker(vectors[name], seconds[name]) for name in seconds}
             if any(p.centroid.ndim != 1 or not np.isfinite(p.centroid).all() for p in people.values()):
                 raise ValueError
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise VoicesError(f"{file}: not a file of known voices; --enroll makes one") from None
         fingerprint = fingerprint_of(network)
         sizes = {person.centroid.size for person in people.values()}
@@ -244,7 +244,7 @@ def _read(file: str | os.PathLike) -> tuple[dict[str, str], dict[str, np.ndarray
             return content.metadata() or {}, {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     except OSError as error:
         raise VoicesError(f"{file}: {error.strerror}; --enroll makes a file of known voices") from None
-    except library.SafetensorError:
+    except (library.SafetensorError, TypeError, AttributeError):  # the latter two of types that numpy lacks
         raise VoicesError(f"{file}: not a file of known voices; --enroll makes one") from None
 
 

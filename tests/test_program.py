@@ -1,5 +1,6 @@
-"""Where packages are not installed, every program ends in one line that says what to install."""
+"""How programs end: where packages are not installed in one line that says what to install, and quietly on Ctrl-C."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,30 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(program, absent
 
 
 def test_other_errors_are_shown_in_full():
-    code = "from common.packages import report_missing_packages\nreport_missing_packages()\nfrom common import nothing"
+    code = "from common.program import end_quietly\nend_quietly()\nfrom common import nothing"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" in done.stderr and "cannot import name 'nothing'" in done.stderr
+
+
+INTERRUPTED = """
+import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from common import program
+program.PATIENCE = 0.5
+program.end_quietly()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    {then}
+finally:
+    print("cleaned up", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("then", "code"), [("raise", -signal.SIGINT), ("pass  # as a callback of a C library", 130)])
+def test_an_interrupt_ends_the_program_quietly_even_if_it_is_lost(then, code):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.format(then=then)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "cleaned up\n", "")
