@@ -134,9 +134,11 @@ def _of_recordings(evaluation: list[dict], system: str) -> list[EvalResult]:
     found = []
     for result in tables.real(evaluation):
         for scores in result["parts"].values():
-            for name, one in scores.get(system, {}).get("whole", {}).get("unknown", {}).get("recordings", {}).items():
-                if name in HUB_DATASETS:
-                    found.append(_entry(HUB_DATASETS[name], tables.RECORDINGS.get(name, name), one))
+            whole = scores.get(system, {}).get("whole", {})
+            scored = whole.get("unknown", {}).get("recordings", {})
+            for name in (name for name in HUB_DATASETS if name in scored):
+                rate = tables.of_whole(tables.RECORDINGS.get(name, name), whole, name)
+                found.append(_entry(HUB_DATASETS[name], rate))
     return found
 
 
@@ -144,18 +146,19 @@ def _of_hub_dataset(windows: dict, training: dict) -> list[EvalResult]:
     dataset = training.get("hub_dataset")
     if not (dataset and "all_windows" in windows):
         return []
-    return [_entry(dataset, f"{dataset}, 3 s conversations simulated of held-out speakers", windows["all_windows"])]
+    on, scores = f"{dataset}, 3 s conversations simulated of held-out speakers", windows["all_windows"]
+    return [_entry(dataset, tables.KeyRate(on, scores[tables.DER], scores[f"floor_{tables.DER}"]))]
 
 
-def _entry(dataset: str, name: str, scores: dict) -> EvalResult:
+def _entry(dataset: str, rate: tables.KeyRate) -> EvalResult:
     return EvalResult(
         task_type="audio-classification",
         task_name="speaker diarization",
         dataset_type=dataset,
-        dataset_name=name,
+        dataset_name=rate.on,
         metric_type="der",
-        metric_name=f"DER in percent (one-speaker oracle: {100 * scores[f'floor_{tables.DER}']:.1f})",
-        metric_value=round(100 * scores[tables.DER], 1),
+        metric_name=f"DER in percent (one-speaker oracle: {100 * rate.floor:.1f})",
+        metric_value=round(100 * rate.rate, 1),
     )
 
 

@@ -99,7 +99,7 @@ def key_rates(results: Sequence[dict], system: str) -> list[KeyRate]:
         for part, scores in result["parts"].items():
             whole = scores.get(system, {}).get("whole", {})
             if "unknown" in whole:
-                found.append(_of_whole(f"simulated recordings: {part}", whole, "total"))
+                found.append(of_whole(f"simulated recordings: {part}", whole, "total"))
     for result in windows(results):
         condition, scores = next(iter(result["parts"].items()))
         found += of_windows(scores[system]["groups"], f"simulated 3 s windows, {condition}") if system in scores else []
@@ -123,12 +123,13 @@ def _of_real_recordings(whole: dict) -> list[KeyRate]:
     shown = list(scores)
     if len(shown) > MOST_RECORDINGS:
         shown = sorted(shown, key=lambda name: -scores[name][DER])[:2]
-    each = [_of_whole(RECORDINGS.get(name, name), whole, name) for name in shown]
-    every = _of_whole(f"all {len(scores)} real recordings", whole, "total")
+    each = [of_whole(RECORDINGS.get(name, name), whole, name) for name in shown]
+    every = of_whole(f"all {len(scores)} real recordings", whole, "total")
     return [*each, every] if len(scores) > len(shown) else each
 
 
-def _of_whole(on: str, whole: dict, name: str) -> KeyRate:
+def of_whole(on: str, whole: dict, name: str) -> KeyRate:
+    """The rate of one recording, or of all (`total`), on whole recordings."""
     def of(count: str) -> dict:
         return whole[count]["total"] if name == "total" else whole[count]["recordings"][name]
 
@@ -179,7 +180,7 @@ def recordings_table(results: Sequence[dict]) -> str:
 
 
 def _of_model(whole: dict, name: str) -> tuple[str, str]:
-    key = _of_whole(name, whole, name)
+    key = of_whole(name, whole, name)
     found = whole["unknown"]["recordings"][name]["hypothesis_speakers"]
     return f"{key}, {found} found", _percent(key.known)
 
@@ -196,7 +197,7 @@ def simulated_table(results: Sequence[dict]) -> str:
     rows = []
     for result in results:
         for part, scores in result["parts"].items():
-            keys = [_of_whole(part, scores[model]["whole"], "total") for model in models]
+            keys = [of_whole(part, scores[model]["whole"], "total") for model in models]
             cells = (cell for key in keys for cell in (key, _percent(key.count_right), _percent(key.known)))
             rows.append([part, _percent(keys[0].floor), *cells])
     return table(header, rows)
