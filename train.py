@@ -246,8 +246,10 @@ def load_weights(name: str, given: dict) -> FastDiarizationForAudioFrameClassifi
     """
     remedy = "give a model directory that train.py wrote (such as runs/demo/model) or a Hub id"
     try:
-        known = "/" not in name or Path(name).exists()
-        place = of_run(name) if known else download_model(name, (WEIGHTS_FILE, CONFIG_FILE))
+        here = Path(name).exists()
+        if not here and "/" not in name:
+            raise UsageError(f"--start_from {name}: no such directory; {remedy}")
+        place = of_run(name) if here else download_model(name, (WEIGHTS_FILE, CONFIG_FILE))
         saved = FastDiarizationConfig.get_config_dict(place)[0]
         kind, speakers = saved.get("model_type"), saved.get("num_speakers", FastDiarizationConfig().num_speakers)
         if kind != FastDiarizationConfig.model_type:

@@ -11,7 +11,6 @@ import numpy as np
 from datasets import Audio
 from pyannote.core import Annotation, Segment, Timeline
 
-from data.annotations import AUDIO_SUFFIXES
 from data.corpora import TURN_COLUMNS
 from data.names import recording_name
 from data.own_files import UnreadableFile, open_own_file, root_of
@@ -19,7 +18,7 @@ from data.rttm import read_rttm
 from data.simulated_recordings import Recording
 from data.uem import read_uem
 from diarization.hub_dataset import NO_AUDIO, open_split
-from diarization.names import listed, recording_stem
+from diarization.names import MEDIA_SUFFIXES, listed, recording_stem
 from modeling.audio_fast_diarization import Source, load_audio
 
 
@@ -60,12 +59,9 @@ def from_directory(directory: Path) -> list[Reference]:
         SourceError: there is no audio, two files share a name, or a file has no reference or several.
         ValueError: an RTTM file is malformed.
     """
-    files = sorted(f for f in directory.rglob("*") if f.suffix.lower() in AUDIO_SUFFIXES)
+    files = sorted(f for f in directory.rglob("*") if f.suffix.lower() in MEDIA_SUFFIXES)
     if not files:
-        raise SourceError(
-            f"{directory} holds no audio file ({', '.join(sorted(AUDIO_SUFFIXES))}); put recordings and their "
-            "RTTM there"
-        )
+        raise SourceError(f"{directory} holds no audio or video file; put recordings and their RTTM there")
     turns, names, renamed = _turns_below(directory)
     references = {}
     for file in files:
@@ -89,8 +85,7 @@ def from_directory(directory: Path) -> list[Reference]:
             warnings.warn(renamed[name], stacklevel=2)
     for unheard in (known for known in names if known.isdisjoint(references)):
         warnings.warn(
-            f"{directory} has a reference of {min(unheard)!r} and no audio file of that name "
-            f"({', '.join(sorted(AUDIO_SUFFIXES))}); it is not scored",
+            f"{directory} has a reference of {min(unheard)!r} and no audio or video file of it; it is not scored",
             stacklevel=2,
         )
     return list(references.values())

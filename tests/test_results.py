@@ -186,7 +186,7 @@ def test_missing_references_and_audio_are_named(recordings):
         from_directory(recordings)
     (recordings / "third.wav").unlink()
     (recordings / "empty").mkdir()
-    with pytest.raises(SourceError, match="holds no audio file"):
+    with pytest.raises(SourceError, match="holds no audio or video file"):
         from_directory(recordings / "empty")
     (recordings / "empty" / "second.mp3").touch()
     with pytest.raises(SourceError, match="both recording 'second'"):
@@ -203,7 +203,7 @@ def test_an_answer_among_references_is_no_reference(recordings):
 
 def test_a_reference_without_audio_is_warned_of(recordings):
     write_rttm(recordings / "unheard.rttm", [annotation(uri="unheard")])
-    with pytest.warns(UserWarning, match="a reference of 'unheard' and no audio file of that name"):
+    with pytest.warns(UserWarning, match="a reference of 'unheard' and no audio or video file of it"):
         assert len(from_directory(recordings)) == 2
 
 
