@@ -49,7 +49,7 @@ def of_publish(description: str) -> argparse.Namespace:
     parser = FlagParser(description=description)
     parser.add_argument("source", nargs="?", type=Path, help="model directory written by train.py")
     parser.add_argument("target", nargs="?", type=Path, help="directory to publish to")
-    parser.add_argument("--code", nargs="+", type=Path, metavar="DIR", help="copy modeling/ to these models, no more")
+    parser.add_argument("--code", nargs="+", type=Path, metavar="DIR", help="only copy modeling/ to these models")
     parser.add_argument("--speech", type=Path, metavar="DIR", help="training corpus, to name its parts in the card")
     parser.add_argument("--earlier", type=Path, metavar="JSON", help="training.json of the model it was trained from")
     parser.add_argument("--average", type=Path, metavar="DIR", help="model to average with, both weighing half")

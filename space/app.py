@@ -7,7 +7,6 @@ Runs on a CPU with the ONNX model; neither torch nor transformers is needed. `sp
 Space on the Hub.
 """
 
-import argparse
 import os
 import time
 from base64 import b64decode
@@ -17,8 +16,10 @@ from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-if __name__ == "__main__":  # for --help, before imports that take seconds
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+from common.flags import FlagParser
+
+if __name__ == "__main__":
+    FlagParser(description=__doc__).parse_args()  # --help, before imports that take seconds
 
 import gradio as gr
 import numpy as np
