@@ -39,7 +39,8 @@ def training_losses(
         losses["speaker"] = contrastive_speaker_loss(embeddings, speaker_labels, labels, recording_labels)
     if voice_labels is not None:
         distance, confusion = distillation_loss(embeddings, voice_labels, voices, labels)
-        losses |= {"distillation": distance, "teacher": confusion}
+        terms = {"distillation": distance, "teacher": confusion}
+        losses |= {name: term for name, term in terms.items() if getattr(config, f"{name}_loss_weight")}
     return losses
 
 
