@@ -54,8 +54,11 @@ def of_publish(description: str) -> argparse.Namespace:
     parser.add_argument("--earlier", type=Path, metavar="JSON", help="training.json of the model it was trained from")
     parser.add_argument("--average", type=Path, metavar="DIR", help="model to average with, both weighing half")
     parser.add_argument("--quantize", choices=("int8",), help="write model_int8.onnx too, as export.py does")
-    parser.add_argument("--dataset", default="demo", help="corpus to calibrate and score int8 on (default demo)")
+    parser.add_argument("--dataset", help="corpus to calibrate and score int8 on (default demo)")
     arguments = parser.parse_args()
+    if arguments.dataset and not arguments.quantize:
+        parser.error("--dataset is what int8 is calibrated on; add --quantize int8, or leave it out")
+    arguments.dataset = arguments.dataset or "demo"
     if not arguments.code and arguments.target is None:
         parser.error("give a trained model and a directory to publish to, or --code with published models")
     return arguments
