@@ -140,7 +140,7 @@ def _config_in(directory: Path) -> dict:
             raise ValueError(f"more than {LARGEST_CONFIG} bytes")
         config = json.loads(text)
         if not isinstance(config, dict):
-            raise ValueError(f"it holds a {type(config).__name__} and no mapping")
+            raise ValueError(f"it holds a {type(config).__name__}, not a mapping")
         LinkingSettings.of(config)
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
