@@ -1,7 +1,7 @@
 """Who speaks when in recordings of any length, container and number of speakers.
 
     python diarize.py call.wav                                  a timeline here, RTTM in results/call.rttm
-    python diarize.py *.mp4 --output found --plot             many files, videos too, and a picture of each
+    python diarize.py *.mp4 --output found --plot               many files, videos too, and a picture of each
     python diarize.py interview.mp3 --num_speakers 2 --format rttm,srt,audacity
     python diarize.py call.wav --reference call.rttm            scored: DER and its parts
     python diarize.py call.wav --channels separate              a call with one speaker on each channel
@@ -18,7 +18,8 @@
 The last one spreads a data set over all processes and machines it is launched on, writes the hypotheses as a data
 set (`load_dataset("found")`), and continues where it stopped if the command is run again.
 
-Exit code: 0 if every recording was done, 1 if one or more could not be (the others are), 2 for wrong usage.
+Exit code: 0 if every recording was done, 1 if one or more could not be (the others are) or standard output cannot be
+written, 2 for wrong usage.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from common.addresses import MODEL
 from common.flags import FlagParser, split_flags
 from common.output import make_directory
 from common.processes import gather, join
-from common.terminal import report, say, warn
+from common.terminal import OutputLost, report, say, warn
 from diarization.backends import open_network
 from diarization.counts import count_facts, count_sentence
 from diarization.enrolling import enrol_people
@@ -74,6 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
             return run(parse(arguments))
         except ImportError as error:
             report(f"{f'{error.name} is not installed' if error.name else error}; {OF_RECORDINGS}")
+        except OutputLost as error:
+            report(error)
+            return 1
         except (ValueError, OSError) as error:
             report(error)
     return 2
@@ -116,7 +120,7 @@ def diarize_files(arguments: argparse.Namespace, count: SpeakerCount, output: Pa
             heard = {"track": arguments.track, "channels": arguments.channels}
             blocks = with_progress(file, f"{number}/{len(recordings)} {name}", rank, samples, **heard)
             if arguments.channels == SEPARATE:
-                diarization = link_channels(network, blocks, settings)
+                diarization = link_channels(network, blocks, settings, name=file)
             else:
                 diarization = link(network, blocks, settings).diarization(count)
             segments = (name_speakers(diarization, known, settings) if known else diarization).segments
@@ -152,7 +156,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace files that are there already and are not as diarize.py wrote them (never an input)",
+        help="replace existing files that diarize.py did not write or that were edited since (never an input)",
     )
     parser.add_argument(
         "--format",
@@ -174,7 +178,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """Flags of what is heard, and of data sets."""
-    parser.add_argument("--track", type=int, metavar="N", help="the audio track to hear (default: all but dubs, mixed)")
+    parser.add_argument("--track", type=int, metavar="N", help="audio track to use (default: all but dubs, mixed)")
     parser.add_argument(
         "--channels",
         type=lambda value: int(value) if value.isdecimal() else value,
@@ -189,9 +193,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         "whisper.cpp or transformers, SRT or WebVTT; of several recordings a directory of call.json, call.vtt or "
         "call.srt for call.wav",
     )
-    parser.add_argument(
-        "--exclusive", action="store_true", help="nobody at the same time: the one who spoke before keeps the time"
-    )
+    parser.add_argument("--exclusive", action="store_true", help="no overlaps: the earlier speaker keeps the time")
     parser.add_argument("--reference", metavar="RTTM", help="RTTM file or directory of them, to score against")
     parser.add_argument("--uem", metavar="UEM", help="UEM file: the regions to score (default: whole recordings)")
     parser.add_argument(
@@ -201,7 +203,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dataset", metavar="HUB_ID", help="data set with an audio column, instead of files")
     parser.add_argument("--config", metavar="NAME", help="configuration of the data set, such as ihm")
-    parser.add_argument("--split", default="test", help="of the data set (default: %(default)s)")
+    parser.add_argument("--split", metavar="NAME", help="of the data set (default: test)")
 
 
 def add_people(parser: argparse.ArgumentParser) -> None:
@@ -211,8 +213,8 @@ def add_people(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="NAME=FILE",
-        help="add people to the file of known voices, each from recordings of that person alone (10 s of speech are "
-        "good, 2 s the least; FILEs that follow are the same person's); who is in it already stays",
+        help="add people to the file of known voices, each from recordings of that person alone (10 s of speech is "
+        "good, 2 s is the minimum; FILEs that follow are the same person's); people already in it are kept",
     )
     parser.add_argument(
         "--voices",
@@ -249,8 +251,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"with --channels {SEPARATE} there is one speaker on each channel; give no number of speakers")
     if (arguments.uem or arguments.ignore_reference_name) and not arguments.reference:
         parser.error("--uem and --ignore_reference_name are for scoring; add --reference")
-    if arguments.config and not arguments.dataset:
-        parser.error("--config is for --dataset")
+    if (arguments.config or arguments.split) and not arguments.dataset:
+        parser.error("--config and --split are for --dataset")
+    arguments.split = arguments.split or "test"
     arguments.format = arguments.format or ["txt" if arguments.words else "rttm"]
     return arguments
 
@@ -275,7 +278,7 @@ def formats(names: str) -> list[str]:
     """The value of --format."""
     for name in names.split(","):
         if name not in FORMATS:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(FORMATS)}")
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(FORMATS)}")
     return names.split(",")
 
 

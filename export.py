@@ -33,12 +33,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fp16", action="store_true", help="also write model_fp16.onnx, for GPUs")
     parser.add_argument(
         "--dataset",
-        default="demo",
-        help="corpus to calibrate and score int8 on: any that train.py accepts (default: %(default)s)",
+        help="corpus to calibrate and score int8 on: any that train.py accepts (default: demo)",
     )
     arguments, unknown = parser.parse_known_args()
     if unknown:
         parser.error(unknown_argument(unknown[0]))
+    if arguments.dataset and not arguments.quantize:
+        parser.error("--dataset is what int8 is calibrated on; add --quantize int8, or leave it out")
+    arguments.dataset = arguments.dataset or "demo"
     return arguments
 
 

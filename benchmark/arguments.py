@@ -32,9 +32,15 @@ def of_recording(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="directory written by export.py")
     parser.add_argument("--file_name", default="model.onnx", help="ONNX file in it (default %(default)s)")
     parser.add_argument("--dataset", default="demo", help="corpus to make the recordings of (default %(default)s)")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10, 60, 300], help="lengths of the recordings")
     parser.add_argument(
-        "--threads", type=int, nargs="+", default=[1, 2], help="numbers of windows computed in parallel"
+        "--minutes",
+        type=float,
+        nargs="+",
+        default=[1, 10, 60, 300],
+        help="lengths of the recordings (default 1 10 60 300)",
+    )
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="numbers of windows computed in parallel (default 1 2)"
     )
     parser.add_argument("--hop_seconds", type=float, help="step between windows (default: the model's)")
 
@@ -74,9 +80,13 @@ def of_gpu(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--windows", type=int, default=2000, help="windows to time (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="time of each training speed (default %(default)s)")
     parser.add_argument(
-        "--batch_size", type=int, nargs="+", default=[32, 64, 128, 256], help="windows per batch (default %(default)s)"
+        "--batch_size",
+        type=int,
+        nargs="+",
+        default=[32, 64, 128, 256],
+        help="windows per batch (default 32 64 128 256)",
     )
     parser.add_argument(
-        "--workers", type=int, nargs="+", default=[8, 4, 2, 1, 0], help="data workers (default %(default)s)"
+        "--workers", type=int, nargs="+", default=[8, 4, 2, 1, 0], help="data workers (default 8 4 2 1 0)"
     )
     parser.add_argument("--steps", type=int, default=200, help="steps of the resumed run (default %(default)s)")

@@ -1,7 +1,7 @@
 """A GPU in one run: latency of single windows, training steps per second, an fp16 run that is killed and resumed.
 
 Results are written after each measurement, the most important ones first. What cannot be measured is in the result with
-its reason, and the rest goes on. `--device cpu` tries the same on a CPU.
+its reason, and the rest is still measured. `--device cpu` tries the same on a CPU.
 """
 
 import argparse

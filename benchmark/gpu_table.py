@@ -4,11 +4,11 @@ python bench.py gpu --model pretrained/lightweight-cnn      # writes the JSON fi
 python -m benchmark.gpu_table                               # writes the section
 """
 
-import argparse
 import json
 import re
 from pathlib import Path
 
+from common.flags import FlagParser
 from common.markdown import table
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -106,7 +106,7 @@ def _absent(result: dict) -> str | None:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    FlagParser(description=__doc__).parse_args()
     result = json.loads(RESULT.read_text()) if RESULT.is_file() else None
     try:
         text = section(result)

@@ -1,6 +1,6 @@
 """DER, number of speakers and processor time of our models and of other systems, on the same recordings in turn.
 
-    python bench.py peers path/to/recordings --model pretrained/lightweight-cnn pretrained/attention-gru \
+    python bench.py peers path/to/recordings --model pretrained/lightweight-cnn pretrained/attention-gru \\
         --segmentation segmentation-3.0.onnx --embedding camplusplus_traced_cuda_optimized.pt --picture peers.png
 
 Each recording of the directory goes through all systems one after the other in this process on one thread, from samples

@@ -45,6 +45,8 @@ def open_model(file: Path, provider: str, threads: int, cuda_graph: bool = True)
     Raises:
         ModelError: the file is another kind of model.
     """
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"model {file.parent}: no such directory; give one that export.py wrote a model to")
     if not file.is_file():
         raise FileNotFoundError(f"model {file} does not exist; run python export.py --model {file.parent} first")
     session = open_session(file, provider, threads, cuda_graph=cuda_graph)

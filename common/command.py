@@ -20,6 +20,15 @@ SCRIPTS = {
     "page": "space.app",
 }
 """Modules by the word that starts them; a recording of that name is `./train`."""
+COMMANDS = """\
+For `python diarize.py` in the examples, type `fast-diarization`. Other commands, each with its own --help:
+
+    fast-diarization train       train a model                              as python train.py
+    fast-diarization export      a trained model to ONNX                    as python export.py
+    fast-diarization evaluate    score models against references            as python -m evaluation
+    fast-diarization bench       measure speed on this machine              as python bench.py
+    fast-diarization page        a page in the browser: files, microphone   as python -m space.app
+"""
 
 
 def main() -> None:
@@ -30,5 +39,7 @@ def main() -> None:
     script = SCRIPTS.get(sys.argv[1]) if len(sys.argv) > 1 else None
     if script:
         FlagParser.program += f" {sys.argv.pop(1)}"
+    else:
+        FlagParser.epilog_of_program = COMMANDS
     os.environ.setdefault("FAST_DIARIZATION_MODEL", str(ROOT / "pretrained" / "lightweight-cnn"))  # of the page
     runpy.run_module(script or "diarize", run_name="__main__", alter_sys=True)

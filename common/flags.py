@@ -1,6 +1,7 @@
 """Command lines: hyphens for underscores, examples kept as written, and what follows a lone `--`."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -15,10 +16,13 @@ class FlagParser(argparse.ArgumentParser):
     """A parser whose flags may be written with hyphens too, and whose description is shown as it is."""
 
     program: str | None = None
-    """What the usage line calls the program; `None` for the name of the script."""
+    """What the usage line calls the program; `None` for how it was started, as of `started_as`."""
+    epilog_of_program: str | None = None
+    """What is shown below the flags."""
 
     def __init__(self, **keywords):
-        shown = {"formatter_class": argparse.RawDescriptionHelpFormatter, "prog": self.program}
+        shown = {"formatter_class": argparse.RawDescriptionHelpFormatter, "prog": self.program or started_as()}
+        shown |= {"epilog": self.epilog_of_program}
         super().__init__(**shown | {"allow_abbrev": False} | keywords)
 
     def parse_known_args(self, args=None, namespace=None):
@@ -28,6 +32,14 @@ class FlagParser(argparse.ArgumentParser):
 
     def error(self, message: str):
         super().error(without_tokens(message))
+
+
+def started_as() -> str:
+    """`diarize.py` of a script, `python -m evaluation.tuning` of a module that was started by its name."""
+    module = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if module is None:
+        return os.path.basename(sys.argv[0])
+    return f"python -m {module.name.removesuffix('.__main__')}"
 
 
 def without_tokens(message: str) -> str:

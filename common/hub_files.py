@@ -132,7 +132,7 @@ def _check(response: Response, name: str, start: int, stop: int, size: int) -> N
     hf_raise_for_status(response)
     kind = response.headers.get("Content-Type", "")
     if kind.startswith("text/html") and not name.endswith((".html", ".htm")):
-        raise NetworkFault(f"{name}: a page of HTML came, perhaps of a proxy")
+        raise NetworkFault(f"{name}: got an HTML page, perhaps from a proxy")
     part = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
     if response.status_code == 206:
         if not part or (int(part[1]), int(part[2]) + 1) != (start, stop) or part[3] not in ("*", str(size)):

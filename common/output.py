@@ -65,8 +65,11 @@ class OwnFiles:
         foreign = [target for target in targets if self._is_foreign(target)]
         if foreign:
             more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+            there = "exists and was not" if len(foreign) == 1 else "exist and were not"
             remedy = "name another --output" + ("" if self.overwrite is None else ", or add --overwrite to replace it")
-            raise ValueError(f"{foreign[0]}{more}: there already, and not as {self.program} wrote it; {remedy}")
+            raise ValueError(
+                f"{foreign[0]}{more} already {there} written by {self.program}, or was edited since; {remedy}"
+            )
 
     def write_file(self, target: Path, content: bytes) -> None:
         """Write a file whole or not at all.

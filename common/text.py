@@ -27,7 +27,7 @@ def read_text(path: str | Path, expected: str) -> str:
     with open(path, "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-            raise TextError(f"{path}: a device and no file; expected {expected}")
+            raise TextError(f"{path}: a device, not a file; expected {expected}")
         while part := file.read(PIECE):
             content += part
             if len(content) > LARGEST:

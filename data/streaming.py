@@ -383,7 +383,7 @@ class PositionedLoader:
                 killed = not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
                 if not (self.workers and killed) or self.stream.state == before:
                     raise
-                logger.warning("a data worker was killed, perhaps for want of memory; starting them again")
+                logger.warning("a data worker was killed, probably out of memory; starting them again")
                 before = self.stream.state
 
     def _batches(self) -> Iterator[dict[str, torch.Tensor]]:

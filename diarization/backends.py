@@ -140,7 +140,7 @@ def _config_in(directory: Path) -> dict:
             raise ValueError(f"more than {LARGEST_CONFIG} bytes")
         config = json.loads(text)
         if not isinstance(config, dict):
-            raise ValueError(f"it holds a {type(config).__name__} and no mapping")
+            raise ValueError(f"it holds a {type(config).__name__}, not a mapping")
         LinkingSettings.of(config)
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
@@ -174,7 +174,7 @@ def _open_torch(model: str, revision: str | None = None) -> tuple[Network, Linki
     if not _has_torch():
         raise ModelError(
             f"model {model}: its weights need torch and transformers, which are not installed; pip install "
-            f"torch transformers, or name an {ONNX_FILE} that export.py wrote"
+            f"torch transformers, or name a {ONNX_FILE} that export.py wrote"
         )
     import torch
 
@@ -213,7 +213,7 @@ def load_weights(model: str, revision: str | None = None):
             logging.enable_progress_bar()
     if found["missing_keys"]:
         raise ModelError(
-            f"model {model} is no Fast Diarization model: it has no {min(found['missing_keys'])}; {REMEDY}"
+            f"model {model} is not a Fast Diarization model: it has no {min(found['missing_keys'])}; {REMEDY}"
         )
     if bad := first_non_finite(network):
         raise ModelError(

@@ -30,18 +30,22 @@ def find_recordings(files: Iterable[str]) -> dict[str, str]:
 
     Raises:
         OSError: a directory cannot be read.
-        ValueError: two recordings of one name.
+        ValueError: two recordings of one name, or one twice.
     """
     found: dict[str, str] = {}
     taken: dict[str, str] = {}
     for file in _expanded(files):
         stem, name = recording_stem(file), recording_name(recording_stem(file))
-        other = taken.setdefault(name, file)
-        if stem in found:
-            raise ValueError(f"{other} and {file} would both be written as {stem!r}; {APART}")
-        if other is not file:
+        if name in taken:
+            other = taken[name]
+            if other == file:
+                raise ValueError(f"{file} is given twice; leave one out")
+            if _is_same(other, file):
+                raise ValueError(f"{other} and {file} are the same file; leave one out")
+            if stem in found:
+                raise ValueError(f"{other} and {file} would both be written as {stem!r}; {APART}")
             raise ValueError(f"{other} and {file} would both be recording {name!r} in RTTM; {APART}")
-        found[stem] = file
+        taken[name] = found[stem] = file
     return found
 
 
@@ -50,6 +54,12 @@ def listed(names: Iterable[str]) -> str:
     names = list(names)
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "") if names else "none"
+
+
+def lacking(kind: str, name: str, known: Iterable[str]) -> str:
+    """`has no speaker X, only: A, B`, for messages; `has no speakers` where nothing is known."""
+    known = list(known)
+    return f"has no {kind} {name}, only: {listed(known)}" if known else f"has no {kind}s"
 
 
 def _expanded(files: Iterable[str]) -> Iterator[str]:
@@ -65,6 +75,13 @@ def _media_files(directory: str) -> Iterator[Path]:
         for path in (Path(place, name) for name in files):
             if path.suffix.lower() in MEDIA_SUFFIXES and not path.name.startswith(".") and path.is_file():
                 yield path
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def _raise(error: OSError) -> None:

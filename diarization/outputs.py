@@ -47,12 +47,10 @@ class Outputs(OwnFiles):
                 long, or two formats or recordings would be one file.
         """
         alike, every = defaultdict(list), []
+        self._check_formats()
         for name in names:
-            targets = self.targets(name)
-            if len(set(targets)) < len(targets):
-                raise ValueError(f"two formats would be the same file among {', '.join(map(str, targets))}; choose one")
             alike[name.casefold()].append(name)
-            every += targets
+            every += self.targets(name)
         one_file = [sorted(names) for names in alike.values() if len(names) > 1]
         if one_file and ignores_case(self.directory):
             raise ValueError(
@@ -60,6 +58,12 @@ class Outputs(OwnFiles):
                 "them in two runs with another --output"
             )
         self.check_files(every)
+
+    def _check_formats(self) -> None:
+        for suffix in {FORMATS[choice][0] for choice in self.formats}:
+            same = [choice for choice in self.formats if FORMATS[choice][0] == suffix]
+            if len(same) > 1:
+                raise ValueError(f"--format: {' and '.join(same)} both write {suffix}; choose one")
 
     def write(
         self,

@@ -7,10 +7,11 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from common.errors import plain
 from common.terminal import say
 from common.text import read_text
 from diarization.formats import csv_field, rttm_field
-from diarization.names import listed
+from diarization.names import lacking
 from diarization.subtitles import vtt_field
 from modeling.enrolment_fast_diarization import LONGEST_NAME
 
@@ -40,7 +41,10 @@ def rename_files(values: Sequence[str]) -> int:
     names = parse_names([value for value in values if value not in files])
     if not files:
         raise ValueError("--rename needs the files to change: --rename SPEAKER_00=Anna results/call.rttm")
-    changed = [(Path(file), renamed_text(Path(file), names)) for file in files]
+    try:
+        changed = [(Path(file), renamed_text(Path(file), names)) for file in files]
+    except OSError as error:
+        raise OSError(f"--rename {plain(error)}") from error
     for file, text in changed:
         part = file.with_name(f".{secrets.token_hex(8)}.part")
         try:
@@ -96,7 +100,7 @@ def renamed_text(file: Path, names: Mapping[str, str]) -> str:
 
         changed = lines.sub(changed_name, text)
     if absent := names.keys() - found:
-        raise ValueError(f"{file} has no speaker {min(absent)}, only: {listed(sorted(found))}")
+        raise ValueError(f"{file} {lacking('speaker', min(absent), sorted(found))}")
     if taken := set(names.values()) & (found - names.keys()):
         raise ValueError(f"{file} has a speaker {min(taken)} already; choose another name")
     return changed

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common.errors import plain
 from common.terminal import warn
 from diarization.names import listed
 from diarization.timeline import clock
@@ -53,7 +54,10 @@ def read_words(path: str | None, recordings: Mapping[str, str]) -> dict[str, tup
         OSError: a file cannot be read.
         ValueError: as `find_words`, or a file of another kind.
     """
-    return {stem: (file, read_transcript(file)) for stem, file in find_words(path, recordings).items()}
+    try:
+        return {stem: (file, read_transcript(file)) for stem, file in find_words(path, recordings).items()}
+    except OSError as error:
+        raise OSError(f"--words {plain(error)}") from error
 
 
 def with_speakers(file: Path, transcript: Sequence[Passage], segments: Sequence[Segment], seconds: float) -> list[Word]:

@@ -15,6 +15,8 @@ if __name__ == "__main__":
 import numpy as np
 import soundfile
 
+from common.errors import plain
+from common.output import OutputError, make_directory
 from data.acoustics import Augmentation, Scenery
 from data.conversations import EXCERPTS_FROM, GRID, SAMPLING_RATE, cast_speakers, plan_turns, render
 from data.corpora import CorpusError, open_corpus
@@ -68,10 +70,10 @@ def main() -> None:
     if not 1 <= arguments.num_speakers <= MOST_SPEAKERS:
         raise SystemExit(f"error: --num_speakers must be from 1 to {MOST_SPEAKERS}, got {arguments.num_speakers}")
     try:
+        make_directory(arguments.output, "--output")
         waveform, segments = simulate(arguments.dataset, arguments.seconds, arguments.seed, arguments.num_speakers)
-        arguments.output.mkdir(parents=True, exist_ok=True)
-    except (CorpusError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+    except (CorpusError, OutputError, OSError) as error:
+        raise SystemExit(f"error: {plain(error)}") from None
     soundfile.write(arguments.output / f"{NAME}.wav", waveform, SAMPLING_RATE)
     (arguments.output / f"{NAME}.rttm").write_text(to_rttm(NAME, segments))
     plot_timeline(arguments.output / f"{NAME}.png", f"A conversation made of {arguments.dataset}", segments)

@@ -26,7 +26,7 @@ from pathlib import Path
 from common.flags import FlagParser
 from common.output import OwnFiles, make_directory
 from common.program import end_quietly
-from common.terminal import report, say, warn
+from common.terminal import OutputLost, report, say, warn
 
 FLAGS = {"counts": "--num_speakers", "hop_seconds": "--hop"}
 """Flags whose names differ from the option they set."""
@@ -38,6 +38,9 @@ def main() -> int:
     warnings.showwarning = lambda message, *_: warn(message)
     try:
         return run(parse())
+    except OutputLost as error:
+        report(error)
+        return 1
     except (ValueError, OSError) as error:
         report(error)
         return 2
@@ -79,14 +82,19 @@ def open_output(arguments: argparse.Namespace) -> OwnFiles:
 
 
 def parse() -> argparse.Namespace:
-    parser = FlagParser(prog=FlagParser.program or "python -m evaluation", description=__doc__)
+    parser = FlagParser(description=__doc__)
     add = parser.add_argument
     add(
         "source",
         metavar="SOURCE",
         help="directory, Hub id, frozen set (.json), or the word voices for speaker embeddings",
     )
-    add("--model", nargs="+", default=[str(DEFAULT_MODEL)], help="model directories, ONNX files or Hub ids")
+    add(
+        "--model",
+        nargs="+",
+        default=[str(DEFAULT_MODEL)],
+        help="model directories, ONNX files or Hub ids (default pretrained/lightweight-cnn)",
+    )
     add("--peer", metavar="ONNX", help="pyannote segmentation-3.0, scored on the same windows")
     add(
         "--output",
@@ -110,7 +118,12 @@ def parse() -> argparse.Namespace:
         help="step in seconds between the 3 s windows of recordings (default 1)",
     )
     add("--uem", metavar="UEM", help="UEM file: the regions of recordings to score (default: whole recordings)")
-    add("--shifts", type=_whole, metavar="N", help="diarize recordings N times, shifted by 1/N of a hop (default 4)")
+    add(
+        "--shifts",
+        type=_whole,
+        metavar="N",
+        help="diarize recordings N times, each shifted by 1/N of the model's own hop_seconds, not of --hop (default 4)",
+    )
     add("--dataset", help="corpus of a frozen set or of voices: any that train.py accepts (default demo)")
     add("--noise", metavar="DIR", help="background recordings, or clips of sounds, for a frozen set")
     add("--part", metavar="NAME", help="score only this condition or group of a frozen set")

@@ -6,7 +6,7 @@
 On simulated recordings of validation speakers, with the number of speakers unknown. The first command chooses the
 settings and stores them in the model; without --write those of the model are scored as they are, on recordings of
 other seeds if --seed says so. A segment is right for the share of its time in which its speaker speaks, by the best
-assignment of speakers. Who speaks for less than two seconds does not count as a speaker.
+assignment of speakers. Anyone who speaks for less than two seconds does not count as a speaker.
 """
 
 import argparse

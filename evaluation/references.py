@@ -9,7 +9,7 @@ from common.terminal import warn
 from data.names import recording_name
 from data.rttm import read_rttm
 from data.uem import read_uem
-from diarization.names import listed
+from diarization.names import lacking
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,8 @@ def read_references(path: str, stems: list[str], uem: str | None = None, any_nam
             turns[name] = Annotation()
         if name not in turns:
             raise ValueError(
-                f"--reference {path} has no recording {name!r}, only: {listed(turns)}; a recording is known there by "
-                "its file name"
-                + ("; --ignore_reference_name takes it all the same" if len(names) == len(turns) == 1 else "")
+                f"--reference {path} {lacking('recording', repr(name), turns)}; a recording is known there by its file "
+                "name" + ("; --ignore_reference_name takes it all the same" if len(names) == len(turns) == 1 else "")
             )
         if not turns[name]:
             warn(f"the reference of {name!r} has no speech")
@@ -81,7 +80,7 @@ def _regions(path: str, names: list[str], alone: bool) -> dict[str, Timeline]:
     if alone and len(maps) == 1:
         return dict.fromkeys(names, next(iter(maps.values())))
     if missing := [name for name in names if name not in maps]:
-        raise ValueError(f"--uem {path} has no recording {missing[0]!r}, only: {listed(maps)}; add its regions")
+        raise ValueError(f"--uem {path} {lacking('recording', repr(missing[0]), maps)}; add its regions")
     return maps
 
 

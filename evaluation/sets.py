@@ -2,7 +2,7 @@
 
 A set is a JSON file in `evaluation/sets/`: what to make (seed, lengths, speakers, conditions) and, for each split it
 was frozen on, digests of the corpus, of the background recordings and of the references that came out, and a
-fingerprint of the sound. Another corpus, or code that would make other conversations or let them sound otherwise, is
+fingerprint of the sound. Another corpus, or code that would make other conversations or let them sound different, is
 refused.
 
     python -m evaluation.sets evaluation/sets/*.json --dataset path/to/speech --noise path/to/noise
@@ -143,7 +143,7 @@ class FrozenSet:
         elif part not in self.frozen.get("sound", {}):
             changed = "it was frozen without its sound"
         elif (difference := difference_db(self.frozen["sound"][part], sound)) > TOLERANCE_DB:
-            changed = f"these conversations sound otherwise than those frozen, by {difference:.1f} dB"
+            changed = f"these conversations sound different from those frozen, by {difference:.1f} dB"
         if changed:
             raise SetError(
                 f"set {self.name!r}, {self.split}, {part!r}: {changed}; score with the version that froze the set, or "

@@ -145,7 +145,7 @@ class SoundSet:
         difference = difference_db(self.frozen["sound"].get(part, []), sound) if self.frozen else 0.0
         if difference > TOLERANCE_DB:
             raise SetError(
-                f"set {self.name!r}, {self.split}, {part!r} sounds otherwise than it was frozen, by {difference:.1f} "
+                f"set {self.name!r}, {self.split}, {part!r} sounds different from what was frozen, by {difference:.1f} "
                 "dB; score with the version that froze the set, or freeze it anew (python -m evaluation.sets)"
             )
 

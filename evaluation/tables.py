@@ -15,6 +15,9 @@ GROUPS = {
     "overlapped_frames": "overlapped frames",
 }
 
+CONDITIONS = {"sounds that are nobody": "non-speech sounds"}
+"""What conditions of frozen sets are called in tables, where not by their names."""
+
 
 def group_words(group: str) -> str:
     """`two speakers` of `two_speaker_windows`."""
@@ -74,7 +77,7 @@ def by_condition(conditions: Mapping[str, dict[str, dict]]) -> str:
     for condition, systems in conditions.items():
         groups = [systems[name]["groups"] for name in names]
         cells = [_cell(g, group) for g in groups for group in shown]
-        rows.append([condition, groups[0]["all_windows"]["windows"], *cells])
+        rows.append([CONDITIONS.get(condition, condition), groups[0]["all_windows"]["windows"], *cells])
     return table(header, rows)
 
 

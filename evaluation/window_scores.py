@@ -112,5 +112,6 @@ def window_table(result: dict[str, dict[str, float]]) -> str:
     rows = []
     for group, scores in result.items():
         cells = [beside_floor(scores, name) if scores["speech"] or name in OF_SILENCE else "-" for name in rates]
-        rows.append([group.replace("_", " "), scores["windows"], scores["frames"], *cells])
+        name = group.replace("_speaker_", "-speaker ").replace("_", " ")
+        rows.append([name, scores["windows"], scores["frames"], *cells])
     return table(header, rows)

@@ -1,4 +1,4 @@
-"""Score words with speakers: whose they are said to be, in recordings of which that is known.
+"""Score the speakers assigned to words, on recordings whose true speakers are known.
 
     python -m evaluation.words path/to/calls --model pretrained/lightweight-cnn pretrained/attention-gru
 
@@ -34,7 +34,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from common.markdown import table
-from common.terminal import report, say
+from common.terminal import OutputLost, report, say
 from diarization.names import MEDIA_SUFFIXES
 from evaluation.systems import open_systems
 from modeling.audio_fast_diarization import load_audio
@@ -56,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = of_words(__doc__, arguments)
     try:
         return run(Path(chosen.directory), chosen.model)
+    except OutputLost as error:
+        report(error)
+        return 1
     except (ValueError, OSError) as error:
         report(error)
         return 2

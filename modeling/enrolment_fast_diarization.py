@@ -103,7 +103,7 @@ class KnownVoices:
             source: what the recording is called in messages.
 
         Raises:
-            VoicesError: a name that cannot be used, or somebody of that name sounds otherwise.
+            VoicesError: a name that cannot be used, or somebody of that name sounds different.
         """
         check_name(name)
         before = self.people.get(name)
@@ -115,7 +115,7 @@ class KnownVoices:
         similarity = float(before.centroid @ speaker.centroid)
         if similarity < threshold:
             raise VoicesError(
-                f"{source}: {name} sounds otherwise here than before (similarity {similarity:.2f}, needed "
+                f"{source}: {name} sounds different from before (similarity {similarity:.2f}, needed "
                 f"{threshold:.2f}); choose another recording or name"
             )
         centroid = before.solo_seconds * before.centroid + speaker.solo_seconds * speaker.centroid
@@ -166,7 +166,7 @@ def only_speaker(diarization: Diarization, source: str) -> Speaker:
         raise VoicesError(f"{source}: {len(speakers)} speakers found ({heard}); enrol from a recording of one person")
     if seconds[0] < LEAST_SECONDS:
         raise VoicesError(
-            f"{source}: {seconds[0]:.1f} s of speech are too little to enrol from; give {LEAST_SECONDS:g} s or more, "
+            f"{source}: {seconds[0]:.1f} s of speech is too little to enrol from; give {LEAST_SECONDS:g} s or more, "
             "better 10"
         )
     return speakers[0]
@@ -178,9 +178,9 @@ def check_name(name: str) -> None:
         VoicesError: an empty name, a long one, one with control characters, or one that unknown speakers have.
     """
     if not name.strip() or name != name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-        raise VoicesError(f"{name!r:.120} is no name: give 1 to {LONGEST_NAME} printable characters")
+        raise VoicesError(f"{name!r:.120} is not a valid name: give 1 to {LONGEST_NAME} printable characters")
     if name == "__metadata__" or any(name == speaker_name(number) for number in range(100)):
-        raise VoicesError(f"{name!r} is no person's name here; choose another")
+        raise VoicesError(f"{name!r} is not a valid name for a person; choose another")
 
 
 def assign(similarity: np.ndarray) -> list[int]:

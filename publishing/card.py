@@ -243,7 +243,7 @@ def _command(training: dict, place: str) -> str:
     command = training.get("command", "accelerate launch train.py")
     if training.get("earlier") or "--start_from" in command:
         command = f"accelerate launch train.py --start_from {place} --dataset path/to/speech --output_dir runs/mine"
-        return f"To train it on: `{command}`"
+        return f"To continue training: `{command}`"
     return f"Trained by: `{command}`"
 
 

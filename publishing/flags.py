@@ -49,13 +49,16 @@ def of_publish(description: str) -> argparse.Namespace:
     parser = FlagParser(description=description)
     parser.add_argument("source", nargs="?", type=Path, help="model directory written by train.py")
     parser.add_argument("target", nargs="?", type=Path, help="directory to publish to")
-    parser.add_argument("--code", nargs="+", type=Path, metavar="DIR", help="copy modeling/ to these models, no more")
+    parser.add_argument("--code", nargs="+", type=Path, metavar="DIR", help="only copy modeling/ to these models")
     parser.add_argument("--speech", type=Path, metavar="DIR", help="training corpus, to name its parts in the card")
     parser.add_argument("--earlier", type=Path, metavar="JSON", help="training.json of the model it was trained from")
     parser.add_argument("--average", type=Path, metavar="DIR", help="model to average with, both weighing half")
     parser.add_argument("--quantize", choices=("int8",), help="write model_int8.onnx too, as export.py does")
-    parser.add_argument("--dataset", default="demo", help="corpus to calibrate and score int8 on (default demo)")
+    parser.add_argument("--dataset", help="corpus to calibrate and score int8 on (default demo)")
     arguments = parser.parse_args()
+    if arguments.dataset and not arguments.quantize:
+        parser.error("--dataset is what int8 is calibrated on; add --quantize int8, or leave it out")
+    arguments.dataset = arguments.dataset or "demo"
     if not arguments.code and arguments.target is None:
         parser.error("give a trained model and a directory to publish to, or --code with published models")
     return arguments

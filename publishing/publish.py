@@ -241,8 +241,7 @@ def main() -> None:
         earlier = json.loads(arguments.earlier.read_text()) if arguments.earlier else None
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: --earlier {arguments.earlier} cannot be read: {first_line(error)}") from None
-    export_flags = ["--dataset", arguments.dataset]
-    export_flags += ["--quantize", arguments.quantize] if arguments.quantize else []
+    export_flags = ["--quantize", arguments.quantize, "--dataset", arguments.dataset] if arguments.quantize else []
     publish(arguments.source, arguments.target, arguments.speech, earlier, arguments.average, export_flags)
     files = sorted(file for file in arguments.target.iterdir() if file.is_file())
     for file in files:

@@ -11,7 +11,7 @@ from statistics import fmean
 from common.markdown import table
 from evaluation.rates import beside_floor
 from evaluation.sounds import sound_tables
-from evaluation.tables import group_words
+from evaluation.tables import CONDITIONS, group_words
 from evaluation.window_scores import several_speaker_groups
 
 DER, ACCURACY = "diarization_error_rate", "frame_accuracy"
@@ -259,7 +259,8 @@ def conditions_table(results: Sequence[dict]) -> str:
             cells = [
                 _row("", {s: g[group] for s, g in by_system.items() if group in g}, systems, DER) for group in groups
             ]
-            rows.append([condition, *(cell for row in cells for cell in (row[0][1:] if row else missing))])
+            shown = [cell for row in cells for cell in (row[0][1:] if row else missing)]
+            rows.append([CONDITIONS.get(condition, condition), *shown])
     header = [f"{group_words(group)}, {what}" for group in groups for what in ("floor", *systems)]
     return table(["DER in %", *header], rows)
 

@@ -7,7 +7,6 @@ Runs on a CPU with the ONNX model; neither torch nor transformers is needed. `sp
 Space on the Hub.
 """
 
-import argparse
 import os
 import time
 from base64 import b64decode
@@ -17,11 +16,12 @@ from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from common.flags import FlagParser
 from common.program import OF_PAGE, end_quietly
 
-if __name__ == "__main__":  # for --help, before imports that take seconds
+if __name__ == "__main__":
     end_quietly(OF_PAGE)
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    FlagParser(description=__doc__).parse_args()  # --help, before imports that take seconds
 
 import gradio as gr
 import numpy as np

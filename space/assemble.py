@@ -39,11 +39,14 @@ def needed(files: Iterable[str]) -> set[str]:
 def assemble(model: Path, output: Path) -> None:
     """
     Raises:
-        ValueError: `model` lacks a file, or `output` already holds something else.
+        ValueError: `model` lacks a file, or `output` is no directory or already holds something else.
+        OSError: a file cannot be written.
     """
     for name in MODEL:
         if not (model / name).is_file():
             raise ValueError(f"--model {model} has no {name}; run python export.py --model {model} first")
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output {output} is not a directory; name a new or empty one")
     if output.exists() and any(output.iterdir()) and not (output / "app.py").is_file():
         raise ValueError(f"--output {output} holds other files; name a new or empty directory")
     sources = {name: ROOT / "space" / name for name in PAGE}
@@ -55,14 +58,17 @@ def assemble(model: Path, output: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python space/assemble.py", description=__doc__, formatter_class=form)
     parser.add_argument("--model", type=Path, default=ROOT / MODEL_PLACE, help="model directory written by export.py")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     arguments = parser.parse_args()
     try:
         assemble(arguments.model, arguments.output)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise SystemExit(f"error: {error}") from None
+    except OSError as error:
+        raise SystemExit(f"error: --output {arguments.output}: {error.strerror or error}") from None
     print(f"{arguments.output}: try it with  cd {arguments.output} && python app.py")
 
 

@@ -65,6 +65,7 @@ def test_a_missing_gpu_is_exit_code_2_and_no_run_on_the_cpu(flags, exported, mon
 
 def test_a_missing_file_or_corpus_is_one_line(tmp_path, monkeypatch, capsys):
     assert call(monkeypatch, f"latency --model {tmp_path}") == 1
+    assert call(monkeypatch, f"latency --model {tmp_path}/nowhere") == 1
     assert call(monkeypatch, "data --dataset /nowhere") == 1
     (tmp_path / "file").write_text("")
     assert call(monkeypatch, f"data --json {tmp_path}/file/data.json") == 1
@@ -74,7 +75,8 @@ def test_a_missing_file_or_corpus_is_one_line(tmp_path, monkeypatch, capsys):
     assert call(monkeypatch, f"data --dataset {tmp_path}/texts --workers 0") == 1
     assert call(monkeypatch, f"data --json {tmp_path}") == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("skipped ")]
-    assert len(lines) == 5 and all(line.startswith("error: ") for line in lines)
+    assert len(lines) == 6 and all(line.startswith("error: ") for line in lines)
+    assert "run python export.py --model" in lines[0] and "/nowhere: no such directory" in lines[1]
 
 
 def test_a_peer_of_another_kind_is_one_line(exported, monkeypatch, capsys):

@@ -282,7 +282,7 @@ def test_a_drive_that_vanishes_is_not_made_anew(tmp_path, caplog):
     assert "cannot be reached" in caplog.text
     with pytest.raises(CheckpointError, match="checkpoints cannot be reached .*try again"):
         newest(tmp_path / "empty machine", drive, None)
-    with pytest.raises(CheckpointError, match="mount is no directory; mount the drive"):
+    with pytest.raises(CheckpointError, match="mount is not a directory; mount the drive"):
         open_drive(drive)
     (tmp_path / "gone").rename(mount)
     keeper.close()

@@ -155,6 +155,17 @@ def test_a_pipe_is_heard_from_its_beginning(model, tmp_path):
     assert_true_turns(turns_of(tmp_path / "results" / "stdin.rttm"))
 
 
+@pytest.mark.process
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+def test_standard_output_that_is_full_is_no_wrong_usage(model, tmp_path):
+    write_recording(tmp_path / "call.wav")
+    command = [sys.executable, ROOT / "diarize.py", "call.wav", "--model", model]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert (done.returncode, last) == (1, "error: standard output: No space left on device")
+
+
 @pytest.mark.slow
 def test_standard_input_and_the_choice_of_a_channel(model, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -171,10 +182,13 @@ def test_standard_input_and_the_choice_of_a_channel(model, tmp_path, capsys, mon
     arguments = ["stereo.wav", "--model", str(model)]
     assert diarize.main([*arguments, "--channels", "1"]) == 0
     assert [turn[2] for turn in turns_of("results/stereo.rttm")] == [0, 0]
+    assert diarize.main(["call.wav", *arguments[1:], "--channels", "separate"]) == 1
+    said = "error: call.wav has one channel, so its speakers cannot be kept separate by channel; mix it\n"
+    assert capsys.readouterr().err == said
     assert diarize.main([*arguments, "--channels", "3"]) == 1
     assert capsys.readouterr().err == "error: stereo.wav: there is no channel 3; it has channels 1 to 2\n"
     assert diarize.main([*arguments, "--track", "2"]) == 1
-    assert capsys.readouterr().err == "error: stereo.wav: there is no track 2; it has audio tracks 1 to 1\n"
+    assert capsys.readouterr().err == "error: stereo.wav: there is no track 2; it has only one audio track\n"
     assert diarize.main([*arguments, "--channels", "left"]) == 2
     assert "channels must be mix, separate or the number of a channel" in capsys.readouterr().err
 
@@ -203,6 +217,9 @@ def write_video(file: Path, waveform: np.ndarray):
         (["--min_speakers", "3", "--max_speakers", "2"], "min_speakers is 3, more than max_speakers, which is 2"),
         (["--output", "call.wav"], "--output call.wav: File exists; name a directory that can be written"),
         (["--output", "/proc/answers"], "--output /proc/answers: "),
+        (["call.wav"], "call.wav is given twice; leave one out"),
+        (["--words", "absent.json"], "--words absent.json: No such file or directory"),
+        (["--rename", "A=B", "absent.rttm"], "--rename absent.rttm: No such file or directory"),
         (["sub/call.wav"], "call.wav and sub/call.wav would both be written as 'call'"),
         (["--reference", "absent.rttm"], "--reference absent.rttm: No such file or directory; give an RTTM file or"),
         (["--reference", "other.rttm", "b.wav"], "--reference other.rttm has no recording 'call', only: other; a"),
@@ -223,9 +240,10 @@ def test_wrong_usage_is_one_line_and_two(call, arguments, message, capsys):
     [
         ([], "give one or more recordings, or --dataset HUB_ID"),
         (["call.wav", "--dataset", "user/name"], "give one or more recordings, or --dataset HUB_ID"),
-        (["call.wav", "--format", "rttm,docx"], "'docx' is none of rttm, json, csv, srt, vtt, txt, audacity"),
+        (["call.wav", "--format", "rttm,docx"], "'docx' is not one of rttm, json, csv, srt, vtt, txt, audacity"),
         (["--dataset", "user/name", "--plot"], "--dataset writes Parquet"),
-        (["call.wav", "--config", "ihm"], "--config is for --dataset"),
+        (["call.wav", "--config", "ihm"], "--config and --split are for --dataset"),
+        (["call.wav", "--split", "test"], "--config and --split are for --dataset"),
         (["--dataset", "user/name", "--track", "2"], "--track and --channels are for files"),
         (["--dataset", "user/name", "--exclusive"], "--words and --exclusive are for files"),
         (["call.wav", "--words", "asr.json", "--format", "rttm,csv"], "--words needs one of json, srt, vtt, txt in"),

@@ -79,8 +79,8 @@ def test_what_cannot_be_enrolled_is_one_line_each_and_the_others_are(run, capsys
     assert run("--enroll", *people, "--voices", "known.safetensors") == 1
     said = capsys.readouterr()
     errors = said.err.splitlines()
-    expected = ("call.wav: 2 speakers found (8 s, 4 s)", "short.wav: 1.0 s of speech are too little", "silent.wav: no")
-    for line, start in zip(errors, (*expected, "text.wav", "low.wav: Ben sounds otherwise"), strict=True):
+    expected = ("call.wav: 2 speakers found (8 s, 4 s)", "short.wav: 1.0 s of speech is too little", "silent.wav: no")
+    for line, start in zip(errors, (*expected, "text.wav", "low.wav: Ben sounds different from before"), strict=True):
         assert line.startswith(f"error: {start}")
     assert "1 known: Ben (5 s)" in said.out
     before = Path("known.safetensors").read_bytes()
@@ -298,7 +298,7 @@ def test_names_with_quotes_are_renamed_as_they_are_written(tmp_path):
         (["a=c", "b=c", "call.rttm"], "a name of its own"),
         (["a=b", "call.rttm"], "call.rttm has a speaker b already; choose another name"),
         (["z=b", "call.rttm"], "call.rttm has no speaker z, only: a, b"),
-        (["a=c", "call.rttm", "other.json"], "other.json has no speaker a, only: none"),
+        (["a=c", "call.rttm", "other.json"], "other.json has no speakers"),
         (["a=c", "call.rttm", "call.wav"], "call.wav: speakers are renamed in .rttm, .csv"),
         (["a=c", "call.rttm", "none.rttm"], "none.rttm"),
     ],

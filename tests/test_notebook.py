@@ -120,7 +120,7 @@ def test_all_cells_run_and_a_lost_machine_goes_on(machine):
     training = shown(cell_with(notebook, "accelerate launch"))
     resumed = re.search(r"resuming from \S*checkpoint-(\d+)", training)
     assert resumed and 4 <= int(resumed[1]) < STEPS
-    assert "two speaker windows" in training
+    assert "two-speaker windows" in training
     assert "signed in as tester" in shown(cell_with(notebook, "sign_in"))
     conversation = pictures(cell_with(notebook, "docs.example"))
     assert "text/html" in conversation and "image/png" in conversation

@@ -96,14 +96,18 @@ def test_the_same_command_may_be_given_again_and_again(call):
 def test_what_was_corrected_by_hand_since_is_kept(call, capsys):
     assert call("call.wav") == 0
     Path("results/call.rttm").write_text(Path("results/call.rttm").read_text().replace("SPEAKER_00", "Anna"))
-    assert "results/call.rttm: there already" in refused(call, capsys, "call.wav")
+    assert "results/call.rttm already exists and was not written by diarize.py, or was edited since; name" in refused(
+        call, capsys, "call.wav"
+    )
 
 
 def test_the_number_of_files_in_the_way_is_told(call, capsys):
     Path("results").mkdir()
     for name in ("call.rttm", "call.json"):
         Path("results", name).touch()
-    assert "results/call.rttm and 1 more: there already" in refused(call, capsys, "call.wav", "--format", "rttm,json")
+    assert "results/call.rttm and 1 more already exist and were not written" in refused(
+        call, capsys, "call.wav", "--format", "rttm,json"
+    )
 
 
 @pytest.mark.parametrize("link", [os.link, os.symlink])
@@ -143,7 +147,7 @@ def test_links_and_directories_in_the_way_are_left(call, capsys):
     Path("results").mkdir()
     Path("truth.txt").write_text("true")
     Path("results/call.rttm").symlink_to("../truth.txt")
-    assert "there already" in refused(call, capsys, "call.wav")
+    assert "already exists" in refused(call, capsys, "call.wav")
     assert call("call.wav", "--overwrite") == 0
     assert Path("truth.txt").read_text() == "true" and not Path("results/call.rttm").is_symlink()
     Path("results/call.json").mkdir()
@@ -154,7 +158,7 @@ def test_a_file_that_comes_during_the_work_is_kept(tmp_path):
     outputs = Outputs(tmp_path, ["rttm"])
     outputs.check(["call"])
     (tmp_path / "call.rttm").write_text(TURN)
-    with pytest.raises(ValueError, match="there already"):
+    with pytest.raises(ValueError, match="already exists"):
         outputs.write("call", SEGMENTS)
     assert (tmp_path / "call.rttm").read_text() == TURN
     assert [path.name for path in tmp_path.iterdir()] == ["call.rttm"]
@@ -178,7 +182,9 @@ def test_scores_replace_scores_alone(tmp_path):
     output.write_file(tmp_path / "scores" / "scores.md", b"first")
     open_output(told).write_file(tmp_path / "scores" / "scores.md", b"second")
     (tmp_path / "scores" / "scores.json").write_text("of somebody else")
-    with pytest.raises(ValueError, match="scores.json: there already, and not as python -m evaluation wrote it; name"):
+    with pytest.raises(
+        ValueError, match="scores.json already exists and was not written by python -m evaluation, or was edited"
+    ):
         open_output(told)
     told.uem = str(tmp_path / "scores" / "scores.md")
     with pytest.raises(ValueError, match="would replace the UEM file .*scores.md; name another --output"):
@@ -233,7 +239,6 @@ def test_a_name_in_rttm_is_one_field_of_normalised_text(stem):
     [
         (["a b.wav", "a_b.wav"], "a b.wav and a_b.wav would both be recording 'a_b' in RTTM; rename one, or"),
         (["a/call.wav", "b/call.mp3"], "a/call.wav and b/call.mp3 would both be written as 'call'; rename one, or"),
-        (["call.wav", "call.wav"], "would both be written as 'call'"),
         (["caf\u00e9.wav", "cafe\u0301.wav"], "would both be recording 'caf\u00e9' in RTTM"),
     ],
 )
@@ -241,6 +246,26 @@ def test_names_that_collide_are_told_before_the_work(files, message):
     with pytest.raises(ValueError) as caught:
         find_recordings(files)
     assert message in str(caught.value) and "another --output" in str(caught.value)
+
+
+def test_a_file_given_twice_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("call.wav").touch()
+    Path("link.wav").symlink_to("call.wav")
+    for files, message in (
+        (["call.wav", "call.wav"], "call.wav is given twice; leave one out"),
+        (["call.wav", "./call.wav"], "call.wav and ./call.wav are the same file; leave one out"),
+        (["-", "-"], "- is given twice; leave one out"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            find_recordings(files)
+        assert str(caught.value) == message
+    assert list(find_recordings(["call.wav", "link.wav"])) == ["call", "link"]
+
+
+def test_two_formats_of_one_suffix_are_named(tmp_path):
+    with pytest.raises(ValueError, match="^--format: txt and audacity both write .txt; choose one$"):
+        Outputs(tmp_path, ["rttm", "txt", "audacity"]).check(["call"])
 
 
 def test_names_that_are_no_unicode_stay_apart():

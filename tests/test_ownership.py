@@ -93,7 +93,7 @@ def test_another_machine_holds_as_long_as_it_gives_signs_of_life(tmp_path, monke
     found = {"host": "elsewhere", "pid": 7, "started": "then", "secret": "x", "time": time.time() - silent}
     (tmp_path / LOCK).write_text(json.dumps(found))
     if held:
-        with pytest.raises(CheckpointError, match="process 7 of elsewhere, which gave a sign of life .* s ago"):
+        with pytest.raises(CheckpointError, match="process 7 of elsewhere, which was active .* s ago"):
             Hold(tmp_path)
     else:
         Hold(tmp_path).release()

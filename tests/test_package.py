@@ -85,7 +85,9 @@ def test_the_scripts_by_their_names(installed, tmp_path):
     for name, program in {"train": "accelerate launch train.py", **programs}.items():
         done = run(installed, tmp_path, name, "--help")
         assert done.returncode == 0 and done.stdout.startswith(f"usage: {program} "), done.stdout + done.stderr
-    assert run(installed, tmp_path, "--help").stdout.startswith("usage: fast-diarization [")
+    said = run(installed, tmp_path, "--help").stdout
+    assert said.startswith("usage: fast-diarization [")
+    assert all(f"\n    fast-diarization {name} " in said for name in ("train", *programs, "page"))
     done = run(installed, tmp_path, "train", "--config", str(installed / "fast_diarization/configs/demo.yaml"), "--x")
     assert done.returncode and done.stderr == "error: unknown flag --x; see --help\n"
 

@@ -115,7 +115,7 @@ def test_a_file_that_the_manifest_does_not_name_is_not_unpacked(tmp_path):
     pack(write(tmp_path / "run", 9, {"trainer_state.json": b"{}"}), tmp_path / "packed.zip")
     with zipfile.ZipFile(tmp_path / "packed.zip", "a") as bundle:
         bundle.writestr("more", b"")
-    with pytest.raises(ValueError, match="holds 'more', otherwise than its manifest says"):
+    with pytest.raises(ValueError, match="holds 'more', which differs from its manifest"):
         unpack(tmp_path / "packed.zip", tmp_path)
 
 

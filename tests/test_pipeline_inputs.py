@@ -140,7 +140,7 @@ def test_what_is_no_recording_is_one_line(pipe, bad):
         ({"channels": 0}, "channels must be mix, separate or the number of a channel"),
         ({"track": 1.5}, "track must be the number of an audio track"),
         ({"channels": "separate", "num_speakers": 2}, "one speaker a channel; give no number of speakers"),
-        ({"channels": "separate"}, "there is 1; mix them"),
+        ({"channels": "separate"}, "has one channel, so its speakers cannot be kept separate"),
         ({"batch_size": -1}, "batch_size must be a number of windows"),
         ({"num_speakers": 0}, "num_speakers must be a whole number from 1"),
     ],

@@ -57,7 +57,7 @@ def test_a_large_rttm_equals_its_turns_set_one_by_one(tmp_path):
 @pytest.mark.parametrize("read", [read_rttm, read_uem])
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/urandom", "/dev/null"])
 def test_a_device_is_no_reference(read, device):
-    with pytest.raises(ValueError, match=f"^{device}: a device and no file; expected lines of '"):
+    with pytest.raises(ValueError, match=f"^{device}: a device, not a file; expected lines of '"):
         read(device)
 
 

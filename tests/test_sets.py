@@ -111,18 +111,18 @@ def test_a_set_that_sounds_otherwise_is_refused(frozen, name, part, monkeypatch)
     monkeypatch.setattr("evaluation.sets.levels", with_noise(1e-4))
     make()
     monkeypatch.setattr("evaluation.sets.levels", lambda waveform: levels(np.zeros_like(waveform)))
-    with pytest.raises(SetError, match="sound otherwise than those frozen, by .* dB; score with the version"):
+    with pytest.raises(SetError, match="sound different from those frozen, by .* dB; score with the version"):
         make()
     monkeypatch.setattr("evaluation.sets.levels", levels)
     monkeypatch.setattr(Scenery, "draw", changed(snr=lambda snr: snr - 3))
-    with pytest.raises(SetError, match="sound otherwise"):
+    with pytest.raises(SetError, match="sound different"):
         make()
 
 
 @pytest.mark.slow
 def test_a_set_without_its_telephones_is_refused(frozen, monkeypatch):
     monkeypatch.setattr(Scenery, "draw", changed(telephone=lambda telephone: np.full_like(telephone, NOT)))
-    with pytest.raises(SetError, match=f"{'as in training'!r}: these conversations sound otherwise"):
+    with pytest.raises(SetError, match=f"{'as in training'!r}: these conversations sound different"):
         list(FrozenSet(frozen["windows"], "demo", "validation").windows("as in training"))
 
 

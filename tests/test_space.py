@@ -376,3 +376,5 @@ def test_assembling_names_what_is_missing(tmp_path):
     model = write_model(tmp_path / "model")
     with pytest.raises(ValueError, match="holds other files"):
         assemble(model, model)
+    with pytest.raises(ValueError, match="config.json is not a directory; name a new or empty one"):
+        assemble(model, model / "config.json")

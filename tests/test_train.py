@@ -79,7 +79,7 @@ def test_it_improves_on_its_own_start(trained):
 @pytest.mark.training
 def test_it_says_how_good_the_model_is_and_where_everything_is(trained):
     output, said, _ = trained
-    for group in ("all windows", "one speaker windows", "two speaker windows", "overlapped frames"):
+    for group in ("all windows", "one-speaker windows", "two-speaker windows", "overlapped frames"):
         assert re.search(rf"^\| {group} \|.* \d+\.\d \(\d+\.\d\) \|$", said, re.M), said
     for place in (output / "model", output / "model" / "curves.png"):
         assert str(place) in said and place.exists()

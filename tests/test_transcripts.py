@@ -292,9 +292,9 @@ def test_a_recogniser_that_heard_nothing(nothing):
     [
         ("", "asr.json: empty"),
         ("Hello there", "asr.json: text that begins 'Hello there'"),
-        ('{"segments": [', "asr.json: no whole JSON"),
+        ('{"segments": [', "asr.json: incomplete or invalid JSON"),
         ("[" * 100_000, "asr.json: JSON that is nested too deeply"),
-        ("[" + "1" * 5_000 + "]", "asr.json: no whole JSON"),
+        ("[" + "1" * 5_000 + "]", "asr.json: incomplete or invalid JSON"),
         ('{"text": "Hello"}', "asr.json: an object of 'text', without words that have times"),
         ('{"results": {"channels": []}}', "asr.json: an object of 'results', without words"),
         ('{"segments": "none"}', "asr.json: an object of 'segments', without words"),
@@ -312,7 +312,7 @@ def test_a_recogniser_that_heard_nothing(nothing):
             '{"segments": [{"text": "a", "start": 0, "words": [{"word": "a", "start": {}}]}]}',
             "segments[0].words[0].start is",
         ),
-        ("1\n00:00 --> soon\nHello\n", "asr.json:2: '00:00 --> soon' is no time of SRT or WebVTT"),
+        ("1\n00:00 --> soon\nHello\n", "asr.json:2: '00:00 --> soon' is not a time of SRT or WebVTT"),
         ("1\n999999:00:00,0 --> 999999:00:01,0\nHello\n", "asr.json:2 is 3599996400.0; expected seconds"),
     ],
 )

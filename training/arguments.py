@@ -264,6 +264,9 @@ class Parser(HfArgumentParser):
         self.dataclass_types = [Arguments, Training]
         for dataclass_type in self.dataclass_types:
             self._add_dataclass_arguments(dataclass_type)
+        for action in self._actions:
+            if action.nargs == 0 and action.const is False:  # which transformers gives the help of the flag it negates
+                action.help = f"Same as --{action.dest} false."
 
     def format_help(self, everything: bool = False) -> str:
         shown = {*Arguments.__annotations__, *Training.__annotations__, *SHOWN, "help", "help_all", "config"}

@@ -57,7 +57,7 @@ def open_drive(drive: Path) -> None:
     try:
         drive.mkdir(exist_ok=True)
     except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"{drive.parent} is no directory; mount the drive, or make it for {drive}") from None
+        raise CheckpointError(f"{drive.parent} is not a directory; mount the drive, or make it for {drive}") from None
     except FileExistsError:
         raise CheckpointError(f"{drive} is a file; name a directory with --checkpoint_dir") from None
     except OSError as error:

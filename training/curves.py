@@ -73,6 +73,8 @@ def main() -> None:
     arguments = of_curves(__doc__)
     log, steps = [], 0
     for run in arguments.run:
+        if not run.is_dir():
+            raise SystemExit(f"error: --run {run}: no such directory; give the --output_dir of a run of train.py")
         checkpoint = newest_local(run)
         if checkpoint is None:
             raise SystemExit(f"error: {run} holds no complete checkpoint yet; wait for the first one")

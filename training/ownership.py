@@ -197,7 +197,7 @@ def _holder(found: dict) -> str | None:
     silent = time.time() - found["time"] if isinstance(found.get("time"), (int, float)) else SILENT_SECONDS
     if abs(silent) >= SILENT_SECONDS:
         return None
-    return f"process {found['pid']} of {found.get('host')}, which gave a sign of life {max(0, silent):.0f} s ago"
+    return f"process {found['pid']} of {found.get('host')}, which was active {max(0, silent):.0f} s ago"
 
 
 def _started(pid: int) -> str | None:

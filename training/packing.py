@@ -75,7 +75,7 @@ def unpack(archive: Path, directory: Path) -> Path:
                 named = {name: file["size"] for name, file in _manifest(bundle)["files"].items()}
                 for member, target in targets.items():
                     if member.filename != MANIFEST and named.get(member.filename) != member.file_size:
-                        raise ValueError(f"{archive} holds {member.filename!r}, otherwise than its manifest says")
+                        raise ValueError(f"{archive} holds {member.filename!r}, which differs from its manifest")
                     target.parent.mkdir(parents=True, exist_ok=True)
                     _extract(bundle, member, target)
         except OSError:

@@ -31,6 +31,9 @@ SAME = (
 MAY_CHANGE = ("max_steps", "warmup_steps", "warmup_ratio", "lr_scheduler_type", "lr_scheduler_kwargs")
 """What holds from the next step on as the command has it; transformers 5 has no warmup_ratio."""
 
+PRECISIONS = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
+"""Their names in messages."""
+
 
 def settings_of(arguments: Arguments, training: Training, anchor: EmbeddingAnchor | None = None) -> dict:
     """What is kept of the command: what a continuation must have too, what may change, and the code."""
@@ -74,7 +77,8 @@ def compare_settings(checkpoint: Path, now: dict) -> None:
         )
     for part in ("may change", "code"):
         for name, old, new in _differences(before.get(part), now[part]):
-            logger.warning("from here on %s is %s; the checkpoint was made with %s", name, new, old)
+            old, new = (PRECISIONS.get(value, value) if name == "precision" else value for value in (old, new))
+            logger.warning("%s is %s from here on; the checkpoint was made with %s", name, new, old)
 
 
 def _differences(before: object, now: dict):

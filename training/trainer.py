@@ -201,7 +201,7 @@ class StreamingTrainer(Trainer):
             if not self._random_state(checkpoint).exists():
                 super()._load_rng_state(checkpoint)  # of a version before 0.2
             elif not load_random_state(self._random_state(checkpoint)):
-                logger.warning("the checkpoint was made with other GPUs, so chance goes on otherwise than there")
+                logger.warning("the checkpoint was made with other GPUs, so random numbers continue differently")
 
     def _save(self, output_dir=None, state_dict=None) -> None:
         # Without the Trainer's pickle of its arguments.

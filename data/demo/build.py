@@ -157,7 +157,7 @@ def write_split(split: str, rows: list[dict]) -> None:
 
 def main() -> None:
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser = argparse.ArgumentParser(prog="python data/demo/build.py", description=__doc__, formatter_class=formatter)
     parser.add_argument(
         "--parts",
         type=Path,

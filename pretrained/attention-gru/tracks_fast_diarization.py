@@ -32,7 +32,8 @@ def choose_tracks(recording: Recording, track: int | None, channels: Channels) -
     streams = recording.container.streams.audio
     if track is not None:
         if not 1 <= track <= len(streams):
-            raise AudioError(f"{recording.name}: there is no track {track}; it has audio tracks 1 to {len(streams)}")
+            there = "only one audio track" if len(streams) == 1 else f"audio tracks 1 to {len(streams)}"
+            raise AudioError(f"{recording.name}: there is no track {track}; it has {there}")
         chosen = [streams[track - 1]]
     else:
         best = recording.container.streams.best("audio") or streams[0]
@@ -106,7 +107,8 @@ class ChannelStage:
     def __init__(self, name: str, channels: Channels, count: int, rate: int):
         check_rate(name, rate)
         if isinstance(channels, int) and not 1 <= channels <= count:
-            raise AudioError(f"{name}: there is no channel {channels}; it has channels 1 to {count}")
+            there = "only one channel" if count == 1 else f"channels 1 to {count}"
+            raise AudioError(f"{name}: there is no channel {channels}; it has {there}")
         self.row = channels - 1 if isinstance(channels, int) else None
         self.mixer = Mixer(count, rate) if channels == MIX and count > 1 else None
         self.resampler = Resampler(count if channels == SEPARATE else 1, rate)

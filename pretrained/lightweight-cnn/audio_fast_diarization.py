@@ -228,7 +228,7 @@ def _say_mix(name: str, mixers: list[Mixer], what: str = "channel"):
     for mixer in mixers:
         for number, (turned, left_out) in enumerate(zip(mixer.turned, mixer.left_out), 1):
             if turned > mixer.segments / 2:
-                _notice(f"{name}: {what} {number} is the inverse of another and is turned over")
+                _notice(f"{name}: {what} {number} is inverted; it was flipped back")
             if left_out > 0.9 * mixer.segments:
                 _notice(f"{name}: {what} {number} carries no speech and is left out; {flag} picks it")
         if what == "channel" and mixer.unlike:

@@ -85,7 +85,7 @@ class FastDiarizationPipeline(Pipeline):
             sampling_rate (`int`, *optional*): of waveforms that come without, 16 000 Hz by default.
             track, channels (*optional*): what is heard of a recording, as of `audio_blocks`; with `"separate"` the
                 speaker on channel 1 is `"SPEAKER_00"`, on channel 2 `"SPEAKER_01"`.
-            exclusive (`bool`, *optional*): nobody at the same time, as of `exclusive_segments`.
+            exclusive (`bool`, *optional*): no overlaps, as of `exclusive_segments`.
             voices (path, *optional*): file of known voices, as `python diarize.py --enroll` makes it; speakers who are
                 known have their names, the others stay `"SPEAKER_00"`, ...
             on_error (`str`, *optional*): `"raise"` (default), or `"skip"`: `None` and an `AudioWarning` in place of

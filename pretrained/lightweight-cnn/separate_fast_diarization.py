@@ -41,6 +41,7 @@ def link_channels(
     blocks: Iterable[np.ndarray],
     settings: LinkingSettings,
     windows_per_batch: int = WINDOWS_PER_BATCH,
+    name: str = "the recording",
 ) -> Diarization:
     """
     Who speaks when in a recording with one speaker on each channel: the network's activity of each channel, but for
@@ -49,6 +50,7 @@ def link_channels(
 
     Args:
         blocks: consecutive (channels, samples) at 16 kHz, as of `audio_blocks(..., channels="separate")`.
+        name: what the recording is called in messages.
 
     Returns:
         segments by start, and the speakers; the one on channel 1 is SPEAKER_00, on channel 2 SPEAKER_01, ...
@@ -60,7 +62,8 @@ def link_channels(
     first = next(blocks, np.zeros((0, 0), np.float32))
     channels = len(first)
     if channels < 2:
-        raise AudioError(f"speakers cannot be kept separate by their channels: there is {channels}; mix them")
+        count = "one channel" if channels else "no channel"
+        raise AudioError(f"{name} has {count}, so its speakers cannot be kept separate by channel; mix it")
     levels, linkers = Levels(channels), [Linker(settings) for _ in range(channels)]
     copies = tee(levels.watch(chain([first], blocks)), channels)
     windows = [
@@ -70,7 +73,7 @@ def link_channels(
     for batches in zip(*windows):
         for linker, (starts, batch) in zip(linkers, batches):
             linker.add(starts, *network(batch))
-    levels.check_different()
+    levels.check_different(name)
     activities = [np.zeros(0, np.float32)] * channels
     speakers: dict[str, Speaker] = {}
     for channel, linker in enumerate(linkers):
@@ -141,13 +144,13 @@ class Levels:
         """(frames, channels), averaged over `SMOOTHED_FRAMES`."""
         return smoothed_decibels(np.concatenate([*self.powers, np.zeros((1, len(self.together)))]), SMOOTHED_FRAMES)
 
-    def check_different(self):
+    def check_different(self, name: str):
         scale = np.sqrt(self.together.diagonal()) + 1e-12
         alike = np.abs(np.triu(self.together / np.outer(scale, scale), 1)) > SAME_SOUND
         for one, other in np.argwhere(alike):
             raise AudioError(
-                f"channels {one + 1} and {other + 1} carry the same sound, by which no speakers can be told apart; "
-                "mix them"
+                f"{name}: channels {one + 1} and {other + 1} carry the same sound, so speakers cannot be told apart "
+                "by them; mix them"
             )
 
     def _add(self, piece: np.ndarray):

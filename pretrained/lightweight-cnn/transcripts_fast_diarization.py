@@ -94,7 +94,7 @@ def parse_transcript(text: str, name: str = "words") -> list[Passage]:
         except RecursionError as error:
             raise WordsError(f"{name}: JSON that is nested too deeply; {ACCEPTED}") from error
         except ValueError as error:
-            raise WordsError(f"{name}: no whole JSON ({error}); {ACCEPTED}") from error
+            raise WordsError(f"{name}: incomplete or invalid JSON ({error}); {ACCEPTED}") from error
         return _from_object(content, name)
     if "-->" in text or begin.startswith("WEBVTT"):
         return _from_subtitles(text, name)
@@ -221,7 +221,7 @@ def _from_subtitles(text: str, name: str) -> list[Passage]:
     times = {number: match for number, line in enumerate(lines) if (match := CUE_TIME.fullmatch(line))}
     for number, line in enumerate(lines):
         if "-->" in line and number not in times:
-            raise WordsError(f"{name}:{number + 1}: {line.strip()[:60]!r} is no time of SRT or WebVTT; {ACCEPTED}")
+            raise WordsError(f"{name}:{number + 1}: {line.strip()[:60]!r} is not a time of SRT or WebVTT; {ACCEPTED}")
     for number, match in times.items():
         said = []
         for at in range(number + 1, len(lines)):
