@@ -92,16 +92,15 @@ def run(arguments: Arguments, training: Training) -> None:
         directory, drive = hold_places(arguments, training, held)
         checkpoint = find_checkpoint(arguments, training, directory, drive, hub)
         model = make_model(arguments, checkpoint)
-        anchor = make_anchor(arguments, training)
-        settings = settings_of(arguments, training, anchor)
+        settings = settings_of(arguments, training, anchor := make_anchor(arguments, training))
         if checkpoint:
             compare_settings(checkpoint, settings)
         state = read_stream_state(checkpoint, training.process_index) if checkpoint else None
         train, evaluation = open_streams(arguments, training, state, model.config.num_speakers)
         if arguments.tune_linking and not annotated_of(arguments, evaluation):
             raise UsageError("--tune_linking needs annotated recordings: give --dataset a directory of audio and RTTM")
-        size = f"{model.num_parameters() / 1e6:.2f} M parameters"
-        logging.info("%s, %s, on %s", model.config.encoder_type, size, training.device)
+        size = model.num_parameters() / 1e6
+        logging.info("%s, %.2f M parameters, on %s", model.config.encoder_type, size, training.device)
         if arguments.freeze_norms and checkpoint is None:
             measure_norms(model.to(training.device), train)
         leave = SaveAndLeave()

@@ -130,6 +130,7 @@ def _of_real_recordings(whole: dict) -> list[KeyRate]:
 
 def of_whole(on: str, whole: dict, name: str) -> KeyRate:
     """The rate of one recording, or of all (`total`), on whole recordings."""
+
     def of(count: str) -> dict:
         return whole[count]["total"] if name == "total" else whole[count]["recordings"][name]
 

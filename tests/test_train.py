@@ -52,22 +52,6 @@ def log_of(output: Path) -> list[dict]:
 
 
 @pytest.mark.training
-def test_linking_is_tuned_on_the_recordings_of_the_user(tmp_path, monkeypatch):
-    """In a process that runs in another directory."""
-    monkeypatch.chdir(tmp_path)
-    for directory in ("model", "calls"):
-        Path(directory).mkdir()
-    Path("model/config.json").write_text('{"sliding_window_seconds": 3.0, "hop_seconds": 0.5}')
-    asked = []
-    monkeypatch.setattr(
-        train.subprocess, "run", lambda command, **_: asked.append(command) or SimpleNamespace(returncode=0)
-    )
-    train.tune_linking(Path("model"), ["calls", "ami"])
-    (command,) = asked
-    given = command[command.index("--model") :]
-    assert given[:5] == ["--model", str(tmp_path / "model"), "--recordings", str(tmp_path / "calls"), "ami"]
-
-
 def test_it_improves_on_its_own_start(trained):
     log = log_of(trained[0])
     accuracy = [entry["eval_frame_accuracy"] for entry in log if "eval_frame_accuracy" in entry]

@@ -3,6 +3,8 @@
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from annotated_fixtures import talks, write_directory
@@ -11,6 +13,7 @@ from pyannote.core import Segment as Interval
 from pyannote.core import Timeline
 from two_tones import write_model
 
+import train
 from data.annotated import open_source
 from data.simulated_recordings import Recording
 from evaluation import live, tuning
@@ -108,3 +111,19 @@ def test_recordings_that_are_not_annotated_are_refused(model, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tuning", "--model", str(model), "--recordings", "demo"])
     with pytest.raises(SystemExit, match="error: corpus 'demo' has no annotated recordings; give a directory"):
         tuning.main()
+
+
+def test_linking_is_tuned_on_the_recordings_of_the_user(tmp_path, monkeypatch):
+    """In a process that runs in another directory."""
+    monkeypatch.chdir(tmp_path)
+    for directory in ("model", "calls"):
+        Path(directory).mkdir()
+    Path("model/config.json").write_text('{"sliding_window_seconds": 3.0, "hop_seconds": 0.5}')
+    asked = []
+    monkeypatch.setattr(
+        train.subprocess, "run", lambda command, **_: asked.append(command) or SimpleNamespace(returncode=0)
+    )
+    train.tune_linking(Path("model"), ["calls", "ami"])
+    (command,) = asked
+    given = command[command.index("--model") :]
+    assert given[:5] == ["--model", str(tmp_path / "model"), "--recordings", str(tmp_path / "calls"), "ami"]
