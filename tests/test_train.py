@@ -170,7 +170,7 @@ SMALL_THREE = (
 @pytest.mark.training
 def test_three_speakers_are_trained_scored_and_described(of_three):
     output, said, *_ = of_three
-    assert re.search(r"^\| three speaker windows \|", said, re.M) and "more speaker" not in said
+    assert re.search(r"^\| three-speaker windows \|", said, re.M) and "more speaker" not in said
     model = output / "model"
     assert json.loads((model / "config.json").read_text())["num_speakers"] == 3
     last = [entry for entry in log_of(output) if "eval_der" in entry][-1]

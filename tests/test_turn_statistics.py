@@ -59,7 +59,7 @@ def test_the_command_prints_simulated_beside_measured(monkeypatch, capsys, pool)
     monkeypatch.setattr(sys, "argv", ["conversations", "--dataset", "demo", "--windows", "64"])
     monkeypatch.setattr(turn_statistics, "CONVERSATIONS", 10)
     monkeypatch.setattr(turn_statistics, "open_corpus", lambda name, split: (name, split))
-    monkeypatch.setattr(turn_statistics, "fill_pool", lambda corpus, size: pool)
+    monkeypatch.setattr(turn_statistics, "fill_pool", lambda corpus, size, speakers: pool)
     turn_statistics.main()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| seconds | 5 % | 25 % | 50 % | 75 % | 90 % | 95 % |"

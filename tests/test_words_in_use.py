@@ -82,7 +82,7 @@ def test_a_directory_has_a_file_for_each_recording(call, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--words", "absent.json"], "No such file or directory: 'absent.json'"),
+        (["--words", "absent.json"], "--words absent.json: No such file or directory"),
         (["--words", "call.wav"], "call.wav: not UTF-8 text"),
         (["--words", "/dev/null"], "/dev/null: empty; accepted are JSON of whisper"),
         (["--words", "bad.json"], "bad.json: an object of 'text', without words that have times"),

@@ -6,6 +6,7 @@ start (Li and Hoiem, Learning without Forgetting, ECCV 2016), or the layers that
 """
 
 import hashlib
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -28,15 +29,16 @@ class EmbeddingAnchor:
     Args:
         model: the network at the start, not trained any more.
         weight: of the distance in the loss.
-
-    Attributes:
-        digest: of the network's weights.
     """
 
     def __init__(self, model: nn.Module, weight: float):
         self.model, self.weight = model.eval().requires_grad_(False), weight
-        weights = [tensor.cpu().numpy().tobytes() for tensor in model.state_dict().values()]
-        self.digest = hashlib.sha256(b"".join(weights)).hexdigest()[:12]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the network's weights."""
+        weights = [tensor.cpu().numpy().tobytes() for tensor in self.model.state_dict().values()]
+        return hashlib.sha256(b"".join(weights)).hexdigest()[:12]
 
     def distance(self, embeddings: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean of 1 - cosine to the embeddings at the start, over the speakers with 0.4 s of non-overlapped speech.
