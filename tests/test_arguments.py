@@ -69,7 +69,7 @@ def test_export_does_not_repeat_it_either(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["export.py", "--model", "x", "--hub_tokn=hf_secret"])
     with pytest.raises(SystemExit):
         export.parse()
-    assert capsys.readouterr().err.splitlines()[-1] == "export.py: error: unknown flag --hub_tokn"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(": error: unknown flag --hub_tokn")
 
 
 @pytest.mark.parametrize("command", [["bench.py", "train"], ["evaluation", "calls"], ["diarize.py", "call.wav"]])
